@@ -1,0 +1,224 @@
+"""The command line: `vqlearn generate`, `train`, `evaluate`, `doctor`; `python -m vqlearn` is the same."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import sys
+import warnings
+from pathlib import Path
+
+from vqlearn import __version__
+
+VIEW = 256  # pictures smaller than this are enlarged by a whole factor, so that pixels stay square
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 2 for wrong input, 130 after Ctrl-C."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"vqlearn: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"vqlearn: interrupted, {arguments.interrupted}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vqlearn", description="Learn, run and research VQ-Diffusion.")
+    parser.add_argument("--version", action="version", version=f"vqlearn {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    generate = commands.add_parser("generate", help="draw a picture of a sentence", description=_generate.__doc__)
+    generate.add_argument("prompt", help='for example "a small red circle above a large blue square"')
+    generate.add_argument("--out", default="vqlearn.png", help="the PNG to write (default %(default)s); with --count its name is numbered")
+    _add_drawing(generate)
+    generate.add_argument("--seed", type=_whole("--seed", 0), default=0, help="default %(default)s; the same seed gives the same picture")
+    generate.add_argument("--count", type=_whole("--count", 1), default=1, help="how many pictures (default %(default)s)")
+    generate.set_defaults(run=_generate, interrupted="nothing was written")
+
+    train = commands.add_parser("train", help="train the shipped model from nothing", description=_train.__doc__)
+    train.add_argument("--out", required=True, help="folder for checkpoints, logs and the finished model; an earlier run there goes on")
+    train.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    train.add_argument("--codec-steps", type=_whole("--codec-steps", 1), help="updates of the codec")
+    train.add_argument("--steps", type=_whole("--steps", 1), help="updates of the denoiser")
+    train.add_argument("--objective", choices=["cross_entropy", "bound"], help="what the denoiser minimises")
+    train.set_defaults(run=_train, interrupted="the checkpoint was saved; the same command goes on from it")
+
+    evaluate = commands.add_parser("evaluate", help="measure agreement on held-out captions", description=_evaluate.__doc__)
+    evaluate.add_argument("--split", choices=["train", "test", "unseen"], default="test")
+    evaluate.add_argument("--count", type=_whole("--count", 1), default=500, help="captions (default %(default)s)")
+    evaluate.add_argument("--seed", type=_whole("--seed", 0), default=0)
+    _add_drawing(evaluate)
+    evaluate.set_defaults(run=_evaluate, interrupted="nothing was measured")
+
+    doctor = commands.add_parser("doctor", help="what a bug report needs", description=_doctor.__doc__)
+    doctor.add_argument("--model", help="also check this model instead of the shipped one")
+    doctor.set_defaults(run=_doctor, interrupted="nothing was changed")
+    return parser
+
+
+def _add_drawing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--steps", type=_whole("--steps", 1), default=25, help="network calls, 1 to T (default %(default)s)")
+    parser.add_argument("--guidance", type=float, help="classifier-free guidance scale (default: the model's own)")
+    parser.add_argument("--truncation", type=float, default=1.0, help="truncation rate in [0, 1] (default %(default)s: off)")
+    parser.add_argument("--model", help="a model folder or a hub name (default: the shipped model)")
+
+
+def _whole(name: str, least: int):
+    def parse(text: str) -> int:
+        if not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{name} must be a whole number of at least {least}, got {text!r}")
+        return int(text)
+
+    return parse
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    """Draw pictures of a sentence with the shipped model (or another) and write them as PNG."""
+    if not arguments.prompt.strip():
+        raise ValueError('prompt must not be empty, try "a small red circle above a large blue square"')
+    paths = _targets(Path(arguments.out), arguments.count)
+    import torch
+
+    from vqlearn.pipeline import VQDiffusionPipeline
+
+    pipe = VQDiffusionPipeline.from_pretrained(arguments.model)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        images = pipe(
+            arguments.prompt,
+            num_inference_steps=arguments.steps,
+            guidance_scale=arguments.guidance,
+            truncation_rate=arguments.truncation,
+            num_images_per_prompt=arguments.count,
+            generator=torch.Generator().manual_seed(arguments.seed),
+        ).images
+    for warning in caught:
+        print(f"vqlearn: note: {warning.message}", file=sys.stderr)
+    for path, image in zip(paths, images, strict=True):
+        _write(path, image)
+        print(f"wrote {path}{_verdict(image, arguments.prompt)}")
+
+
+def _targets(out: Path, count: int) -> list[Path]:
+    """The files to write, checked before any work is done."""
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"--out must end in .png, got {str(out)!r}")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out: there is no folder {str(out.parent)!r}; make it first or choose another")
+    paths = [out] if count == 1 else [out.with_stem(f"{out.stem}-{number}") for number in range(1, count + 1)]
+    for path in paths:
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ValueError(f"--out: {str(path)!r} cannot be written; choose another file")
+    return paths
+
+
+def _write(path: Path, image) -> None:
+    """Write a PNG in one move, so that a file with this name is never half a picture."""
+    factor = max(1, VIEW // image.width)
+    part = path.with_name(path.name + ".part")
+    try:
+        image.resize((image.width * factor, image.height * factor), resample=0).save(part, format="PNG")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _verdict(image, prompt: str) -> str:
+    """What a picture of the toy world was read back as, and whether the sentence is true of it."""
+    from vqlearn import scenes
+
+    if image.size != (scenes.SIZE, scenes.SIZE):
+        return ""
+    scene = scenes.read(image)
+    try:
+        found = vars(scenes.agreement(scene, prompt))
+    except ValueError:
+        return f": {scene} (the sentence is not one of the toy world, so it was not checked)"
+    wrong = [name for name, right in found.items() if not right]
+    return f": {scene} ({'as asked' if not wrong else 'not as asked: ' + ', '.join(wrong)})"
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    """Train codec and denoiser on the toy world, write the model folder to OUT/model, and say how good it is."""
+    from dataclasses import replace
+
+    import torch
+
+    from vqlearn.evaluate import evaluate
+    from vqlearn.plots import loss_curve
+    from vqlearn.tiny import train
+    from vqlearn.training import CodecRecipe, DenoiserRecipe
+
+    if arguments.device.split(":")[0] == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {arguments.device}: this machine has no CUDA device that torch can use, try cpu")
+    out = Path(arguments.out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out must be a folder, {str(out)!r} is a file")
+    codec, denoiser = CodecRecipe(), DenoiserRecipe()
+    codec = replace(codec, steps=arguments.codec_steps or codec.steps)
+    denoiser = replace(denoiser, steps=arguments.steps or denoiser.steps, objective=arguments.objective or denoiser.objective)
+    pipe = train(out, codec=codec, denoiser=denoiser, device=arguments.device)
+    for stage in ("codec", "denoiser"):
+        loss_curve(out / stage / "log.csv").savefig(out / stage / "loss.png", dpi=120)
+    _print_report(evaluate(pipe, count=200, num_inference_steps=25))
+    print(f"wrote {out / 'model'}")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    """Draw a picture for each held-out caption, read it back, and print the shares that agree."""
+    from vqlearn.evaluate import evaluate, reconstruction
+    from vqlearn.pipeline import VQDiffusionPipeline
+
+    pipe = VQDiffusionPipeline.from_pretrained(arguments.model)
+    report = evaluate(
+        pipe,
+        split=arguments.split,
+        count=arguments.count,
+        seed=arguments.seed,
+        num_inference_steps=arguments.steps,
+        guidance_scale=arguments.guidance,
+        truncation_rate=arguments.truncation,
+    )
+    print(f"codec alone: {reconstruction(pipe, split=arguments.split, count=arguments.count):.1%} read the same")
+    _print_report(report)
+
+
+def _print_report(report) -> None:
+    print(f"all right: {report.all:.1%} ± {report.margin:.1%} of {report.pictures} pictures")
+    print("by number of things: " + ", ".join(f"{number}: {share:.1%}" for number, share in report.by_count.items()))
+    print("by part: " + ", ".join(f"{name} {share:.1%}" for name, share in report.parts.items()))
+    print("left open, entropy in bits: " + ", ".join(f"{name} {bits:.2f}" for name, bits in report.entropy.items()))
+
+
+def _doctor(arguments: argparse.Namespace) -> None:
+    """Print versions, device and whether the model is found and whole: what a bug report needs."""
+    import torch
+
+    from vqlearn.checkpoints import locate
+    from vqlearn.pipeline import VQDiffusionPipeline
+
+    print(f"vqlearn       {__version__}")
+    print(f"python        {platform.python_version()} on {platform.system()} {platform.machine()}")
+    for name in ("torch", "transformers", "huggingface_hub", "safetensors", "numpy", "pillow", "matplotlib", "jupyterlab"):
+        try:
+            print(f"{name:13} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            print(f"{name:13} missing: python -m pip install {name}")
+    cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    print(f"device        cpu with {torch.get_num_threads()} threads, cuda: {cuda}")
+    where = locate(arguments.model, local_files_only=True)
+    pipe = VQDiffusionPipeline.from_pretrained(where)
+    size = sum(file.stat().st_size for file in where.rglob("*.safetensors")) / 1e6
+    count = sum(p.numel() for p in pipe.transformer.parameters()) / 1e6
+    print(f"model         {where.name}: whole, {size:.1f} MB, denoiser of {count:.1f} M parameters, {pipe.schedule}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""Text as the denoiser sees it: CLIP tokens, unit-normalised hidden states, and the learned null text."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+
+class LearnedClassifierFreeSamplingEmbeddings(nn.Module):
+    """The null text of classifier-free guidance, `[length, hidden_size]`, learned (Tang et al. 2022, section 4.1).
+
+    With `learnable=False` there is no tensor and the null text is the encoded empty prompt.
+    """
+
+    def __init__(self, learnable: bool, hidden_size: int | None = None, length: int | None = None):
+        super().__init__()
+        if learnable and not (hidden_size and length):
+            raise ValueError(f"learnable embeddings need hidden_size and length, got {hidden_size} and {length}")
+        self.config = {
+            "_class_name": "LearnedClassifierFreeSamplingEmbeddings",
+            "learnable": learnable,
+            "hidden_size": hidden_size,
+            "length": length,
+        }
+        self.learnable = learnable
+        self.embeddings = nn.Parameter(torch.zeros(length, hidden_size)) if learnable else None
+
+
+def encode_ids(text_encoder: CLIPTextModel, input_ids: Tensor) -> Tensor:
+    """Last hidden states of token ids, each scaled to unit length: `[B, S]` -> `[B, S, D]`.
+
+    No attention mask: padding is encoded and attended to, as the published model was trained.
+    """
+    hidden = text_encoder(input_ids)[0]
+    return hidden / hidden.norm(dim=-1, keepdim=True)
+
+
+def tokenize(tokenizer: CLIPTokenizer, prompts: list[str]) -> tuple[Tensor, list[str]]:
+    """Token ids `[B, S]`, padded to the model's length, and for each prompt the text that was cut off ("" if none).
+
+    A cut prompt keeps its end token.
+    """
+    length = tokenizer.model_max_length
+    ids = tokenizer(prompts, padding="max_length", max_length=length, truncation=True)["input_ids"]
+    full = tokenizer(prompts, truncation=False, verbose=False)["input_ids"]
+    cut = [tokenizer.decode(row[length - 1 : -1]).strip() if len(row) > length else "" for row in full]
+    return torch.tensor(ids), cut
+
+
+def write_word_tokenizer(folder: str | Path, words: Iterable[str], *, max_length: int) -> None:
+    """Write CLIP tokenizer files (byte-level BPE) in which every given word is one token.
+
+    The vocabulary is CLIP's form: 256 bytes, the same at a word's end, the merges, start and end token.
+    Other text still encodes, byte by byte. Padding is "!", id 0, as in the published model.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    alphabet = _byte_alphabet()
+    merges = _merges(sorted(set(words)))
+    tokens = alphabet + [char + "</w>" for char in alphabet] + ["".join(pair) for pair in merges]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    vocab = {token: i for i, token in enumerate(tokens)}
+    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    special = {
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+        "pad_token": "!",
+    }
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": max_length, "do_lower_case": True, **special}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
+
+
+def _byte_alphabet() -> list[str]:
+    """GPT-2's printable stand-ins for the 256 bytes, in CLIP's order ("!" first)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    rest = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(rest))]
+
+
+def _merges(words: list[str]) -> list[tuple[str, str]]:
+    """Byte-pair merges, most frequent pair first, until every word is one token (Sennrich et al. 2016)."""
+    spelled = [[*word[:-1], word[-1] + "</w>"] for word in words]
+    merges = []
+    while any(len(word) > 1 for word in spelled):
+        counts = Counter(pair for word in spelled for pair in zip(word, word[1:], strict=False))
+        best = max(counts, key=lambda pair: (counts[pair], pair))
+        merges.append(best)
+        spelled = [_merge(word, best) for word in spelled]
+    return merges
+
+
+def _merge(word: list[str], pair: tuple[str, str]) -> list[str]:
+    out: list[str] = []
+    for symbol in word:
+        if out and (out[-1], symbol) == pair:
+            out[-1] += symbol
+        else:
+            out.append(symbol)
+    return out

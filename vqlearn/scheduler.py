@@ -1,0 +1,127 @@
+"""The scheduler of diffusers, as a thin face over the mathematics.
+
+Here, and only here, tensors are class-first (`[B, K, L]`) and a timestep counts 0 ... T - 1: timestep i is our
+time i + 1. Tables, draws and output object are those of diffusers' `VQDiffusionScheduler`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from vqlearn.sampling import strided_times
+from vqlearn.schedule import MaskReplaceSchedule
+from vqlearn.transition import q_likelihood, q_posterior
+
+SPACINGS = ("strided", "consecutive")
+
+
+class VQDiffusionSchedulerOutput(NamedTuple):
+    """The tokens of the previous timestep, int64 `[B, L]`."""
+
+    prev_sample: Tensor
+
+
+class VQDiffusionScheduler:
+    """`num_vec_classes` counts the mask (K + 1). `spacing="consecutive"` makes `set_timesteps(n)` give diffusers' n - 1 ... 0."""
+
+    def __init__(
+        self,
+        num_vec_classes: int,
+        num_train_timesteps: int = 100,
+        alpha_cum_start: float = 0.99999,
+        alpha_cum_end: float = 0.000009,
+        gamma_cum_start: float = 0.000009,
+        gamma_cum_end: float = 0.99999,
+        *,
+        spacing: str = "strided",
+    ):
+        if spacing not in SPACINGS:
+            raise ValueError(f"spacing must be 'strided' or 'consecutive', got {spacing!r}")
+        self.config = {
+            "_class_name": "VQDiffusionScheduler",
+            "num_vec_classes": num_vec_classes,
+            "num_train_timesteps": num_train_timesteps,
+            "alpha_cum_start": alpha_cum_start,
+            "alpha_cum_end": alpha_cum_end,
+            "gamma_cum_start": gamma_cum_start,
+            "gamma_cum_end": gamma_cum_end,
+            "spacing": spacing,
+        }
+        self.schedule = MaskReplaceSchedule.from_ends(
+            num_codes=num_vec_classes - 1,
+            num_steps=num_train_timesteps,
+            alpha_start=alpha_cum_start,
+            alpha_end=alpha_cum_end,
+            gamma_start=gamma_cum_start,
+            gamma_end=gamma_cum_end,
+        )
+        self.num_embed, self.mask_class = num_vec_classes, num_vec_classes - 1
+        self.init_noise_sigma = 1.0
+        self.set_timesteps(num_train_timesteps)
+
+    def set_timesteps(self, num_inference_steps: int, device=None) -> None:
+        """Choose the timesteps of a run, from noisy to clean; raises ValueError unless 1 <= n <= T."""
+        times = strided_times(self.schedule.num_steps, num_inference_steps)
+        if self.config["spacing"] == "consecutive":
+            times = list(range(num_inference_steps, -1, -1))
+        self.num_inference_steps = num_inference_steps
+        self.timesteps = torch.tensor(times[:-1], device=device) - 1
+        self._before = dict(zip(times, times[1:], strict=False))
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: int | Tensor,
+        sample: Tensor,
+        generator: Generator | None = None,
+        return_dict: bool = True,
+    ) -> VQDiffusionSchedulerOutput | tuple[Tensor]:
+        """From x_t to the tokens of the next timestep in the run, drawn by Gumbel noise exactly as diffusers draws.
+
+        `model_output` is log p(x_0 | x_t), `[B, K, L]`. A timestep outside the run steps back by one.
+        """
+        t = int(timestep) + 1
+        s = self._before.get(t, t - 1)
+        log_p = model_output if s == 0 else self._posterior(model_output, sample, t, s)
+        uniform = torch.rand(log_p.shape, generator=generator, device=log_p.device, dtype=log_p.dtype)
+        x_s = (log_p - torch.log(-torch.log(uniform + 1e-30) + 1e-30)).argmax(dim=1)
+        return VQDiffusionSchedulerOutput(x_s) if return_dict else (x_s,)
+
+    def q_posterior(self, log_p_x_0: Tensor, x_t: Tensor, t: int | Tensor) -> Tensor:
+        """log p(x_{t-1} | x_t), class-first `[B, K, L]` -> `[B, K + 1, L]`, timestep `t` as in diffusers."""
+        return self._posterior(log_p_x_0, x_t, int(t) + 1, int(t))
+
+    def _posterior(self, log_p_x_0: Tensor, x_t: Tensor, t: int, s: int) -> Tensor:
+        return q_posterior(log_p_x_0.transpose(1, 2), x_t, t, self.schedule, s=s).transpose(1, 2)
+
+    def log_Q_t_transitioning_to_known_class(  # noqa: N802  (diffusers' name)
+        self, *, t: int | Tensor, x_t: Tensor, log_onehot_x_t: Tensor | None = None, cumulative: bool
+    ) -> Tensor:
+        """log q(x_t | x_0 = c) (`cumulative`, `[B, K, L]`) or log q(x_t | x_{t-1} = c) (`[B, K + 1, L]`), for every class c."""
+        t = int(t) + 1
+        rows = q_likelihood(x_t, t, self.schedule, s=0 if cumulative else t - 1)  # [B, L, K + 1]
+        return (rows[..., :-1] if cumulative else rows).transpose(1, 2)
+
+    def scale_model_input(self, sample: Tensor, *args, **kwargs) -> Tensor:
+        """The sample itself; part of diffusers' interface."""
+        return sample
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `scheduler_config.json`."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / "scheduler_config.json").write_text(json.dumps(self.config, indent=2) + "\n")
+
+    @classmethod
+    def from_config(cls, config: dict) -> VQDiffusionScheduler:
+        """A scheduler from a configuration; keys that begin with "_" are ignored."""
+        return cls(**{key: value for key, value in config.items() if not key.startswith("_")})
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> VQDiffusionScheduler:
+        """Read `scheduler_config.json`."""
+        return cls.from_config(json.loads((Path(folder) / "scheduler_config.json").read_text()))

@@ -1,0 +1,349 @@
+"""Learning both stages: the codec (VQ-VAE) and the denoiser with its text encoder, on the toy world.
+
+Scenes are drawn as they are needed: batch i of a run holds scenes i B ... (i + 1) B - 1, and every draw of step
+i comes from a generator seeded by (seed, i). So a run is a function of its recipe and its step number, and
+one that was killed goes on exactly as if it had not been.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import math
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm.auto import tqdm
+
+from vqlearn import scenes
+from vqlearn.conditioning import LearnedClassifierFreeSamplingEmbeddings, encode_ids, tokenize
+from vqlearn.diffusion import TimeSampler, training_loss
+from vqlearn.schedule import MaskReplaceSchedule
+from vqlearn.transformer import Transformer2DModel
+from vqlearn.transition import q_sample
+from vqlearn.vqvae import CodebookEMA, VQModel
+
+
+@dataclass(frozen=True)
+class CodecRecipe:
+    """How the codec learns. The last `polish` of the steps train the decoder alone, on tokens that no longer move."""
+
+    steps: int = 2400
+    batch: int = 64
+    learning_rate: float = 2e-3
+    polish: float = 0.3
+    commitment: float = 0.25
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class DenoiserRecipe:
+    """How the denoiser learns.
+
+    `objective` is "cross_entropy", the mean of -log p(x_0 | x_t) over all tokens with `late` of the batch in
+    the last eighth of the times (where the layout is decided), or "bound", the published loss.
+    """
+
+    steps: int = 12000
+    batch: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    null_share: float = 0.1
+    late: tuple[float, float] = (0.5, 0.3)  # in the first third of the run, and after it
+    objective: str = "cross_entropy"
+    ema: float = 0.999
+    clip: float = 1.0
+    seed: int = 0
+
+
+def learning_rate(step: int, steps: int, warmup: int = 200, decay: float = 0.3) -> float:
+    """Factor of the learning rate at a step: linear warm-up, flat, then linear to zero over the last `decay` of the run."""
+    left = (steps - step) / max(1, round(decay * steps))
+    return min((step + 1) / warmup, 1.0, left)
+
+
+def batch_of_scenes(split: str, step: int, batch: int) -> tuple[Tensor, list[str]]:
+    """Pictures float `[B, 3, 32, 32]` in [-1, 1] and captions number step * B ... of a split."""
+    drawn = [scenes.sample(split, step * batch + i) for i in range(batch)]
+    return to_tensor([scenes.draw(scene) for scene, _ in drawn]), [caption for _, caption in drawn]
+
+
+def to_tensor(pictures: Iterable[np.ndarray]) -> Tensor:
+    """uint8 pictures `[H, W, 3]` to a float tensor `[B, 3, H, W]` in [-1, 1]."""
+    return torch.from_numpy(np.stack(list(pictures))).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+class CodecStage:
+    """Straight-through training of a VQModel with an EMA codebook (van den Oord et al. 2017)."""
+
+    def __init__(self, codec: VQModel, recipe: CodecRecipe, device: str = "cpu", autocast: bool = False):
+        self.recipe, self.device, self.autocast = recipe, device, autocast
+        self.codec = codec.to(device).train()
+        self.ema = CodebookEMA(codec.quantize)
+        codec.quantize.requires_grad_(False)
+        learned = [p for p in codec.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(learned, lr=recipe.learning_rate, weight_decay=0.0)
+
+    def step(self, number: int) -> dict[str, float]:
+        """One update on batch `number`; returns the figures of the log."""
+        recipe = self.recipe
+        images, _ = batch_of_scenes("train", number, recipe.batch)
+        images = images.to(self.device)
+        polishing = number >= recipe.steps * (1 - recipe.polish)
+        with torch.set_grad_enabled(not polishing):
+            latents = self.codec.latents(images)
+            quantized, codes = self.codec.quantize.straight_through(latents)
+            commitment = F.mse_loss(latents, quantized.detach())
+        with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=self.autocast):
+            pictures = self.codec.decode_latents(quantized).float()
+        error = F.mse_loss(pictures, images) + F.l1_loss(pictures, images)
+        _update(self.optimizer, error + recipe.commitment * commitment, number, recipe)
+        restarted = 0
+        if not polishing:
+            restarted = self.ema.update(latents.detach(), codes, _generator(recipe.seed, number))
+        return {"loss": float(error.detach()), "commitment": float(commitment.detach()),
+                "restarted": restarted, "used": len(codes.unique())}  # fmt: skip
+
+    def state_dict(self) -> dict:
+        return {"codec": self.codec.state_dict(), "ema": self.ema.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.codec.load_state_dict(state["codec"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+class DenoiserStage:
+    """Training of the denoiser, its text encoder and its null text on the tokens of a finished codec.
+
+    Keeps an exponential moving average of all three, which is what is shipped; `averaged()` copies it in.
+    """
+
+    def __init__(self, codec: VQModel, transformer: Transformer2DModel, text_encoder: nn.Module,
+                 null_text: LearnedClassifierFreeSamplingEmbeddings, tokenizer, schedule: MaskReplaceSchedule,
+                 recipe: DenoiserRecipe, device: str = "cpu", autocast: bool = False):  # fmt: skip
+        if recipe.objective not in ("cross_entropy", "bound"):
+            raise ValueError(f"objective must be 'cross_entropy' or 'bound', got {recipe.objective!r}")
+        self.codec = codec.to(device).eval()
+        self.model = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder, "null_text": null_text})
+        self.model.to(device).train()
+        self.tokenizer, self.schedule, self.recipe = tokenizer, schedule, recipe
+        self.device, self.autocast = device, autocast
+        self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
+        self.times = TimeSampler(schedule.num_steps)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.96),
+                                           weight_decay=recipe.weight_decay, fused=True)  # fmt: skip
+
+    def step(self, number: int) -> dict[str, float]:
+        """One update on batch `number`; returns the figures of the log."""
+        recipe, generator = self.recipe, _generator(self.recipe.seed, number)
+        images, captions = batch_of_scenes("train", number, recipe.batch)
+        with torch.no_grad():
+            x_0 = self.codec.encode(images.to(self.device))
+        t, p_t = self._times(number, generator)
+        x_t = q_sample(x_0.cpu(), t, self.schedule, generator=generator).to(self.device)
+        is_null = torch.rand(recipe.batch, generator=generator) < recipe.null_share
+        ids, _ = tokenize(self.tokenizer, captions)
+        with self._fast():
+            text = encode_ids(self.model["text_encoder"], ids.to(self.device))
+            null = self.model["null_text"].embeddings.to(text.dtype)
+            text = torch.where(is_null.to(self.device)[:, None, None], null, text)
+            logits = self.model["transformer"](x_t, text, t.to(self.device) - 1)
+        log_p_x0 = logits.float().log_softmax(-1)  # [B, L, K]
+        loss = self._loss(log_p_x0, x_0, x_t, t, p_t)
+        norm = _update(self.optimizer, loss, number, recipe, self.model.parameters(), recipe.clip)
+        self._average(number)
+        return {"loss": float(loss.detach()), "gradient": norm}
+
+    @contextlib.contextmanager
+    def _fast(self):
+        """bfloat16 where asked for; on a CPU plain attention, whose backward pass is 5 x faster there at 64 tokens."""
+        kind = torch.device(self.device).type
+        backends = [SDPBackend.MATH] if kind == "cpu" else list(SDPBackend.__members__.values())
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.autocast), sdpa_kernel(backends):
+            yield
+
+    def _times(self, number: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        if self.recipe.objective == "bound":
+            return self.times.sample(self.recipe.batch, generator)
+        steps, batch = self.schedule.num_steps, self.recipe.batch
+        early, later = self.recipe.late
+        share = early if number < self.recipe.steps / 3 else later
+        late = torch.rand(batch, generator=generator) < share
+        t = torch.randint(1, steps + 1, (batch,), generator=generator)
+        last = torch.randint(steps - steps // 8, steps + 1, (batch,), generator=generator)
+        return torch.where(late, last, t), torch.ones(batch)
+
+    def _loss(self, log_p_x0: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor, p_t: Tensor) -> Tensor:
+        if self.recipe.objective == "bound":
+            t, p_t = t.to(self.device), p_t.to(self.device).float()
+            loss, terms = training_loss(log_p_x0, x_0, x_t, t, self.schedule.to(self.device), p_t=p_t)
+            self.times.update(t, terms)
+            return loss
+        return -log_p_x0.gather(-1, x_0[..., None]).mean()
+
+    @torch.no_grad()
+    def _average(self, number: int) -> None:
+        decay = min(self.recipe.ema, (number + 1) / (number + 10))
+        names, values = zip(*self.model.named_parameters(), strict=True)
+        torch._foreach_lerp_([self.average[name] for name in names], [v.detach() for v in values], 1 - decay)
+
+    @torch.no_grad()
+    def averaged(self) -> nn.ModuleDict:
+        """The model with the averaged weights copied in (the optimizer's copy is lost)."""
+        for name, value in self.model.named_parameters():
+            value.copy_(self.average[name])
+        return self.model
+
+    def state_dict(self) -> dict:
+        return {"model": self.model.state_dict(), "average": self.average, "times": self.times.state_dict(),
+                "optimizer": self.optimizer.state_dict()}  # fmt: skip
+
+    def load_state_dict(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        self.times.load_state_dict(state["times"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, value in state["average"].items():
+            self.average[name].copy_(value)
+
+
+def _update(optimizer, loss: Tensor, number: int, recipe, parameters=None, clip: float = math.inf) -> float:
+    """Backward, clip, step; returns the gradient's norm (0 when nothing is clipped)."""
+    if not bool(torch.isfinite(loss)):
+        raise FloatingPointError(f"the loss is {float(loss.detach())} at step {number}")
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.learning_rate * learning_rate(number, recipe.steps)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = float(nn.utils.clip_grad_norm_(parameters, clip)) if parameters is not None else 0.0
+    optimizer.step()
+    return norm
+
+
+def _generator(seed: int, number: int) -> Generator:
+    return Generator().manual_seed(seed * 1_000_003 + number)
+
+
+@torch.no_grad()
+def initialise(transformer: Transformer2DModel, codebook: Tensor, seed: int = 0) -> None:
+    """Start the denoiser where similar codes are similar: its token table and its head are projections of the codebook.
+
+    Also: smooth time tables, no effect of time at first, and residual branches scaled by their number.
+    """
+    generator = Generator().manual_seed(seed)
+    table, head = transformer.latent_image_embedding.emb.weight, transformer.out.weight
+    codes = (codebook - codebook.mean(0)) / codebook.std()
+    for target, scale in ((table, 0.5), (head, 0.5 / math.sqrt(head.shape[1]))):
+        projection = torch.randn(codes.shape[1], target.shape[1], generator=generator) / math.sqrt(codes.shape[1])
+        target[: len(codes)] = scale * codes @ projection
+    embedding = transformer.latent_image_embedding
+    for grid in (embedding.height_emb.weight, embedding.width_emb.weight, table[-1:]):
+        grid.copy_(0.5 * torch.randn(grid.shape, generator=generator))
+    depth = len(transformer.transformer_blocks)
+    for block in transformer.transformer_blocks:
+        for norm in (block.norm1, block.norm2):
+            norm.emb.weight.copy_(_waves(*norm.emb.weight.shape))
+            nn.init.zeros_(norm.linear.weight)
+            nn.init.zeros_(norm.linear.bias)
+        for layer in (block.attn1.to_out[0], block.attn2.to_out[0], block.ff.net[2]):
+            layer.weight /= math.sqrt(3 * depth)
+
+
+def _waves(count: int, width: int) -> Tensor:
+    """Sines and cosines of the index, `[count, width]`."""
+    angle = torch.arange(count)[:, None] * torch.exp(-math.log(1000) * torch.arange(width // 2) / (width // 2))
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+# ------------------------------------------------------------------------------------------ running
+
+
+def fit(
+    stage: CodecStage | DenoiserStage,
+    folder: str | Path,
+    *,
+    save_every: int = 500,
+    progress: bool = True,
+    on_save: Callable[[int], None] | None = None,
+) -> None:
+    """Run a stage to the end of its recipe in `folder`, going on from the checkpoint there if there is one.
+
+    Writes `checkpoint.pt` (atomically), `log.csv` and `loss.png`. Ctrl-C saves and raises KeyboardInterrupt;
+    a loss that is not finite raises FloatingPointError and leaves the last checkpoint as it was.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    start = _resume(stage, folder)
+    number, steps = start, stage.recipe.steps
+    log = _Log(folder / "log.csv", start)
+    bar = tqdm(total=steps, initial=start, disable=not progress, desc=folder.name, unit="step")
+    try:
+        while number < steps:
+            figures = stage.step(number)
+            number += 1
+            log.write(number, figures)
+            bar.update()
+            bar.set_postfix(loss=f"{figures['loss']:.4f}", refresh=False)
+            if number % save_every == 0 or number == steps:
+                log.flush()  # the log never lags behind the checkpoint
+                save_checkpoint(stage, folder, number)
+                if on_save is not None:
+                    on_save(number)
+    except KeyboardInterrupt:
+        save_checkpoint(stage, folder, number)
+        raise
+    except FloatingPointError as error:
+        saved = number - number % save_every
+        raise FloatingPointError(f"{error}: training stopped, the checkpoint of step {saved} is kept in {folder}") from None
+    finally:
+        bar.close()
+        log.close()
+
+
+def save_checkpoint(stage, folder: Path, number: int) -> None:
+    """Write all of a stage's state to a new file, then put it in the old one's place in one move."""
+    path, part = folder / "checkpoint.pt", folder / "checkpoint.pt.part"
+    torch.save({"step": number, "state": stage.state_dict()}, part)
+    os.replace(part, path)
+
+
+def _resume(stage, folder: Path) -> int:
+    path = folder / "checkpoint.pt"
+    if not path.exists():
+        return 0
+    saved = torch.load(path, weights_only=True)
+    stage.load_state_dict(saved["state"])
+    return saved["step"]
+
+
+class _Log:
+    """A CSV of one row per step. Rows after the checkpoint that a run goes on from are dropped first."""
+
+    def __init__(self, path: Path, start: int):
+        kept = []
+        if path.exists() and start:
+            with path.open(newline="") as file:
+                kept = [row for row in csv.reader(file) if row[0] == "step" or int(row[0]) <= start]
+        self.file = path.open("w", newline="")
+        self.writer = csv.writer(self.file)
+        self.writer.writerows(kept)
+        self.empty = not kept
+
+    def write(self, number: int, figures: dict[str, float]) -> None:
+        if self.empty:
+            self.writer.writerow(["step", *figures])
+            self.empty = False
+        self.writer.writerow([number, *figures.values()])
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()

@@ -1,0 +1,169 @@
+"""The published denoiser: a transformer over image tokens that reads a time and a text.
+
+Module and tensor names are those of diffusers' `Transformer2DModel` for VQ-Diffusion, so published weights
+load by name. Each block is self-attention and cross-attention, both under an AdaLayerNorm over the
+timestep, and a feed-forward (Gu et al. 2021, section 5.1; the S model has a 3 x 3 convolution there).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Transformer2DModel(nn.Module):
+    """Logits of p(x_0 | x_t, text): `[B, L]` tokens, `[B, S, D]` text, a timestep -> `[B, L, K]`.
+
+    Arguments are diffusers' names: `num_vector_embeds` is K + 1 (the mask is the last), `sample_size` the
+    side of the position grid, `num_embeds_ada_norm` the number of timesteps. Ours are `feed_forward`
+    ("linear", or "convolution" for the 3 x 3 one of the original) and `feed_forward_mult`.
+    """
+
+    def __init__(
+        self,
+        num_attention_heads: int = 16,
+        attention_head_dim: int = 88,
+        num_layers: int = 1,
+        cross_attention_dim: int = 512,
+        num_vector_embeds: int = 4097,
+        sample_size: int = 32,
+        num_embeds_ada_norm: int = 100,
+        attention_bias: bool = True,
+        norm_eps: float = 1e-5,
+        feed_forward: str = "linear",
+        feed_forward_mult: float = 4,
+    ):
+        super().__init__()
+        if feed_forward not in ("linear", "convolution"):
+            raise ValueError(f"feed_forward must be 'linear' or 'convolution', got {feed_forward!r}")
+        self.config = {
+            "_class_name": "Transformer2DModel",
+            "num_attention_heads": num_attention_heads,
+            "attention_head_dim": attention_head_dim,
+            "num_layers": num_layers,
+            "cross_attention_dim": cross_attention_dim,
+            "num_vector_embeds": num_vector_embeds,
+            "sample_size": sample_size,
+            "num_embeds_ada_norm": num_embeds_ada_norm,
+            "attention_bias": attention_bias,
+            "norm_eps": norm_eps,
+            "activation_fn": "geglu-approximate",
+            "norm_type": "ada_norm",
+            "feed_forward": feed_forward,
+            "feed_forward_mult": feed_forward_mult,
+        }
+        width = num_attention_heads * attention_head_dim
+        self.latent_image_embedding = TokenEmbedding(num_vector_embeds, width, sample_size)
+        self.transformer_blocks = nn.ModuleList(Block(width, self.config) for _ in range(num_layers))
+        self.norm_out = nn.LayerNorm(width)
+        self.out = nn.Linear(width, num_vector_embeds - 1)  # no logit for the mask: clean images hold none
+
+    def forward(self, x_t: Tensor, prompt_embeds: Tensor, timestep: Tensor) -> Tensor:
+        """`timestep` is an int64 scalar or `[B]`, counted 0 ... T - 1 (our time t less one)."""
+        x = self.latent_image_embedding(x_t)  # [B, L, C]
+        timestep = timestep.expand(len(x_t)) if timestep.ndim else timestep
+        for block in self.transformer_blocks:
+            x = block(x, prompt_embeds, timestep)
+        return self.out(self.norm_out(x))
+
+
+class TokenEmbedding(nn.Module):
+    """A vector per code plus one per row and one per column of the grid, laid out row by row and cut to L."""
+
+    def __init__(self, num_embeds: int, width: int, side: int):
+        super().__init__()
+        self.emb = nn.Embedding(num_embeds, width)
+        self.height_emb = nn.Embedding(side, width)
+        self.width_emb = nn.Embedding(side, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        position = (self.height_emb.weight[:, None] + self.width_emb.weight).flatten(0, 1)  # [side^2, C]
+        return self.emb(tokens) + position[: tokens.shape[1]]
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, config: dict):
+        super().__init__()
+        steps, eps = config["num_embeds_ada_norm"], config["norm_eps"]
+        heads, bias = config["num_attention_heads"], config["attention_bias"]
+        self.norm1 = AdaLayerNorm(width, steps, eps)
+        self.attn1 = Attention(width, width, heads, bias)
+        self.norm2 = AdaLayerNorm(width, steps, eps)
+        self.attn2 = Attention(width, config["cross_attention_dim"], heads, bias)
+        self.norm3 = nn.LayerNorm(width, eps)
+        self.ff = FeedForward(width, config["feed_forward_mult"], config["feed_forward"] == "convolution")
+
+    def forward(self, x: Tensor, context: Tensor, timestep: Tensor) -> Tensor:
+        h = self.norm1(x, timestep)
+        x = x + self.attn1(h, h)
+        x = x + self.attn2(self.norm2(x, timestep), context)
+        return x + self.ff(self.norm3(x))
+
+
+class AdaLayerNorm(nn.Module):
+    """LayerNorm whose scale and shift come from a learned table over timesteps, in that order."""
+
+    def __init__(self, width: int, num_steps: int, eps: float):
+        super().__init__()
+        self.emb = nn.Embedding(num_steps, width)
+        self.linear = nn.Linear(width, 2 * width)
+        self.norm = nn.LayerNorm(width, eps, elementwise_affine=False)
+
+    def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
+        shift_scale = self.linear(F.silu(self.emb(timestep)))  # [2 C] or [B, 2 C]
+        scale, shift = shift_scale.unsqueeze(-2).chunk(2, dim=-1)
+        return self.norm(x) * (1 + scale) + shift
+
+
+class Attention(nn.Module):
+    """Multi-head attention of `x` `[B, L, C]` to `context` `[B, S, D]`; padding is attended to, as published."""
+
+    def __init__(self, width: int, context_width: int, heads: int, bias: bool):
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width, bias=bias)
+        self.to_k = nn.Linear(context_width, width, bias=bias)
+        self.to_v = nn.Linear(context_width, width, bias=bias)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, heads, L or S, C / heads]
+            for part in (self.to_q(x), self.to_k(context), self.to_v(context))
+        )
+        return self.to_out[0](F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """Two layers with x * sigmoid(1.702 x) between, linear or 3 x 3 convolutions over the square grid of tokens."""
+
+    def __init__(self, width: int, mult: float, convolution: bool):
+        super().__init__()
+        hidden = int(width * mult)
+        self.convolution = convolution
+        first, last = (
+            nn.Conv2d(ins, outs, 3, padding=1) if convolution else nn.Linear(ins, outs)
+            for ins, outs in ((width, hidden), (hidden, width))
+        )
+        self.net = nn.ModuleList([ApproximateGELU(first), nn.Identity(), last])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.convolution:
+            return self.net[2](self.net[0](x))
+        side = round(x.shape[1] ** 0.5)
+        # [B, L, C] seen as [B, C, side, side] in channels-last memory: no copy
+        grid = x.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        return self.net[2](self.net[0](grid)).permute(0, 2, 3, 1).flatten(1, 2)
+
+
+class ApproximateGELU(nn.Module):
+    """x * sigmoid(1.702 x) after a projection; not gated, whatever "geglu-approximate" suggests."""
+
+    def __init__(self, proj: nn.Module):
+        super().__init__()
+        self.proj = proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.proj(x)
+        return h * torch.sigmoid(1.702 * h)
