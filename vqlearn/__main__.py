@@ -36,21 +36,31 @@ def _parser() -> argparse.ArgumentParser:
 
     generate = commands.add_parser("generate", help="draw a picture of a sentence", description=_generate.__doc__)
     generate.add_argument("prompt", help='for example "a small red circle above a large blue square"')
-    generate.add_argument("--out", default="vqlearn.png", help="the PNG to write (default %(default)s); with --count its name is numbered")
+    generate.add_argument(
+        "--out", default="vqlearn.png", help="the PNG to write (default %(default)s); with --count its name is numbered"
+    )
     _add_drawing(generate)
-    generate.add_argument("--seed", type=_whole("--seed", 0), default=0, help="default %(default)s; the same seed gives the same picture")
-    generate.add_argument("--count", type=_whole("--count", 1), default=1, help="how many pictures (default %(default)s)")
+    generate.add_argument(
+        "--seed", type=_whole("--seed", 0), default=0, help="default %(default)s; the same seed gives the same picture"
+    )
+    generate.add_argument(
+        "--count", type=_whole("--count", 1), default=1, help="how many pictures (default %(default)s)"
+    )
     generate.set_defaults(run=_generate, interrupted="nothing was written")
 
     train = commands.add_parser("train", help="train the shipped model from nothing", description=_train.__doc__)
-    train.add_argument("--out", required=True, help="folder for checkpoints, logs and the finished model; an earlier run there goes on")
+    train.add_argument(
+        "--out", required=True, help="folder for checkpoints, logs and the finished model; an earlier run there goes on"
+    )
     train.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     train.add_argument("--codec-steps", type=_whole("--codec-steps", 1), help="updates of the codec")
     train.add_argument("--steps", type=_whole("--steps", 1), help="updates of the denoiser")
     train.add_argument("--objective", choices=["cross_entropy", "bound"], help="what the denoiser minimises")
     train.set_defaults(run=_train, interrupted="the checkpoint was saved; the same command goes on from it")
 
-    evaluate = commands.add_parser("evaluate", help="measure agreement on held-out captions", description=_evaluate.__doc__)
+    evaluate = commands.add_parser(
+        "evaluate", help="measure agreement on held-out captions", description=_evaluate.__doc__
+    )
     evaluate.add_argument("--split", choices=["train", "test", "unseen"], default="test")
     evaluate.add_argument("--count", type=_whole("--count", 1), default=500, help="captions (default %(default)s)")
     evaluate.add_argument("--seed", type=_whole("--seed", 0), default=0)
@@ -64,9 +74,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_drawing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--steps", type=_whole("--steps", 1), default=25, help="network calls, 1 to T (default %(default)s)")
+    parser.add_argument(
+        "--steps", type=_whole("--steps", 1), default=25, help="network calls, 1 to T (default %(default)s)"
+    )
     parser.add_argument("--guidance", type=float, help="classifier-free guidance scale (default: the model's own)")
-    parser.add_argument("--truncation", type=float, default=1.0, help="truncation rate in [0, 1] (default %(default)s: off)")
+    parser.add_argument(
+        "--truncation", type=float, default=1.0, help="truncation rate in [0, 1] (default %(default)s: off)"
+    )
     parser.add_argument("--model", help="a model folder or a hub name (default: the shipped model)")
 
 
@@ -163,7 +177,9 @@ def _train(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--out must be a folder, {str(out)!r} is a file")
     codec, denoiser = CodecRecipe(), DenoiserRecipe()
     codec = replace(codec, steps=arguments.codec_steps or codec.steps)
-    denoiser = replace(denoiser, steps=arguments.steps or denoiser.steps, objective=arguments.objective or denoiser.objective)
+    denoiser = replace(
+        denoiser, steps=arguments.steps or denoiser.steps, objective=arguments.objective or denoiser.objective
+    )
     pipe = train(out, codec=codec, denoiser=denoiser, device=arguments.device)
     for stage in ("codec", "denoiser"):
         loss_curve(out / stage / "log.csv").savefig(out / stage / "loss.png", dpi=120)
@@ -206,7 +222,16 @@ def _doctor(arguments: argparse.Namespace) -> None:
 
     print(f"vqlearn       {__version__}")
     print(f"python        {platform.python_version()} on {platform.system()} {platform.machine()}")
-    for name in ("torch", "transformers", "huggingface_hub", "safetensors", "numpy", "pillow", "matplotlib", "jupyterlab"):
+    for name in (
+        "torch",
+        "transformers",
+        "huggingface_hub",
+        "safetensors",
+        "numpy",
+        "pillow",
+        "matplotlib",
+        "jupyterlab",
+    ):
         try:
             print(f"{name:13} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:

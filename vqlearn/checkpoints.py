@@ -59,7 +59,9 @@ def locate(repo_or_dir: str | Path | None, **hub: Any) -> Path:
         return Path(snapshot_download(name, allow_patterns=wanted, **hub))
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise OSError(f"{name!r} is no folder here, and the hub did not give it ({type(error).__name__}: {first})") from None
+        raise OSError(
+            f"{name!r} is no folder here, and the hub did not give it ({type(error).__name__}: {first})"
+        ) from None
 
 
 def read_json(path: Path) -> dict:
@@ -106,7 +108,9 @@ def _assign(module: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> 
     if missing := sorted(expected.keys() - weights.keys()):
         raise OSError(f"{path} lacks {len(missing)} tensors that its config.json asks for, the first is {missing[0]!r}")
     if extra := sorted(weights.keys() - expected.keys()):
-        raise OSError(f"{path} has {len(extra)} tensors that its config.json knows nothing of, the first is {extra[0]!r}")
+        raise OSError(
+            f"{path} has {len(extra)} tensors that its config.json knows nothing of, the first is {extra[0]!r}"
+        )
     for name, tensor in weights.items():
         if tensor.shape != expected[name].shape:
             raise OSError(

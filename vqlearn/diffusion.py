@@ -56,7 +56,7 @@ def training_loss(
     auxiliary_weight: float = 5e-4,
     adaptive: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """The published loss: bound term plus auxiliary term, over the probability of having drawn t; and the bound terms `[B]`.
+    """The published loss: bound term plus auxiliary term, over the probability of drawing t; and the bound terms `[B]`.
 
     The auxiliary term is -log p(x_0 | x_t) with weight `auxiliary_weight` times, if `adaptive`, (1 - t/T) + 1
     with t counted from 0 as in the public code (VQ-Diffusion, Eq. 12; microsoft/VQ-Diffusion, `_train_loss`).
@@ -66,7 +66,7 @@ def training_loss(
     steps = schedule.num_steps
     terms = bound_terms(log_p_x0, x_0, x_t, t, schedule).mean(-1)  # [B]
     nll = -log_p_x0.gather(-1, x_0[..., None])[..., 0].mean(-1)  # [B]
-    weight = auxiliary_weight * ((1 - (t - 1) / steps) + 1 if adaptive else 1.0)
+    weight = auxiliary_weight * (2 - torch.as_tensor(t - 1).to(nll) / steps if adaptive else 1.0)
     loss = (terms + weight * nll) / (1 / steps if p_t is None else p_t)
     return loss.mean(), terms.detach()
 

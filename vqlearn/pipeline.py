@@ -170,7 +170,9 @@ class VQDiffusionPipeline:
         """Unit-normalised hidden states of prompts, `[B, S, D]`; warns when a prompt is too long or has unknown words."""
         ids, cut = tokenize(self.tokenizer, prompts)
         for text in filter(None, cut):
-            warnings.warn(f"the prompt is longer than {ids.shape[1]} tokens; this part was cut off: {text!r}", stacklevel=3)
+            warnings.warn(
+                f"the prompt is longer than {ids.shape[1]} tokens; this part was cut off: {text!r}", stacklevel=3
+            )
         if unknown := self.unknown_words(prompts):
             known = ", ".join(self.defaults["words"])
             warnings.warn(f"this model has never seen {', '.join(map(repr, unknown))}; it knows: {known}", stacklevel=3)

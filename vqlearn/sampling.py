@@ -65,7 +65,7 @@ def guide(log_p: Tensor, log_p_null: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance: null + scale * (conditional - null), normalised (Improved VQ-Diffusion, Eq. 8).
 
     Both beliefs are normalised logs `[B, L, K]`; scale 1 returns the conditional one, 0 the null one. A class at
-    `-inf` in the conditional belief stays out; one at `-inf` in the null belief alone is left as it is before normalising.
+    `-inf` in the conditional belief stays out; one at `-inf` in the null belief alone keeps its conditional weight.
     """
     if scale == 1:
         return log_p
@@ -84,7 +84,7 @@ def truncate(log_p_x0: Tensor, rate: float) -> Tensor:
     check_truncation_rate(rate)
     if rate == 1:
         return log_p_x0
-    ordered, index = log_p_x0.sort(-1, descending=True, stable=True)
+    ordered, index = log_p_x0.sort(dim=-1, descending=True, stable=True)
     likelier = ordered.exp().cumsum(-1).roll(1, -1)  # mass before each class
     dropped = likelier >= rate
     dropped[..., 0] = False
@@ -95,4 +95,3 @@ def check_truncation_rate(rate: float) -> None:
     """Raise ValueError unless 0 <= rate <= 1."""
     if not 0 <= rate <= 1:
         raise ValueError(f"truncation_rate must lie in [0, 1], got {rate!r}")
-

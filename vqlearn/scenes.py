@@ -253,7 +253,9 @@ def parse(caption: str) -> Claim:
     while True:
         match = re.match(_NOUN + r"(?= |$)", rest)
         if not match:
-            raise ValueError(f"not a caption of the toy world at {rest!r}: expected something like 'a small red circle'")
+            raise ValueError(
+                f"not a caption of the toy world at {rest!r}: expected something like 'a small red circle'"
+            )
         things.append(Mention(match[1], match[2], match[3]))
         if joint in (name := {phrase: rel for rel, phrases in RELATIONS.items() for phrase in phrases}):
             relations.append((0, name[joint], len(things) - 1))

@@ -16,7 +16,7 @@ ROUNDING = 1e-12  # how far float64 curves may stray from [0, 1] and from monoto
 
 
 class Shares(NamedTuple):
-    """Of a jump from one time to a later one: keep (alpha), each of the K codes (beta), mask (gamma); float64 tensors."""
+    """Of a jump from one time to a later one: keep (alpha), each of the K codes (beta), mask (gamma); float64."""
 
     alpha: Tensor
     beta: Tensor
@@ -81,12 +81,15 @@ class MaskReplaceSchedule:
 
     @classmethod
     def paper(cls, num_codes: int, num_steps: int = 100) -> MaskReplaceSchedule:
-        """The paper's schedule: at t = T nine tokens of ten are masked and one is replaced (VQ-Diffusion, section 5.1)."""
+        """The paper's schedule: at t = T nine tokens of ten are masked, one is replaced (VQ-Diffusion, section 5.1)."""
         return cls.from_ends(num_codes=num_codes, num_steps=num_steps, gamma_end=0.9)
 
     @classmethod
     def released(cls, num_codes: int, num_steps: int = 100) -> MaskReplaceSchedule:
-        """The public code's schedule: K * beta_bar is 1e-6 at every t, in effect masking alone (microsoft/VQ-Diffusion, `alpha_schedule`)."""
+        """The public code's schedule: K * beta_bar is 1e-6 at every t > 0, in effect masking alone.
+
+        Source: microsoft/VQ-Diffusion, `alpha_schedule`.
+        """
         return cls.from_ends(num_codes=num_codes, num_steps=num_steps, gamma_end=0.99999)
 
     @property
@@ -134,7 +137,8 @@ class MaskReplaceSchedule:
 
     def __repr__(self) -> str:
         last = f"{self.alpha_bar[-1]:.3g}, {self.num_codes * self.beta_bar[-1]:.3g}, {self.gamma_bar[-1]:.3g}"
-        return f"MaskReplaceSchedule(num_codes={self.num_codes}, num_steps={self.num_steps}, kept, replaced, masked at T: {last})"
+        sizes = f"num_codes={self.num_codes}, num_steps={self.num_steps}"
+        return f"MaskReplaceSchedule({sizes}, kept, replaced, masked at T: {last})"
 
 
 def _quotient(a: Tensor, b: Tensor) -> Tensor:
@@ -163,7 +167,7 @@ def _curve(values, name: str) -> Tensor:
 
 
 def _check_monotone(schedule: MaskReplaceSchedule) -> None:
-    """alpha_bar falls, gamma_bar rises, and so does replaced / (kept + replaced): else some one-step share is negative."""
+    """alpha_bar falls, gamma_bar and replaced / (kept + replaced) rise: else some one-step share is negative."""
     kept, replaced = schedule.alpha_bar, schedule._replaced_bar
     gain = replaced[1:] * kept[:-1] - kept[1:] * replaced[:-1]
     for name, change, rule in (

@@ -112,7 +112,11 @@ class CodecStage:
                 "restarted": restarted, "used": len(codes.unique())}  # fmt: skip
 
     def state_dict(self) -> dict:
-        return {"codec": self.codec.state_dict(), "ema": self.ema.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {
+            "codec": self.codec.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
 
     def load_state_dict(self, state: dict) -> None:
         self.codec.load_state_dict(state["codec"])
@@ -301,7 +305,9 @@ def fit(
         raise
     except FloatingPointError as error:
         saved = number - number % save_every
-        raise FloatingPointError(f"{error}: training stopped, the checkpoint of step {saved} is kept in {folder}") from None
+        raise FloatingPointError(
+            f"{error}: training stopped, the checkpoint of step {saved} is kept in {folder}"
+        ) from None
     finally:
         bar.close()
         log.close()

@@ -7,8 +7,6 @@ Everything is in log space; log of zero is `-inf` and stays exact.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Generator, Tensor
 
@@ -71,9 +69,10 @@ def q_sample(
 def q_likelihood(
     x_t: Tensor, t: Time, schedule: MaskReplaceSchedule, *, s: Time = 0, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """log q(x_t | x_s = k) for every state k, `[B, L]` -> `[B, L, K + 1]`: a row of the matrix per token, not a distribution.
+    """log q(x_t | x_s = k) for every state k, `[B, L]` -> `[B, L, K + 1]`: a row of the matrix per token.
 
-    The mask row is special: from a code the mask is reached with probability gamma, from the mask it is never left.
+    It is no distribution. The mask row is special: from a code the mask is reached with probability gamma,
+    from the mask it is never left. `dtype` and errors as in `q_log_probs`.
     """
     dtype = dtype or torch.get_default_dtype()
     check_tokens(x_t, schedule, "x_t", mask_allowed=True)
@@ -92,9 +91,10 @@ def q_posterior(
 
     VQ-Diffusion, Eq. 11, for any s < t (`s=None` is t - 1). q(x_s | x_t, x_0) is a choice of three (`_three_ways`):
     with probability `stay` x_s is x_t, with `own` it is x_0, with `any` a uniform code. They depend on x_0 only by
-    whether it is x_t, so with p = p(x_0 = x_t | x_t) and `rest` the mass of all other codes
+    whether it is x_t, so with p(k) = p(x_0 = k | x_t) and `rest` the mass of all codes other than x_t
 
-        p(x_s = k | x_t) = own(k = x_t) p(x_0 = k | x_t) + (any(1) p + any(0) rest) / K  +  [k = x_t] (stay(1) p + stay(0) rest),
+        p(x_s = k | x_t) = own(k = x_t) p(k) + (any(1) p(x_t) + any(0) rest) / K
+                           + [k = x_t] (stay(1) p(x_t) + stay(0) rest),
 
     and one pass over the K codes does it. Runs in the dtype of `log_p_x0`; impossible states are exactly `-inf`.
     A belief that does not sum to 1 (after truncation) keeps its mass. Where replacement is impossible, a
@@ -103,19 +103,21 @@ def q_posterior(
     s, t = _two_times(s, t, x_t, schedule)
     _check_belief(log_p_x0, x_t, schedule)
     masked = (x_t == schedule.mask_id)[..., None]  # [B, L, 1]
-    at_x_t = x_t.clamp(max=schedule.num_codes - 1)[..., None]  # a mask singles out no code: both sets of ways agree there
-    is_x_t, differs = (_three_ways(x_t, torch.full_like(x_t, flag, dtype=torch.bool), s, t, schedule) for flag in (1, 0))
+    at_x_t = x_t.clamp(max=schedule.num_codes - 1)[..., None]  # for a mask any code will do: there both ways agree
+    is_x_t, differs = (_three_ways(x_t, same, s, t, schedule) for same in (torch.ones_like(x_t), torch.zeros_like(x_t)))
     certain = ~masked & (differs.sum(0) == 0)[..., None]
-    stay_1, own_1, any_1 = is_x_t.log().to(log_p_x0.dtype)[..., None]  # each [B, L, 1]
-    stay_0, own_0, any_0 = differs.log().to(log_p_x0.dtype)[..., None]
-    log_p = log_p_x0.gather(-1, at_x_t).masked_fill(certain, 0.0)
-    log_rest = log_p_x0.scatter(-1, at_x_t, -torch.inf).logsumexp(-1, keepdim=True)
-    spread = _log_add(any_1 + log_p, any_0 + log_rest) - math.log(schedule.num_codes)  # [B, L, 1], to every code
+    share = is_x_t.new_tensor([1, 1, schedule.num_codes])[:, None, None]  # "any" is shared by the codes
+    # The few numbers per token stay in float64: a rounding there would shift all K entries the same way.
+    stay_1, own_1, any_1 = (is_x_t / share).log()[..., None]  # each [B, L, 1]
+    stay_0, own_0, any_0 = (differs / share).log()[..., None]
+    log_p = log_p_x0.gather(-1, at_x_t).double().masked_fill(certain, 0.0)
+    log_rest = log_p_x0.scatter(-1, at_x_t, -torch.inf).logsumexp(-1, keepdim=True).double()
+    spread = _log_add(any_1 + log_p, any_0 + log_rest)  # [B, L, 1], to every code
     stay = _log_add(stay_1 + log_p, stay_0 + log_rest)  # [B, L, 1], to x_t
-    codes = _log_add(own_0 + log_p_x0, spread)  # [B, L, K]
-    visible = _log_add(_log_add(own_1 + log_p, spread), stay)
+    visible = _log_add(_log_add(own_1 + log_p, spread), stay).to(log_p_x0)
+    codes = _log_add(own_0.to(log_p_x0) + log_p_x0, spread.to(log_p_x0))  # [B, L, K]
     codes = codes.scatter(-1, at_x_t, torch.where(masked, codes.gather(-1, at_x_t), visible))
-    return torch.cat([codes, torch.where(masked, stay, -torch.inf)], dim=-1)
+    return torch.cat([codes, torch.where(masked, stay, -torch.inf).to(log_p_x0)], dim=-1)
 
 
 def p_sample_step(
@@ -152,7 +154,7 @@ def q_posterior_sample(
 
 
 def draw(log_p: Tensor, generator: Generator | None = None) -> Tensor:
-    """Draw from unnormalised log probabilities over the last dimension, `[..., K]` -> `[...]`, by the inverse of the cumulative sum.
+    """Draw from unnormalised log probabilities, `[..., K]` -> `[...]`, by the inverse of the cumulative sum.
 
     Exact to float64: no floor, no bounded noise, one uniform number per draw. Classes at `-inf` are never drawn.
     """
@@ -165,16 +167,17 @@ def draw(log_p: Tensor, generator: Generator | None = None) -> Tensor:
 # ------------------------------------------------------------------------------------------ inside
 
 
-def _three_ways(x_t: Tensor, x_0_is_x_t: Tensor, s: Tensor, t: Tensor, schedule: MaskReplaceSchedule) -> Tensor:
+def _three_ways(x_t: Tensor, same: Tensor, s: Tensor, t: Tensor, schedule: MaskReplaceSchedule) -> Tensor:
     """q(x_s | x_t, x_0) as the probabilities that x_s is x_t, is x_0, is a uniform code: float64 `[3, B, L]`.
 
-    Bayes multiplied out, q(x_t | x_s) q(x_s | x_0) / q(x_t | x_0): a masked x_t was masked before or has lost x_s by
-    masking, a visible one has kept x_s or lost it by replacement. Zeros where x_t cannot come from x_0.
+    Bayes multiplied out, q(x_t | x_s) q(x_s | x_0) / q(x_t | x_0): a masked x_t was masked before or has lost x_s
+    by masking, a visible one has kept x_s or lost it by replacement. `same` `[B, L]` says where x_0 is x_t.
+    Zeros where x_t cannot come from x_0.
     """
     alpha_bar, beta_bar, gamma_bar = (_columns(share, x_t) for share in schedule.bar(s))
     alpha, beta, gamma = (_columns(share, x_t) for share in schedule.between(s, t))
     masked = x_t == schedule.mask_id
-    stay = torch.where(masked, gamma_bar, alpha * (beta_bar + alpha_bar * x_0_is_x_t))
+    stay = torch.where(masked, gamma_bar, alpha * (beta_bar + alpha_bar * same))
     lost = torch.where(masked, gamma, beta)  # q(x_t | x_s) when x_s is neither x_t nor the mask
     ways = torch.stack([stay, lost * alpha_bar, lost * beta_bar * schedule.num_codes])
     total = ways.sum(0)  # q(x_t | x_0)
@@ -188,7 +191,7 @@ def _log_add(log_a: Tensor, log_b: Tensor) -> Tensor:
 
 
 def _log_shares(shares: Shares, like: Tensor, dtype: torch.dtype) -> Shares:
-    """log(alpha + beta), log(beta), log(gamma) of a jump, shaped to broadcast with `[B, L, K]`; logs are taken in float64."""
+    """log(alpha + beta), log(beta), log(gamma) of a jump, shaped to broadcast with `[B, L, K]`; logs in float64."""
     alpha, beta, gamma = shares
     return Shares(*(_log_columns(share, like, dtype) for share in (alpha + beta, beta, gamma)))
 
@@ -227,7 +230,7 @@ def _two_times(s: Time | None, t: Time, x_t: Tensor, schedule: MaskReplaceSchedu
     s, t = _spread(t - 1 if s is None else s, t, x_t)
     if bool((s < 0).any() or (s >= t).any() or (t > schedule.num_steps).any()):
         raise ValueError(
-            f"need 0 <= s < t <= {schedule.num_steps}, got s = {s.tolist()}, t = {t.tolist()}: one step back is s = t - 1"
+            f"need 0 <= s < t <= {schedule.num_steps}, got s = {s.tolist()}, t = {t.tolist()} (s=None is t - 1)"
         )
     return s, t
 

@@ -97,7 +97,9 @@ class VQModel(nn.Module):
         if tokens.ndim != 2 or side * side != tokens.shape[1]:
             raise ValueError(f"tokens must be [B, L] with L a square number, got {list(tokens.shape)}")
         if tokens.numel() and not (0 <= int(tokens.min()) and int(tokens.max()) < codes):
-            raise ValueError(f"tokens must lie in 0 ... {codes - 1}, got up to {int(tokens.max())} (a mask cannot be decoded)")
+            raise ValueError(
+                f"tokens must lie in 0 ... {codes - 1}, got up to {int(tokens.max())} (a mask cannot be decoded)"
+            )
         quantized = self.quantize.embedding(tokens).unflatten(1, (side, side)).permute(0, 3, 1, 2)
         return self.decode_latents(quantized)
 

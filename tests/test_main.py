@@ -1,0 +1,147 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from vqlearn.__main__ import main
+
+PROMPT = "a large red circle left of a small blue square"
+
+
+def _run(*arguments, **options):
+    return subprocess.run([sys.executable, "-m", "vqlearn", *arguments], capture_output=True, text=True, **options)
+
+
+def test_generate_writes_a_picture_and_says_what_it_shows(tmp_path):
+    done = _run("generate", PROMPT, "--steps", "10", "--out", "picture.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("wrote picture.png: a ")
+    assert "denoising" in done.stderr
+    assert Image.open(tmp_path / "picture.png").size == (256, 256)
+    assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+
+
+def test_the_same_seed_gives_the_same_picture_and_count_numbers_them(tmp_path, capsys):
+    for name in ("a.png", "b.png"):
+        assert (
+            main(["generate", PROMPT, "--steps", "3", "--seed", "4", "--count", "2", "--out", str(tmp_path / name)])
+            == 0
+        )
+    assert {path.name for path in tmp_path.iterdir()} == {"a-1.png", "a-2.png", "b-1.png", "b-2.png"}
+    assert (tmp_path / "a-1.png").read_bytes() == (tmp_path / "b-1.png").read_bytes()
+    assert (tmp_path / "a-1.png").read_bytes() != (tmp_path / "a-2.png").read_bytes()
+    assert capsys.readouterr().out.count("wrote") == 4
+
+
+WRONG = {
+    "prompt must not be empty": ["generate", " "],
+    "num_inference_steps must be a whole number from 1 to 100, got 101": ["generate", PROMPT, "--steps", "101"],
+    "--steps must be a whole number of at least 1, got '0'": ["generate", PROMPT, "--steps", "0"],
+    "--steps must be a whole number of at least 1, got 'ten'": ["generate", PROMPT, "--steps", "ten"],
+    "--count must be a whole number of at least 1, got '-2'": ["generate", PROMPT, "--count=-2"],
+    "--seed must be a whole number of at least 0, got '1.5'": ["generate", PROMPT, "--seed", "1.5"],
+    "guidance_scale must be 0 or more, got -3.0": ["generate", PROMPT, "--guidance=-3"],
+    "argument --guidance: invalid float value: 'much'": ["generate", PROMPT, "--guidance", "much"],
+    "truncation_rate must lie in [0, 1], got 2.0": ["generate", PROMPT, "--truncation", "2"],
+    "--out must end in .png, got 'picture.jpg'": ["generate", PROMPT, "--out", "picture.jpg"],
+    "--out: there is no folder 'nowhere'": ["generate", PROMPT, "--out", "nowhere/picture.png"],
+    "there is no model folder 'nothing'": ["generate", PROMPT, "--model", "nothing"],
+    "file.txt is a file; a model is a folder": ["generate", PROMPT, "--model", "file.txt"],
+    "model_index.json is missing": ["generate", PROMPT, "--model", "."],
+    "this machine has no CUDA device": ["train", "--out", "run", "--device", "cuda"],
+    "--out must be a folder, 'file.txt' is a file": ["train", "--out", "file.txt"],
+    "unrecognized arguments: --colour": ["generate", PROMPT, "--colour", "red"],
+    "arguments are required: COMMAND": [],
+}
+
+
+@pytest.mark.parametrize("sentence", WRONG)
+def test_wrong_input_is_one_sentence_and_status_2(sentence, tmp_path, monkeypatch, capsys):
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (tmp_path / "file.txt").write_text("x")
+    try:
+        status = main(WRONG[sentence])
+    except SystemExit as stop:  # argparse
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status == 2 and sentence in error and "Traceback" not in error
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_picture_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch, capsys):
+    target = tmp_path / "picture.png"
+    target.mkdir()
+    assert main(["generate", PROMPT, "--out", str(target)]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert list(target.iterdir()) == []
+
+
+def test_unknown_words_are_a_note(tmp_path, capsys):
+    assert main(["generate", "a red zebra", "--steps", "1", "--out", str(tmp_path / "x.png")]) == 0
+    shown = capsys.readouterr()
+    assert "note: this model has never seen 'zebra'; it knows: a, above" in shown.err
+    assert "was not checked" in shown.out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_ctrl_c_says_so_and_writes_nothing(tmp_path):
+    command = [sys.executable, "-m", "vqlearn", "generate", PROMPT, "--steps", "100", "--count", "64", "--out", "x.png"]
+    running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, bufsize=1)
+    shown = ""
+    while "1/100" not in shown:  # the bar has begun to move
+        read = os.read(running.stderr.fileno(), 4096).decode()
+        assert read, shown
+        shown += read
+    running.send_signal(signal.SIGINT)
+    rest = running.communicate(timeout=60)[1]
+    assert running.returncode == 130
+    assert "interrupted, nothing was written" in rest and "Traceback" not in rest
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_tells_what_a_bug_report_needs(capsys):
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("vqlearn", "python", "torch", "transformers", "device", "model", "whole", "parameters"):
+        assert word in shown
+
+
+def test_evaluate_prints_shares(capsys):
+    assert main(["evaluate", "--count", "6", "--steps", "3"]) == 0
+    shown = capsys.readouterr().out
+    assert "all right:" in shown and "of 6 pictures" in shown and "codec alone: 100.0% read the same" in shown
+
+
+def test_train_writes_a_model_that_generate_reads(tmp_path, capsys, monkeypatch):
+    from vqlearn import evaluate
+
+    real = evaluate.evaluate
+    monkeypatch.setattr(
+        evaluate, "evaluate", lambda pipe, **call: real(pipe, **{**call, "count": 2, "num_inference_steps": 2})
+    )
+    out = tmp_path / "run"
+    assert main(["train", "--out", str(out), "--codec-steps", "2", "--steps", "2"]) == 0
+    assert {path.name for path in (out / "denoiser").iterdir()} == {"checkpoint.pt", "log.csv", "loss.png"}
+    picture = tmp_path / "x.png"
+    assert main(["generate", PROMPT, "--steps", "2", "--model", str(out / "model"), "--out", str(picture)]) == 0
+    assert picture.exists() and "wrote" in capsys.readouterr().out
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = "import sys, vqlearn; print(sorted({'torch', 'transformers', 'matplotlib'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there():
+    import vqlearn
+
+    for name in vqlearn.__all__:
+        assert getattr(vqlearn, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = vqlearn.nothing

@@ -1,0 +1,133 @@
+"""Figures are pure, follow the course's rules, and reach the notebook with their alternative text."""
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+
+from vqlearn import plots
+from vqlearn.schedule import MaskReplaceSchedule
+
+SCHEDULE = MaskReplaceSchedule.paper(num_codes=4, num_steps=10)
+
+
+def drawn(figure: Figure) -> Figure:
+    figure.canvas.draw()  # a warning or an error of the layout would come here
+    return figure
+
+
+def test_tokens_hatches_masks_and_outlines_replaced_ones():
+    truth = torch.tensor([[0, 1], [2, 3]])
+    grid = torch.tensor([[4, 1], [0, 4]])
+    (ax,) = drawn(plots.tokens(grid, 4, truth=truth, numbers=True)).axes
+    assert sum(bool(patch.get_hatch()) for patch in ax.patches) == 2
+    outlined = [patch for patch in ax.patches if not patch.get_fill()]
+    assert len(outlined) == 1 and outlined[0].get_edgecolor() == to_rgba(plots.VERMILLION)
+    assert [text.get_text() for text in ax.texts] == ["1", "0"]
+    assert ax.images[0].get_cmap().name == "cividis"
+
+
+def test_tokens_takes_several_grids_and_titles():
+    figure = drawn(plots.tokens([torch.zeros(2, 3), np.ones((2, 3))], 4, titles=["t = 1", "t = 0"]))
+    assert [ax.get_title() for ax in figure.axes] == ["t = 1", "t = 0"]
+
+
+def test_schedule_curves_tell_lines_apart_without_colour():
+    figure = drawn(plots.schedule_curves(SCHEDULE, MaskReplaceSchedule.released(4, 10), titles=["paper", "released"]))
+    for ax in figure.axes:
+        assert [line.get_linestyle() for line in ax.lines] == ["-", "--", ":"]
+    replaced = figure.axes[0].lines[1].get_ydata()
+    assert replaced[-1] == pytest.approx(0.1, abs=1e-4)
+    assert len(figure.legends) == 1
+
+
+def test_one_schedule_has_its_legend_inside_the_figure():
+    figure = drawn(plots.schedule_curves(SCHEDULE))
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+
+
+def test_curves_have_different_dashes():
+    names = ("a", "b", "c", "d")
+    figure = drawn(plots.curves({name: ([0, 1], [1, 2]) for name in names}, x_label="t", y_label="rate", log_y=True))
+    assert len({line.get_linestyle() for line in figure.axes[0].lines}) == 4
+    assert figure.axes[0].get_yscale() == "log"
+
+
+def test_bars_share_one_scale_and_hatch_the_mask():
+    rows = [{"prior": torch.tensor([0.2, 0.3, 0.5]), "likelihood": torch.tensor([1.0, 0.0, 0.0])}]
+    figure = drawn(plots.bars(rows, points=rows, row_titles=["x_t = 0"]))
+    assert len({ax.get_ylim() for ax in figure.axes}) == 1
+    for ax in figure.axes:
+        assert [bool(bar.get_hatch()) for bar in ax.patches] == [False, False, True]
+        assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "1", "mask"]
+        assert len(ax.lines) == 1
+    assert figure.axes[0].get_ylabel() == "x_t = 0"
+
+
+def test_matrix_writes_every_value():
+    values = torch.tensor([[1.0, 0.25], [0.0, 0.75]])
+    (ax,) = drawn(plots.matrix({"Q": values}, row=1, column=1)).axes
+    assert [text.get_text() for text in ax.texts] == ["1.00", "0.25", "0.00", "0.75"]
+    assert len({patch.get_linestyle() for patch in ax.patches}) == 2
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("from", "to")
+
+
+def test_strip_takes_pictures():
+    figure = drawn(plots.strip([np.zeros((4, 4, 3), dtype=np.uint8)] * 3, ["a", "b", "c"]))
+    assert len(figure.axes) == 3
+
+
+def test_loss_curve_reads_a_training_log(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("step,loss,gradient\n" + "".join(f"{i},{1 / i},0.1\n" for i in range(1, 201)))
+    ax = drawn(plots.loss_curve(path)).axes[0]
+    assert ax.get_yscale() == "log"
+    each, mean = ax.lines
+    assert len(each.get_xdata()) == 200 and mean.get_xdata()[-1] == 200
+    assert mean.get_ydata()[-1] == pytest.approx(np.mean([1 / i for i in range(197, 201)]))
+
+
+def test_loss_curve_of_one_step_and_of_none(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("step,loss\n1,-0.5\n")
+    assert drawn(plots.loss_curve(path)).axes[0].get_yscale() == "linear"
+    path.write_text("step,loss\n")
+    with pytest.raises(ValueError, match="no steps"):
+        plots.loss_curve(path)
+
+
+@pytest.fixture
+def displayed(monkeypatch) -> list[dict]:
+    """What is sent to the notebook."""
+    found: list[dict] = []
+    monkeypatch.setattr("IPython.display.display", lambda data, *, raw: found.append(data))
+    return found
+
+
+def test_show_carries_the_alternative_text(displayed):
+    plots.show(plots.strip([np.zeros((4, 4, 3))]), 'a "black" square & nothing else')
+    (data,) = displayed
+    assert data["text/plain"] == 'a "black" square & nothing else'
+    assert 'alt="a &quot;black&quot; square &amp; nothing else"' in data["text/html"]
+    assert 'src="data:image/png;base64,iVBOR' in data["text/html"]
+
+
+def test_show_is_the_same_every_time_and_wants_a_text(displayed):
+    figure = plots.schedule_curves(SCHEDULE)
+    plots.show(figure, "three curves")
+    plots.show(figure, "three curves")
+    assert displayed[0] == displayed[1]
+    with pytest.raises(ValueError, match="alt"):
+        plots.show(figure, " ")
+
+
+def test_set_style_and_drawing_leave_pyplot_alone():
+    with matplotlib.rc_context():
+        plots.set_style()
+        assert not matplotlib.rcParams["axes.spines.top"]
+    import matplotlib.pyplot as plt
+
+    assert plt.get_fignums() == []

@@ -1,0 +1,165 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vqlearn import scenes
+from vqlearn.scenes import Scene, Thing
+
+
+def _sorted(scene: Scene) -> Scene:
+    return Scene(scene.background, tuple(sorted(scene.things, key=lambda thing: (thing.row, thing.col))))
+
+
+@pytest.mark.parametrize("split", scenes.SPLITS)
+def test_every_drawing_reads_back_and_agrees_with_its_caption(split):
+    for index in range(150):
+        scene, caption = scenes.sample(split, index)
+        picture = scenes.draw(scene)
+        assert scenes.read(picture) == _sorted(scene)
+        assert scenes.agreement(picture, caption).all, caption
+
+
+def test_every_kind_of_thing_reads_back_on_every_background():
+    for background in scenes.BACKGROUNDS:
+        for size in scenes.SIDES:
+            for color in scenes.COLORS:
+                for shape in scenes.SHAPES:
+                    scene = Scene(background, (Thing(size, color, shape, 8, 12),))
+                    assert scenes.read(scenes.draw(scene)) == scene
+
+
+def test_a_shuffled_caption_is_right_only_by_chance():
+    drawn = [scenes.sample("test", index) for index in range(300)]
+    right = [scenes.agreement(drawn[i - 1][0], caption).all for i, (_, caption) in enumerate(drawn)]
+    # two captions of 300 in ten may fit by chance; measured over 1000: 0.2 %
+    assert sum(right) <= 0.02 * len(right)
+
+
+@pytest.mark.parametrize("change", ["noise", "blur", "dim"])
+def test_reading_tolerates_what_a_decoder_does(change):
+    rng = np.random.default_rng(0)
+    exact = 0
+    for index in range(60):
+        scene, _ = scenes.sample("test", index)
+        picture = scenes.draw(scene) / 255
+        if change == "noise":
+            picture = picture + rng.normal(0, 0.04, picture.shape)
+        elif change == "blur":
+            padded = np.pad(picture, ((1, 1), (1, 1), (0, 0)), mode="edge")
+            near = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
+            picture = 0.8 * picture + 0.05 * near
+        else:
+            picture = 0.93 * picture + 0.03
+        exact += scenes.read(picture.clip(0, 1)) == _sorted(scene)
+    assert exact >= 59
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"color": "green"}, "color"),
+        ({"size": "small"}, "size"),
+        ({"shape": "square"}, "shape"),
+        ({"col": 20, "row": 16}, "relation"),
+    ],
+)
+def test_a_wrong_attribute_is_named(change, part):
+    caption = "a large red circle left of a small blue square"
+    circle = {"size": "large", "color": "red", "shape": "circle", "row": 4, "col": 0}
+    square = Thing("small", "blue", "square", 4, 20)
+    right = Scene("white", (Thing(**circle), square))
+    assert scenes.agreement(scenes.draw(right), caption).all
+    moved = Thing("small", "blue", "square", 4, 0) if part == "relation" else square
+    found = scenes.agreement(scenes.draw(Scene("white", (Thing(**{**circle, **change}), moved))), caption)
+    assert not getattr(found, part) and not found.all
+    others = [value for name, value in vars(found).items() if name != part]
+    assert all(others), found
+
+
+def test_missing_and_extra_things_are_counted():
+    one = Scene("gray", (Thing("small", "red", "star", 0, 0),))
+    two = Scene("gray", (*one.things, Thing("small", "blue", "star", 16, 16)))
+    assert not scenes.agreement(scenes.draw(two), "a small red star").count
+    assert not scenes.agreement(scenes.draw(one), "a small red star and a small blue star").count
+    assert not scenes.agreement(scenes.draw(Scene("gray", ())), "a small red star").all
+
+
+def test_a_thing_of_two_colours_or_no_shape_is_unknown():
+    picture = scenes.draw(Scene("white", (Thing("large", "red", "square", 8, 8),)))
+    picture[8:14, 8:20] = scenes.COLORS["blue"]
+    assert scenes.read(picture).things[0].color == "unknown"
+    picture = scenes.draw(Scene("white", ()))
+    picture[2:4, 2:30] = scenes.COLORS["red"]  # a long bar
+    assert scenes.read(picture).things[0].shape == "unknown"
+
+
+def test_samples_are_deterministic_and_splits_are_disjoint():
+    seen = {}
+    for split in scenes.SPLITS:
+        drawn = [scenes.sample(split, index) for index in range(400)]
+        assert drawn == [scenes.sample(split, index) for index in range(400)]
+        seen[split] = ({repr(_sorted(scene)) for scene, _ in drawn}, {caption for _, caption in drawn})
+    for a in scenes.SPLITS:
+        for b in scenes.SPLITS:
+            if a != b:
+                assert not seen[a][0] & seen[b][0] and not seen[a][1] & seen[b][1]
+
+
+def test_unseen_pairs_occur_in_their_split_alone():
+    def rare(split):
+        return [
+            any((t.color, t.shape) in scenes.UNSEEN_PAIRS for t in scenes.sample(split, i)[0].things)
+            for i in range(300)
+        ]
+
+    assert not any(rare("train")) and not any(rare("test")) and all(rare("unseen"))
+
+
+def test_a_known_sample_never_changes():
+    scene, caption = scenes.sample("train", 0)
+    assert caption == "a small blue circle over a cyan star on a gray background"
+    assert scene.things == (Thing("small", "blue", "circle", 0, 0), Thing("small", "cyan", "star", 24, 12))
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(st.integers(0, 10**6), st.sampled_from(scenes.SPLITS))
+def test_captions_parse_and_use_the_vocabulary(index, split):
+    scene, caption = scenes.sample(split, index)
+    assert set(caption.replace(",", "").split()) <= scenes.VOCABULARY
+    claim = scenes.parse(caption)
+    assert len(claim.things) == len(scene.things)
+    assert scenes.agreement(scene, claim).all
+
+
+def test_plain_phrases_and_relations():
+    claim = scenes.parse("A large red circle left of a small blue square.")
+    assert claim.relations == ((0, "left of", 1),) and claim.things[1].color == "blue" and claim.background is None
+    claim = scenes.parse("a star, a red cross and a small ring".replace("ring", "circle") + " on a black background")
+    assert len(claim.things) == 3 and claim.background == "black" and not claim.relations
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a dog", "a red", "red circle", "a red circle beside a blue square", "a circle and"]
+)
+def test_what_is_no_caption_is_named(text):
+    with pytest.raises(ValueError, match="not a caption of the toy world at"):
+        scenes.parse(text)
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="split must be one of train, test, unseen, got 'valid'"):
+        scenes.sample("valid", 0)
+    with pytest.raises(ValueError, match="index must be 0 or more, got -1"):
+        scenes.sample("train", -1)
+    with pytest.raises(ValueError, match="image must be 32 x 32 RGB"):
+        scenes.read(torch.zeros(3, 16, 16))
+
+
+def test_every_picture_form_reads_the_same():
+    from PIL import Image
+
+    picture = scenes.draw(scenes.sample("test", 3)[0])
+    tensor = torch.from_numpy(picture).permute(2, 0, 1) / 127.5 - 1
+    assert scenes.read(picture) == scenes.read(tensor) == scenes.read(Image.fromarray(picture))

@@ -1,0 +1,164 @@
+import csv
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vqlearn import tiny
+from vqlearn.training import CodecRecipe, CodecStage, DenoiserRecipe, DenoiserStage, fit, initialise, learning_rate
+
+
+def _codec(steps=6, **recipe):
+    return CodecStage(tiny.networks()["vqvae"], CodecRecipe(steps=steps, batch=2, **recipe))
+
+
+def _denoiser(steps=6, **recipe):
+    parts = tiny.networks()
+    transformer = parts["transformer"]
+    transformer.transformer_blocks = transformer.transformer_blocks[:1]
+    initialise(transformer, parts["vqvae"].quantize.embedding.weight.detach())
+    null_text = parts["learned_classifier_free_sampling_embeddings"]
+    return DenoiserStage(parts["vqvae"], transformer, parts["text_encoder"], null_text, parts["tokenizer"],
+                         parts["scheduler"].schedule, DenoiserRecipe(steps=steps, batch=2, **recipe))  # fmt: skip
+
+
+def _log(folder):
+    with (folder / "log.csv").open(newline="") as file:
+        return list(csv.reader(file))
+
+
+class Killed(Exception):
+    """Stands for a kill signal: nothing of the run's own clean-up may be needed."""
+
+
+STAGES = {
+    "codec": _codec,
+    "denoiser": _denoiser,
+    "bound": lambda steps=6: _denoiser(steps, objective="bound"),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path, stage):
+    make = STAGES[stage]
+    fit(make(), tmp_path / "whole", save_every=2, progress=False)
+    killed = make()
+    step = killed.step
+
+    def fragile(number):
+        if number == 5:
+            raise Killed
+        return step(number)
+
+    killed.step = fragile
+    with pytest.raises(Killed):
+        fit(killed, tmp_path / "parts", save_every=2, progress=False)
+    fit(make(), tmp_path / "parts", save_every=2, progress=False)
+    assert _log(tmp_path / "parts") == _log(tmp_path / "whole")
+    assert len(_log(tmp_path / "whole")) == 7
+    whole, parts = (torch.load(tmp_path / name / "checkpoint.pt")["state"] for name in ("whole", "parts"))
+    assert _equal(whole, parts)
+
+
+def _equal(a, b) -> bool:
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path):
+    stage = _codec()
+    step = stage.step
+
+    def poisoned(number):
+        if number == 5:
+            with torch.no_grad():
+                stage.codec.decoder.conv_out.bias.fill_(torch.nan)
+        return step(number)
+
+    stage.step = poisoned
+    with pytest.raises(
+        FloatingPointError, match="the loss is nan at step 5: training stopped, the checkpoint of step 4"
+    ):
+        fit(stage, tmp_path, save_every=2, progress=False)
+    saved = torch.load(tmp_path / "checkpoint.pt")
+    assert saved["step"] == 4
+    assert all(torch.isfinite(value).all() for value in saved["state"]["codec"].values())
+
+
+def test_an_interrupted_run_saves_what_it_has(tmp_path):
+    stage = _codec()
+    step = stage.step
+
+    def interrupted(number):
+        if number == 3:
+            raise KeyboardInterrupt
+        return step(number)
+
+    stage.step = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        fit(stage, tmp_path, save_every=100, progress=False)
+    assert torch.load(tmp_path / "checkpoint.pt")["step"] == 3
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_losses_fall():
+    stage = _codec(steps=60)
+    stage.recipe = replace(stage.recipe, batch=8)
+    losses = [stage.step(number)["loss"] for number in range(60)]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    stage = _denoiser(steps=30)
+    stage.recipe = replace(stage.recipe, batch=8)
+    losses = [stage.step(number)["loss"] for number in range(30)]
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+
+
+def test_polish_moves_the_decoder_alone():
+    stage = _codec(steps=4, polish=0.5)
+    for number in (0, 1):
+        stage.step(number)
+    before = {name: value.clone() for name, value in stage.codec.state_dict().items()}
+    stage.optimizer.state.clear()
+    for number in (2, 3):
+        stage.step(number)
+    moved = {
+        name.split(".")[0] for name, value in stage.codec.state_dict().items() if not torch.equal(value, before[name])
+    }
+    assert moved == {"decoder", "post_quant_conv"}
+
+
+def test_the_average_follows_the_weights():
+    stage = _denoiser()
+    stage.step(0)
+    name, value = next(iter(stage.model.named_parameters()))
+    assert not torch.equal(stage.average[name], value)
+    mean = stage.average[name].clone()
+    stage.averaged()
+    assert torch.equal(value, mean)
+
+
+def test_learning_rate_warms_up_stays_and_falls_to_zero():
+    rates = [learning_rate(step, 1000, warmup=100, decay=0.3) for step in (0, 99, 500, 700, 850, 1000)]
+    assert rates == pytest.approx([0.01, 1.0, 1.0, 1.0, 0.5, 0.0])
+
+
+def test_networks_are_the_same_for_the_same_seed():
+    first, second = tiny.networks(), tiny.networks()
+    for name in ("vqvae", "transformer", "text_encoder"):
+        assert _equal(dict(first[name].state_dict()), dict(second[name].state_dict()))
+
+
+def test_both_stages_end_in_a_folder_that_loads(tmp_path):
+    from vqlearn import VQDiffusionPipeline
+
+    tiny.train(tmp_path, codec=CodecRecipe(steps=1, batch=1), denoiser=DenoiserRecipe(steps=1, batch=1), progress=False)
+    pipe = VQDiffusionPipeline.from_pretrained(tmp_path / "model")
+    pipe.set_progress_bar_config(disable=True)
+    assert len(pipe("a red circle", num_inference_steps=1).images) == 1
+
+
+def test_wrong_recipe_is_named():
+    with pytest.raises(ValueError, match="objective must be 'cross_entropy' or 'bound', got 'mse'"):
+        _denoiser(objective="mse")
