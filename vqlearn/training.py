@@ -47,16 +47,18 @@ class CodecRecipe:
 class DenoiserRecipe:
     """How the denoiser learns.
 
-    `objective` is "cross_entropy", the mean of -log p(x_0 | x_t) over all tokens with `late` of the batch in
-    the last eighth of the times (where the layout is decided), or "bound", the published loss.
+    `objective` is "cross_entropy", the mean of -log p(x_0 | x_t) over all tokens with a share `late` of the batch
+    in the last eighth of the times, where the layout is decided, or "bound", the published loss. `late` holds
+    two shares: for the first `settle` steps, and after them.
     """
 
     steps: int = 12000
+    settle: int = 3334
     batch: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     null_share: float = 0.1
-    late: tuple[float, float] = (0.5, 0.3)  # in the first third of the run, and after it
+    late: tuple[float, float] = (0.5, 0.3)
     objective: str = "cross_entropy"
     ema: float = 0.999
     clip: float = 1.0
@@ -179,7 +181,7 @@ class DenoiserStage:
             return self.times.sample(self.recipe.batch, generator)
         steps, batch = self.schedule.num_steps, self.recipe.batch
         early, later = self.recipe.late
-        share = early if number < self.recipe.steps / 3 else later
+        share = early if number < self.recipe.settle else later
         late = torch.rand(batch, generator=generator) < share
         t = torch.randint(1, steps + 1, (batch,), generator=generator)
         last = torch.randint(steps - steps // 8, steps + 1, (batch,), generator=generator)

@@ -1,0 +1,222 @@
+"""The figures of the course: pure functions from numbers to a matplotlib `Figure`, and `show` to display one.
+
+Sequences are coloured by `cividis`, categories by Okabe and Ito's palette, and colour never speaks alone: alpha is
+solid, beta dashed, gamma dotted; a masked token is a hatched neutral cell, a replaced token is outlined.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+BLUE, VERMILLION, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"  # Okabe and Ito
+NEUTRAL, INK = "#E4E4E4", "#8A8A8A"  # a masked token: the cell and its hatching
+LINES = ((BLUE, "-"), (VERMILLION, "--"), (BLACK, ":"), (GREEN, "-."))
+STYLE: Any = {  # matplotlib's stubs want every key as a literal
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "grid.color": "#DDDDDD",
+    "legend.frameon": False,
+    "hatch.linewidth": 0.8,
+    "lines.linewidth": 2.0,
+    "savefig.dpi": 144,
+}
+
+
+def set_style() -> None:
+    """Use the course's fonts, axes and resolution for every figure that follows."""
+    matplotlib.rcParams.update(STYLE)
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Display a figure in a notebook as a PNG with an alternative text, for whoever cannot see the picture.
+
+    It goes out as HTML with the picture inside: JupyterLab and nbconvert drop the `alt` metadata of an image output.
+    """
+    from IPython.display import display
+
+    if not alt.strip():
+        raise ValueError("alt must say what the figure shows, got an empty text")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", facecolor="white", metadata={"Software": None})
+    picture, width = base64.b64encode(buffer.getvalue()).decode(), round(figure.get_figwidth() * 96)
+    tag = f'<img alt="{html.escape(alt)}" width="{width}" src="data:image/png;base64,{picture}">'
+    display({"text/html": tag, "text/plain": alt}, raw=True)
+
+
+def tokens(
+    grids,
+    mask_id: int,
+    *,
+    truth=None,
+    titles: Sequence[str] = (),
+    numbers: bool = False,
+    size: float = 1.7,
+) -> Figure:
+    """Token grids `[H, W]`, one or a sequence of them, side by side: codes in cividis, masks hatched.
+
+    With `truth` `[H, W]` a visible token that differs from it (a replaced one) is outlined. `numbers` writes the codes.
+    """
+    grids = [_array(grid) for grid in ([grids] if getattr(grids, "ndim", 0) == 2 else grids)]
+    figure, axes = _panels(len(grids), titles, size, size)
+    for ax, grid in zip(axes, grids, strict=True):
+        ax.imshow(np.ma.masked_equal(grid, mask_id), cmap="cividis", vmin=0, vmax=max(mask_id - 1, 1))
+        ax.set_axis_off()
+        ax.hlines(np.arange(len(grid) + 1) - 0.5, -0.5, grid.shape[1] - 0.5, color="white", linewidth=0.8)
+        ax.vlines(np.arange(grid.shape[1] + 1) - 0.5, -0.5, len(grid) - 0.5, color="white", linewidth=0.8)
+        for (row, col), code in np.ndenumerate(grid):
+            if code == mask_id:
+                corner = (col - 0.48, row - 0.48)
+                ax.add_patch(Rectangle(corner, 0.96, 0.96, facecolor=NEUTRAL, edgecolor=INK, hatch="///", linewidth=0))
+            elif truth is not None and code != _array(truth)[row, col]:
+                _outline(ax, col - 0.42, row - 0.42, 0.84, 0.84, linewidth=2)
+            if numbers and code != mask_id:
+                shade = "white" if code < (mask_id - 1) / 2 else "black"
+                ax.text(col, row, int(code), ha="center", va="center", color=shade, fontsize=9)
+    return figure
+
+
+def schedule_curves(*schedules, titles: Sequence[str] = ()) -> Figure:
+    """What has become of a token by time t: kept, replaced (K beta_bar) or masked; a panel per schedule."""
+    names = (r"kept $\bar\alpha_t$", r"replaced $K\bar\beta_t$", r"masked $\bar\gamma_t$")
+    figure, axes = _panels(len(schedules), titles, 5.4 if len(schedules) == 1 else 3.8, 2.9)
+    for ax, schedule in zip(axes, schedules, strict=True):
+        shares = (schedule.alpha_bar, schedule.num_codes * schedule.beta_bar, schedule.gamma_bar)
+        for (color, line), name, share in zip(LINES, names, shares, strict=False):
+            ax.plot(_array(share), color=color, linestyle=line, label=name)
+        ax.set(xlabel="time t", ylim=(-0.03, 1.03))
+        ax.grid(axis="y")
+    axes[0].set_ylabel("share of the tokens")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def curves(lines: Mapping[str, tuple], *, x_label: str, y_label: str, log_y: bool = False) -> Figure:
+    """Up to four named curves, each `(x, y)`, in one panel."""
+    figure, (ax,) = _panels(1, (), 6.4, 3.2)
+    for (color, line), (name, (x, y)) in zip(LINES, lines.items(), strict=False):
+        ax.plot(_array(x), _array(y), color=color, linestyle=line, label=name)
+    ax.set(xlabel=x_label, ylabel=y_label, yscale="log" if log_y else "linear")
+    ax.grid(axis="y")
+    ax.legend()
+    return figure
+
+
+def bars(rows: Sequence[Mapping], *, points: Sequence[Mapping] | None = None, row_titles: Sequence[str] = ()) -> Figure:
+    """Distributions over K codes and the mask as small multiples: each row a mapping from title to `[K + 1]` values.
+
+    Height and number say the value; the mask is the hatched bar. `points`, shaped as `rows`, marks a value on each bar.
+    """
+    columns, width = max(map(len, rows)), max(len(_array(v)) for row in rows for v in row.values())
+    top = max(float(_array(values).max()) for row in rows for values in row.values())  # one scale for all panels
+    figure = Figure(figsize=(columns * max(2.5, 0.5 * width), 2.1 * len(rows) + 0.2), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for index, row in enumerate(rows):
+        for ax, (title, values) in zip(axes[index], row.items(), strict=False):
+            _bar_panel(ax, title, _array(values), top)
+            if points is not None:
+                exact = _array(points[index][title])
+                ax.plot(exact, linestyle="none", marker="D", markersize=6, color=VERMILLION, markeredgecolor="white")
+        if index < len(row_titles):
+            axes[index, 0].set_ylabel(row_titles[index])
+    return figure
+
+
+def matrix(matrices: Mapping[str, object], *, row: int | None = None, column: int | None = None) -> Figure:
+    """Transition matrices `[to, from]` with their values, the mask last; outlines a row (solid), a column (dashed)."""
+    figure, axes = _panels(len(matrices), list(matrices), 3.0, 2.9)
+    for ax, values in zip(axes, matrices.values(), strict=True):
+        values = _array(values)
+        names = [*map(str, range(len(values) - 1)), "m"]
+        ax.imshow(values, cmap="cividis", vmin=0, vmax=1)
+        for (to, origin), value in np.ndenumerate(values):
+            shade = "white" if value < 0.5 else "black"
+            ax.text(origin, to, f"{value:.2f}", ha="center", va="center", color=shade, fontsize=9)
+        ax.set(xlabel="from", ylabel="to")
+        ax.set_xticks(range(len(values)), names)
+        ax.set_yticks(range(len(values)), names)
+        ax.spines[:].set_visible(False)
+        if column is not None:
+            _outline(ax, column - 0.5, -0.5, 1, len(values), linewidth=3, linestyle="--")
+        if row is not None:
+            _outline(ax, -0.5, row - 0.5, len(values), 1, linewidth=3)
+    return figure
+
+
+def strip(pictures: Sequence, titles: Sequence[str] = (), *, size: float = 1.6) -> Figure:
+    """A row of pictures (PIL images or arrays `[H, W, 3]`), enlarged without smoothing, each under its title."""
+    lines = [textwrap.fill(title, round(11 * size)) for title in titles]  # as wide as the picture
+    figure, axes = _panels(len(pictures), lines, size, size)
+    for ax, picture in zip(axes, pictures, strict=True):
+        ax.imshow(np.asarray(picture), interpolation="nearest")
+        ax.set_axis_off()
+        ax.set_anchor("S")
+    return figure
+
+
+def loss_curve(path: str | Path) -> Figure:
+    """The loss in a training log (`log.csv` with columns step and loss): every step faint, the running mean solid."""
+    with open(path, newline="") as file:
+        found = [(float(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
+    if not found:
+        raise ValueError(f"{path} holds no steps to draw")
+    step, loss = np.array(found).T
+    window = max(1, len(loss) // 50)
+    mean = np.convolve(loss, np.ones(window) / window, mode="valid")
+    figure, (ax,) = _panels(1, (), 6.4, 3.2)
+    ax.plot(step, loss, color=BLUE, alpha=0.25, linewidth=1, label="each step")
+    ax.plot(step[window - 1 :], mean, color=BLUE, label=f"mean of {window}")
+    ax.set(xlabel="training step", ylabel="loss")
+    if loss.min() > 0:
+        ax.set_yscale("log")
+        ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter=NullFormatter())
+    ax.grid(axis="y")
+    ax.legend()
+    return figure
+
+
+# ------------------------------------------------------------------------------------------ inside
+
+
+def _panels(count: int, titles: Sequence[str], width: float, height: float):
+    """A figure with `count` panels in a row, as `(figure, axes)`."""
+    lines = max((title.count("\n") + 1 for title in titles), default=0)
+    figure = Figure(figsize=(count * width, height + 0.22 * lines), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False)[0]
+    for ax, title in zip(axes, titles, strict=False):
+        ax.set_title(title)
+    return figure, axes
+
+
+def _bar_panel(ax, title: str, values: np.ndarray, top: float) -> None:
+    codes = len(values) - 1
+    found = ax.bar(range(codes + 1), values, color=[BLUE] * codes + [NEUTRAL], width=0.72)
+    found[codes].set(hatch="///", edgecolor=INK)
+    for place, value in enumerate(values):
+        ax.text(place, value + 0.04 * top, f"{value:.2f}", ha="center", va="bottom", fontsize=8)
+    ax.set(title=title, ylim=(0, 1.22 * top))
+    ax.set_xticks(range(codes + 1), [*map(str, range(codes)), "mask"])
+    ax.yaxis.set_major_locator(MaxNLocator(3))
+
+
+def _outline(ax, x: float, y: float, width: float, height: float, **look) -> None:
+    ax.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=VERMILLION, clip_on=False, **look))
+
+
+def _array(values) -> np.ndarray:
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
