@@ -71,8 +71,8 @@ DAMAGE = {
     "no weights": (lambda f: (f / WEIGHTS).unlink(), "is missing"),
     "half the weights": (lambda f: _truncate(f / WEIGHTS), "may be truncated"),
     "empty weights": (lambda f: (f / WEIGHTS).write_bytes(b""), "may be truncated"),
-    "more layers": (lambda f: _edit(f / "transformer/config.json", num_layers=3), "lacks 30 tensors"),
-    "fewer layers": (lambda f: _edit(f / "transformer/config.json", num_layers=1), "has 30 tensors"),
+    "more layers": (lambda f: _edit(f / "transformer/config.json", num_layers=3), "lacks 28 tensors"),
+    "fewer layers": (lambda f: _edit(f / "transformer/config.json", num_layers=1), "has 28 tensors"),
     "more codes": (lambda f: _edit(f / "vqvae/config.json", num_vq_embeddings=64), "has shape"),
     "unknown blocks": (
         lambda f: _edit(f / "vqvae/config.json", up_block_types=["X", "Y"]),

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -55,7 +57,7 @@ def test_any_number_of_steps_is_a_stride(shipped, count):
     tokens = _draw(shipped, num_inference_steps=count, callback=lambda *step: seen.append(step))
     assert [step for step, _, _ in seen] == list(range(count))
     times = [timestep for _, timestep, _ in seen]
-    assert times[0] == 99 and all(a > b for a, b in zip(times, times[1:], strict=False))
+    assert times[0] == 99 and all(a > b for a, b in itertools.pairwise(times))
     assert torch.equal(seen[-1][2], tokens)
 
 

@@ -1,5 +1,6 @@
 """Walking back: times, the law of the whole walk with a true denoiser, guidance and truncation."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ DATA = torch.tensor([0.45, 0.3, 0.2, 0.05], dtype=torch.float64)  # the law of a
 def test_strided_times_fall_evenly_from_T_to_0(num_steps, data):
     count = data.draw(st.integers(1, num_steps))
     times = strided_times(num_steps, count)
-    gaps = [t - s for t, s in zip(times, times[1:], strict=False)]
+    gaps = [t - s for t, s in itertools.pairwise(times)]
     assert (times[0], times[-1], len(times)) == (num_steps, 0, count + 1)
     assert min(gaps) >= 1 and max(gaps) - min(gaps) <= 1
 
@@ -71,7 +72,7 @@ def test_the_walk_gives_the_data_law_for_any_stride_exactly(name, times):
     schedule = walks()[name]
     denoise, states = true_denoiser(schedule), torch.arange(5)[None]
     marginal = prior_log_probs(schedule).exp()
-    for t, s in zip(times, times[1:], strict=False):
+    for t, s in itertools.pairwise(times):
         reverse = q_posterior(denoise(states, t), states, t, schedule, s=s).exp()[0]  # [from, to]
         marginal = marginal @ reverse
         assert_close(marginal, transition_matrix(schedule, s, 0)[:, :4] @ DATA, atol=1e-12, rtol=0)

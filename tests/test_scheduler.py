@@ -69,3 +69,22 @@ def test_wrong_arguments_are_named():
         VQDiffusionScheduler(17, spacing="log")
     with pytest.raises(ValueError, match="from 1 to 100, got 101"):
         VQDiffusionScheduler(17).set_timesteps(101)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("ends", [{}, {"gamma_cum_end": 0.9}])
+def test_the_living_diffusers_draws_the_same_tokens(ends):
+    """The whole walk of 100 steps, drawn by diffusers' scheduler as it is installed and by ours, seed by seed."""
+    peer = pytest.importorskip("diffusers", reason="diffusers is not installed").VQDiffusionScheduler(9, 100, **ends)
+    ours = VQDiffusionScheduler(9, 100, **ends)
+    log_p = 2 * torch.randn(2, 8, 12, generator=torch.Generator().manual_seed(3))
+    log_p = log_p.log_softmax(1).clamp(min=-70)
+    tokens = {peer: torch.full((2, 12), 8), ours: torch.full((2, 12), 8)}
+    for scheduler in tokens:
+        generator = torch.Generator().manual_seed(11)
+        for t in range(99, -1, -1):
+            tokens[scheduler] = scheduler.step(log_p, torch.tensor(t), tokens[scheduler], generator).prev_sample
+    assert tokens[peer].tolist() == tokens[ours].tolist()
+    for t in (1, 50, 99):
+        theirs = peer.q_posterior(log_p, tokens[peer], torch.tensor(t))
+        torch.testing.assert_close(ours.q_posterior(log_p, tokens[ours], t).exp(), theirs.exp(), atol=4e-6, rtol=0)

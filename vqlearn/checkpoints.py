@@ -114,7 +114,8 @@ def _assign(module: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> 
     for name, tensor in weights.items():
         if tensor.shape != expected[name].shape:
             raise OSError(
-                f"{path}: {name!r} has shape {list(tensor.shape)}, its config.json asks for {list(expected[name].shape)}"
+                f"{path}: {name!r} has shape {list(tensor.shape)}, "
+                f"its config.json asks for {list(expected[name].shape)}"
             )
     module.load_state_dict(weights)
 
@@ -149,7 +150,7 @@ def load_text_encoder(folder: Path) -> Any:
     from transformers import CLIPTextModel
 
     read_json(folder / "config.json")
-    with _quiet():
+    with _Quiet():
         return _from_transformers(CLIPTextModel, folder, dtype=torch.float32).eval()
 
 
@@ -161,7 +162,7 @@ def _from_transformers(kind: Any, folder: Path, **options: Any) -> Any:
         raise OSError(f"{folder} cannot be read by {kind.__name__} ({type(error).__name__}: {first})") from None
 
 
-class _quiet:
+class _Quiet:
     """Keeps transformers' own loading bar out of the way of ours."""
 
     def __enter__(self):
@@ -198,7 +199,7 @@ def save_components(components: dict[str, Any], folder: str | Path, extra: dict)
     for name in OURS:
         save_module(components[name], folder / name)
     components["scheduler"].save_pretrained(folder / "scheduler")
-    with _quiet():
+    with _Quiet():
         components["text_encoder"].save_pretrained(folder / "text_encoder")
     save_tokenizer(components["tokenizer"], folder / "tokenizer")
     index = {"_class_name": "VQDiffusionPipeline", **extra, **LIBRARIES}
@@ -206,7 +207,7 @@ def save_components(components: dict[str, Any], folder: str | Path, extra: dict)
 
 
 def save_tokenizer(tokenizer, folder: Path) -> None:
-    """Write `vocab.json` and `merges.txt` beside what transformers writes: the hub's 2022 form, which both sides read."""
+    """Write `vocab.json` and `merges.txt` (the hub's 2022 form) beside what transformers writes."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]

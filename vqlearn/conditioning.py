@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class LearnedClassifierFreeSamplingEmbeddings(nn.Module):
             "length": length,
         }
         self.learnable = learnable
-        self.embeddings = nn.Parameter(torch.zeros(length, hidden_size)) if learnable else None
+        self.embeddings: Any = nn.Parameter(torch.zeros(length or 0, hidden_size or 0)) if learnable else None
 
 
 def encode_ids(text_encoder: CLIPTextModel, input_ids: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ def _merges(words: list[str]) -> list[tuple[str, str]]:
     spelled = [[*word[:-1], word[-1] + "</w>"] for word in words]
     merges = []
     while any(len(word) > 1 for word in spelled):
-        counts = Counter(pair for word in spelled for pair in zip(word, word[1:], strict=False))
+        counts = Counter(pair for word in spelled for pair in itertools.pairwise(word))
         best = max(counts, key=lambda pair: (counts[pair], pair))
         merges.append(best)
         spelled = [_merge(word, best) for word in spelled]

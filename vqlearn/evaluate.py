@@ -45,7 +45,7 @@ def evaluate(
     pipe: VQDiffusionPipeline, *, split: str = "test", count: int = 500, seed: int = 0, batch: int = 100,
     progress: bool = True, **call,
 ) -> Report:  # fmt: skip
-    """Draw one picture for each of the first `count` captions of a split and read it back; `call` goes to the pipeline."""
+    """Draw a picture for each of the first `count` captions of a split, read it back; `call` goes to the pipeline."""
     captions = [scenes.sample(split, index)[1] for index in range(count)]
     generator = Generator().manual_seed(seed)
     shown, pipe._bar = pipe._bar, {"disable": True}

@@ -15,14 +15,14 @@ from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
 from vqlearn import sampling
-from vqlearn.checkpoints import load_components, locate, save_components
+from vqlearn.checkpoints import LIBRARIES, load_components, locate, save_components
 from vqlearn.conditioning import encode_ids, tokenize
 
 OUTPUTS = ("pil", "np", "pt", "latent")
 
 
 class ImagePipelineOutput(NamedTuple):
-    """The pictures: a list of PIL images, `[B, H, W, 3]` floats in [0, 1], `[B, 3, H, W]` likewise, or tokens `[B, L]`."""
+    """The pictures: PIL images, floats in [0, 1] `[B, H, W, 3]` or `[B, 3, H, W]`, or tokens `[B, L]`."""
 
     images: Any
 
@@ -64,9 +64,7 @@ class VQDiffusionPipeline:
     @property
     def components(self) -> dict[str, Any]:
         """The six components by name, to share them with another pipeline: `VQDiffusionPipeline(**pipe.components)`."""
-        names = ("vqvae", "text_encoder", "tokenizer", "transformer", "scheduler")
-        names += ("learned_classifier_free_sampling_embeddings",)
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in LIBRARIES}
 
     @property
     def device(self) -> torch.device:
@@ -106,13 +104,14 @@ class VQDiffusionPipeline:
         callback_steps: int = 1,
         *,
         sampler: Callable = sampling.ancestral,
-    ) -> ImagePipelineOutput | tuple:
+    ) -> Any:
         """Draw pictures of prompts (VQ-Diffusion, Algorithm 2; guidance: Improved VQ-Diffusion, section 3.1).
 
         Any number of steps from 1 to T is an exact stride. `guidance_scale` None is the model's own (5.0 where
         it states none), 1 leaves guidance out. One generator serves the batch, a list gives each picture its
         own. `latents` are tokens x_T, int64 `[B, L]`. `callback(step, timestep, tokens)` is called every
-        `callback_steps` steps. `sampler` has the signature of `vqlearn.ancestral`. Raises ValueError for wrong arguments.
+        `callback_steps` steps. `sampler` has the signature of `vqlearn.ancestral`. `return_dict=False` gives a
+        plain tuple. Raises ValueError for wrong arguments.
         """
         prompts = self._check(prompt, num_images_per_prompt, guidance_scale, output_type, callback_steps)
         times = sampling.strided_times(self.schedule.num_steps, num_inference_steps)
@@ -167,7 +166,7 @@ class VQDiffusionPipeline:
 
     @torch.no_grad()
     def encode_prompt(self, prompts: list[str]) -> Tensor:
-        """Unit-normalised hidden states of prompts, `[B, S, D]`; warns when a prompt is too long or has unknown words."""
+        """Unit-normalised hidden states of prompts, `[B, S, D]`; warns of a prompt too long and of unknown words."""
         ids, cut = tokenize(self.tokenizer, prompts)
         for text in filter(None, cut):
             warnings.warn(
@@ -230,14 +229,15 @@ class VQDiffusionPipeline:
 
     def _start(self, latents: Tensor | None, batch: int, generator) -> Tensor:
         if latents is None:
-            return sampling.prior_sample(self.schedule, batch, self.length, generator=generator).to(self.device)
+            return sampling.prior_sample(self.schedule, batch, self.length, generator=generator, device=self.device)
         expected, top = (batch, self.length), self.schedule.mask_id
         if not isinstance(latents, Tensor) or latents.dtype != torch.int64 or tuple(latents.shape) != expected:
             got = f"{latents.dtype} {list(latents.shape)}" if isinstance(latents, Tensor) else type(latents).__name__
             raise ValueError(f"latents must be int64 tokens {list(expected)}, got {got}")
         if int(latents.min()) < 0 or int(latents.max()) > top:
             raise ValueError(
-                f"latents must lie in 0 ... {top} (the mask), got values from {int(latents.min())} to {int(latents.max())}"
+                f"latents must lie in 0 ... {top} (the mask), "
+                f"got values from {int(latents.min())} to {int(latents.max())}"
             )
         return latents.to(self.device)
 

@@ -5,13 +5,14 @@ A denoiser is `denoise(x_t, t) -> log_p_x0`: tokens `[B, L]` and an int to `[B, 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from vqlearn.schedule import MaskReplaceSchedule
-from vqlearn.transition import p_sample_step
+from vqlearn.transition import Generators, p_sample_step, uniform, uniform_codes
 
 Denoiser = Callable[[Tensor, int], Tensor]
 
@@ -27,12 +28,11 @@ def strided_times(num_steps: int, count: int) -> list[int]:
 
 
 def prior_sample(
-    schedule: MaskReplaceSchedule, batch: int, length: int, *, generator: Generator | None = None
+    schedule: MaskReplaceSchedule, batch: int, length: int, *, generator: Generators = None, device="cpu"
 ) -> Tensor:
     """Draw x_T from the prior: masked with probability gamma_bar_T, else a code drawn uniformly; `[batch, length]`."""
-    device = generator.device if generator is not None else "cpu"
-    u = torch.rand(batch, length, generator=generator, dtype=torch.float64, device=device)
-    codes = torch.randint(schedule.num_codes, (batch, length), generator=generator, device=device)
+    shape = (batch, length)
+    u, codes = uniform(shape, generator, device), uniform_codes(schedule.num_codes, shape, generator, device)
     return torch.where(u < schedule.gamma_bar[-1].to(device), schedule.mask_id, codes)
 
 
@@ -43,7 +43,7 @@ def ancestral(
     schedule: MaskReplaceSchedule,
     times: Iterable[int],
     *,
-    generator: Generator | None = None,
+    generator: Generators = None,
     on_step: Callable[[int, int, Tensor], None] | None = None,
 ) -> Tensor:
     """Walk x_t back along decreasing `times`, each step drawn from p(x_s | x_t) (VQ-Diffusion, Algorithm 2).
@@ -52,9 +52,9 @@ def ancestral(
     `on_step(number, s, x_s)` is called. Returns x_0 `[B, L]`. Raises ValueError for times that do not fall.
     """
     times = list(times)
-    if len(times) < 2 or any(s >= t for t, s in zip(times, times[1:], strict=False)) or times[-1] != 0:
+    if len(times) < 2 or any(s >= t for t, s in itertools.pairwise(times)) or times[-1] != 0:
         raise ValueError(f"times must fall strictly and end at 0, got {times}")
-    for number, (t, s) in enumerate(zip(times, times[1:], strict=False)):
+    for number, (t, s) in enumerate(itertools.pairwise(times)):
         x_t = p_sample_step(denoise(x_t, t), x_t, t, schedule, s=s, generator=generator)
         if on_step is not None:
             on_step(number, s, x_t)

@@ -45,7 +45,7 @@ TEST_SHARE = 8  # one scene in eight, and one caption in eight, is kept for the 
 
 @dataclass(frozen=True, order=True)
 class Thing:
-    """One object; `row` and `col` are its top-left pixel. Shape or colour "unknown" is a thing that `read` could not name."""
+    """One object; `row` and `col` are its top-left pixel. `read` calls a shape or colour it cannot name "unknown"."""
 
     size: str
     color: str
@@ -196,7 +196,7 @@ def _random_caption(scene: Scene, rng: np.random.Generator) -> str:
         nouns.append(_article(f"{size}{color}{thing.shape}"))
     links = [relation_between(scene.things[0], other) for other in scene.things[1:]]
     said = all(links) and rng.random() < 0.8
-    phrases = [str(rng.choice(RELATIONS[link])) for link in links] if said else []
+    phrases = [str(rng.choice(RELATIONS[link])) for link in links if link] if said else []
     if not links:
         text = nouns[0]
     elif not said:
@@ -232,10 +232,8 @@ class Claim:
     background: str | None
 
 
-VOCABULARY = frozenset(
-    " ".join([*SIDES, *COLORS, *SHAPES, *BACKGROUNDS, *OPENINGS, *itertools.chain(*RELATIONS.values())]).split()
-    + ["a", "an", "and", "on", "background"]
-)
+_WORDS = [*SIDES, *COLORS, *SHAPES, *BACKGROUNDS, *OPENINGS, *itertools.chain(*RELATIONS.values())]
+VOCABULARY = frozenset(" ".join([*_WORDS, "a an and on background"]).split())
 _NOUN = rf"an? (?:({'|'.join(SIDES)}) )?(?:({'|'.join(COLORS)}) )?({'|'.join(SHAPES)})"
 _LINK = "|".join(sorted(itertools.chain(*RELATIONS.values()), key=len, reverse=True))
 
@@ -340,19 +338,24 @@ def _read_color(pixels: np.ndarray, ground: np.ndarray, near: np.ndarray) -> tup
 
 def _read_shape(cover: np.ndarray) -> tuple[str, str, int, int, float]:
     """The sprite and place with the largest overlap (sum of minima over sum of maxima)."""
-    rows, cols = np.nonzero(cover > 0.4)
-    middle = ((rows.min() + rows.max() + 1) / 2, (cols.min() + cols.max() + 1) / 2) if len(rows) else (0.0, 0.0)
-    best = ("small", "unknown", 0, 0, -1.0)
+    inked = np.nonzero(cover > 0.4)
+    middle = [(where.min() + where.max() + 1) / 2 if len(where) else 0.0 for where in inked]
+    best: tuple[str, str, int, int, float] = ("small", "unknown", 0, 0, -1.0)
     total = cover.sum()
     for size, side in SIDES.items():
-        starts = [range(max(0, round(m - side / 2) - 2), min(SIZE - side, round(m - side / 2) + 2) + 1) for m in middle]
-        for shape, row, col in itertools.product(SHAPES, *starts):
+        rows, cols = (_near(m - side / 2, SIZE - side) for m in middle)
+        for shape, row, col in itertools.product(SHAPES, rows, cols):
             mask = sprite(shape, size)
             common = np.minimum(cover[row : row + side, col : col + side], mask).sum()
             overlap = common / (total + mask.sum() - common)
             if overlap > best[4]:
                 best = (size, shape, row, col, float(overlap))
     return best
+
+
+def _near(start: float, last: int) -> range:
+    """Whole pixels within two of a start, from 0 to `last`."""
+    return range(max(0, round(start) - 2), min(last, round(start) + 2) + 1)
 
 
 # ------------------------------------------------------------------------------------------ agreement

@@ -6,6 +6,7 @@ time i + 1. Tables, draws and output object are those of diffusers' `VQDiffusion
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +28,7 @@ class VQDiffusionSchedulerOutput(NamedTuple):
 
 
 class VQDiffusionScheduler:
-    """`num_vec_classes` counts the mask (K + 1). `spacing="consecutive"` makes `set_timesteps(n)` give diffusers' n - 1 ... 0."""
+    """`num_vec_classes` counts the mask (K + 1); with `spacing="consecutive"` a run is diffusers' n - 1 ... 0."""
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class VQDiffusionScheduler:
             times = list(range(num_inference_steps, -1, -1))
         self.num_inference_steps = num_inference_steps
         self.timesteps = torch.tensor(times[:-1], device=device) - 1
-        self._before = dict(zip(times, times[1:], strict=False))
+        self._before = dict(itertools.pairwise(times))
 
     def step(
         self,
@@ -99,10 +100,10 @@ class VQDiffusionScheduler:
     def _posterior(self, log_p_x_0: Tensor, x_t: Tensor, t: int, s: int) -> Tensor:
         return q_posterior(log_p_x_0.transpose(1, 2), x_t, t, self.schedule, s=s).transpose(1, 2)
 
-    def log_Q_t_transitioning_to_known_class(  # noqa: N802  (diffusers' name)
+    def log_Q_t_transitioning_to_known_class(
         self, *, t: int | Tensor, x_t: Tensor, log_onehot_x_t: Tensor | None = None, cumulative: bool
     ) -> Tensor:
-        """log q(x_t | x_0 = c) (`cumulative`, `[B, K, L]`) or log q(x_t | x_{t-1} = c) (`[B, K + 1, L]`), for every class c."""
+        """log q(x_t | x_0 = c) `[B, K, L]` if cumulative, else log q(x_t | x_{t-1} = c) `[B, K + 1, L]`, for each c."""
         t = int(t) + 1
         rows = q_likelihood(x_t, t, self.schedule, s=0 if cumulative else t - 1)  # [B, L, K + 1]
         return (rows[..., :-1] if cumulative else rows).transpose(1, 2)

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ class DenoiserRecipe:
 
 
 def learning_rate(step: int, steps: int, warmup: int = 200, decay: float = 0.3) -> float:
-    """Factor of the learning rate at a step: linear warm-up, flat, then linear to zero over the last `decay` of the run."""
+    """Factor of the learning rate: linear warm-up, flat, then linear to zero over the last `decay` of the run."""
     left = (steps - step) / max(1, round(decay * steps))
     return min((step + 1) / warmup, 1.0, left)
 
@@ -137,7 +138,7 @@ class DenoiserStage:
                  recipe: DenoiserRecipe, device: str = "cpu", autocast: bool = False):  # fmt: skip
         if recipe.objective not in ("cross_entropy", "bound"):
             raise ValueError(f"objective must be 'cross_entropy' or 'bound', got {recipe.objective!r}")
-        self.codec = codec.to(device).eval()
+        self.codec, self.null_text = codec.to(device).eval(), null_text
         self.model = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder, "null_text": null_text})
         self.model.to(device).train()
         self.tokenizer, self.schedule, self.recipe = tokenizer, schedule, recipe
@@ -159,8 +160,7 @@ class DenoiserStage:
         ids, _ = tokenize(self.tokenizer, captions)
         with self._fast():
             text = encode_ids(self.model["text_encoder"], ids.to(self.device))
-            null = self.model["null_text"].embeddings.to(text.dtype)
-            text = torch.where(is_null.to(self.device)[:, None, None], null, text)
+            text = torch.where(is_null.to(self.device)[:, None, None], self.null_text.embeddings.to(text), text)
             logits = self.model["transformer"](x_t, text, t.to(self.device) - 1)
         log_p_x0 = logits.float().log_softmax(-1)  # [B, L, K]
         loss = self._loss(log_p_x0, x_0, x_t, t, p_t)
@@ -252,14 +252,14 @@ def initialise(transformer: Transformer2DModel, codebook: Tensor, seed: int = 0)
     embedding = transformer.latent_image_embedding
     for grid in (embedding.height_emb.weight, embedding.width_emb.weight, table[-1:]):
         grid.copy_(0.5 * torch.randn(grid.shape, generator=generator))
-    depth = len(transformer.transformer_blocks)
-    for block in transformer.transformer_blocks:
+    blocks: Any = transformer.transformer_blocks
+    for block in blocks:
         for norm in (block.norm1, block.norm2):
             norm.emb.weight.copy_(_waves(*norm.emb.weight.shape))
             nn.init.zeros_(norm.linear.weight)
             nn.init.zeros_(norm.linear.bias)
         for layer in (block.attn1.to_out[0], block.attn2.to_out[0], block.ff.net[2]):
-            layer.weight /= math.sqrt(3 * depth)
+            layer.weight /= math.sqrt(3 * len(blocks))
 
 
 def _waves(count: int, width: int) -> Tensor:
@@ -281,7 +281,7 @@ def fit(
 ) -> None:
     """Run a stage to the end of its recipe in `folder`, going on from the checkpoint there if there is one.
 
-    Writes `checkpoint.pt` (atomically), `log.csv` and `loss.png`. Ctrl-C saves and raises KeyboardInterrupt;
+    Writes `checkpoint.pt` (atomically) and `log.csv`. Ctrl-C saves and raises KeyboardInterrupt;
     a loss that is not finite raises FloatingPointError and leaves the last checkpoint as it was.
     """
     folder = Path(folder)

@@ -7,12 +7,15 @@ Everything is in log space; log of zero is `-inf` and stays exact.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Generator, Tensor
 
 from vqlearn.schedule import MaskReplaceSchedule, Shares
 
 Time = int | Tensor
+Generators = Generator | list[Generator] | None  # a list gives each row its own
 
 
 def transition_matrix(schedule: MaskReplaceSchedule, t: int, s: int | None = None) -> Tensor:
@@ -52,16 +55,16 @@ def q_log_probs(
 
 
 def q_sample(
-    x_0: Tensor, t: Time, schedule: MaskReplaceSchedule, *, s: Time = 0, generator: Generator | None = None
+    x_0: Tensor, t: Time, schedule: MaskReplaceSchedule, *, s: Time = 0, generator: Generators = None
 ) -> Tensor:
     """Draw x_t from q(x_t | x_0), `[B, L]` -> `[B, L]`, in O(L): keep, replace or mask (VQ-Diffusion, Eq. 8).
 
     With `s` the given tokens are x_s (masks allowed, and they stay). Raises ValueError as `q_log_probs` does.
     """
     check_tokens(x_0, schedule, "x_0", mask_allowed=not _is_zero(s))
-    alpha, beta, gamma = (_columns(share, x_0) for share in schedule.between(*_spread(s, t, x_0)))
-    u = _uniform(x_0, generator)
-    other = torch.randint(schedule.num_codes, x_0.shape, generator=generator, device=x_0.device)
+    alpha, _, gamma = (_columns(share, x_0) for share in schedule.between(*_spread(s, t, x_0)))
+    u = uniform(x_0.shape, generator, x_0.device)
+    other = uniform_codes(schedule.num_codes, x_0.shape, generator, x_0.device)
     x_t = torch.where(u < alpha, x_0, torch.where(u < 1 - gamma, other, schedule.mask_id))
     return torch.where(x_0 == schedule.mask_id, x_0, x_t)
 
@@ -127,7 +130,7 @@ def p_sample_step(
     schedule: MaskReplaceSchedule,
     *,
     s: Time | None = None,
-    generator: Generator | None = None,
+    generator: Generators = None,
 ) -> Tensor:
     """Draw x_s from p(x_s | x_t): first x_0 from the belief, then x_s from q(x_s | x_t, x_0); `[B, L]`.
 
@@ -139,7 +142,13 @@ def p_sample_step(
 
 
 def q_posterior_sample(
-    x_0: Tensor, x_t: Tensor, t: Time, schedule: MaskReplaceSchedule, *, s: Time | None = None, generator=None
+    x_0: Tensor,
+    x_t: Tensor,
+    t: Time,
+    schedule: MaskReplaceSchedule,
+    *,
+    s: Time | None = None,
+    generator: Generators = None,
 ) -> Tensor:
     """Draw x_s from q(x_s | x_t, x_0) (VQ-Diffusion, Eq. 5), `[B, L]`, in O(L): x_t, x_0 or any code (`_three_ways`).
 
@@ -147,21 +156,41 @@ def q_posterior_sample(
     """
     s, t = _two_times(s, t, x_t, schedule)
     stay, own, _ = ways = _three_ways(x_t, x_0 == x_t, s, t, schedule)
-    u = _uniform(x_t, generator) * ways.sum(0)
-    other = torch.randint(schedule.num_codes, x_t.shape, generator=generator, device=x_t.device)
+    u = uniform(x_t.shape, generator, x_t.device) * ways.sum(0)
+    other = uniform_codes(schedule.num_codes, x_t.shape, generator, x_t.device)
     x_s = torch.where(u < stay, x_t, torch.where(u < stay + own, x_0, other))
     return torch.where(ways.sum(0) > 0, x_s, x_t)
 
 
-def draw(log_p: Tensor, generator: Generator | None = None) -> Tensor:
+def draw(log_p: Tensor, generator: Generators = None) -> Tensor:
     """Draw from unnormalised log probabilities, `[..., K]` -> `[...]`, by the inverse of the cumulative sum.
 
     Exact to float64: no floor, no bounded noise, one uniform number per draw. Classes at `-inf` are never drawn.
     """
     cumulative = (log_p.double() - log_p.amax(-1, keepdim=True)).exp_().cumsum(-1)  # [..., K]
-    u = torch.rand(log_p.shape[:-1], generator=generator, dtype=torch.float64, device=log_p.device)[..., None]
+    u = uniform(log_p.shape[:-1], generator, log_p.device)[..., None]
     found = torch.searchsorted(cumulative, u * cumulative[..., -1:], right=True)
     return found[..., 0].clamp(max=log_p.shape[-1] - 1)
+
+
+def uniform(shape: torch.Size | tuple[int, ...], generator: Generators, device: torch.device | str) -> Tensor:
+    """Uniform float64 numbers in [0, 1)."""
+    return _by_rows(lambda size, **where: torch.rand(size, dtype=torch.float64, **where), shape, generator, device)
+
+
+def uniform_codes(
+    num_codes: int, shape: torch.Size | tuple[int, ...], generator: Generators, device: torch.device | str
+) -> Tensor:
+    """Codes drawn uniformly, int64."""
+    return _by_rows(lambda size, **where: torch.randint(num_codes, size, **where), shape, generator, device)
+
+
+def _by_rows(kind: Callable, shape, generator: Generators, device) -> Tensor:
+    """Draw on the generator's own device, so that equal seeds give equal tokens everywhere; a list draws row by row."""
+    if isinstance(generator, list):
+        return torch.stack([_by_rows(kind, shape[1:], one, device) for one in generator])
+    where = device if generator is None else generator.device
+    return kind(shape, generator=generator, device=where).to(device)
 
 
 # ------------------------------------------------------------------------------------------ inside
@@ -206,24 +235,20 @@ def _columns(share: Tensor, like: Tensor) -> Tensor:
     return share[:, None] if share.ndim else share
 
 
-def _uniform(like: Tensor, generator: Generator | None) -> Tensor:
-    return torch.rand(like.shape, generator=generator, dtype=torch.float64, device=like.device)
-
-
 def _is_zero(s: Time) -> bool:
     return isinstance(s, int) and s == 0
 
 
 def _spread(s: Time, t: Time, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Both times as tensors of one shape: scalars, or `[B]` when either is per row."""
-    s, t = torch.as_tensor(s), torch.as_tensor(t)
-    for name, time in (("s", s), ("t", t)):
+    both = torch.as_tensor(s), torch.as_tensor(t)
+    for name, time in zip("st", both, strict=True):
         if time.ndim > 1 or time.is_floating_point() or (time.ndim == 1 and len(time) != len(tokens)):
             raise ValueError(
                 f"{name} must be an int or an integer tensor [{len(tokens)}], got {time.dtype} {tuple(time.shape)}"
             )
-    s, t = torch.broadcast_tensors(s, t.to(s.device) if s.ndim else t)
-    return s, t
+    first, last = torch.broadcast_tensors(both[0].to(both[1].device), both[1])
+    return first, last
 
 
 def _two_times(s: Time | None, t: Time, x_t: Tensor, schedule: MaskReplaceSchedule) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ patch and equal patches get equal tokens; the decoder keeps its wide view either
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ class VQModel(nn.Module):
             raise ValueError(f"encoder_context must be 'wide' or 'patch', got {encoder_context!r}")
         widths, embed = list(block_out_channels), vq_embed_dim or latent_channels
         down, up = _attends(down_block_types, "down", widths), _attends(up_block_types, "up", widths)
-        self.config = {
+        self.config: dict[str, Any] = {
             "_class_name": "VQModel",
             "in_channels": in_channels,
             "out_channels": out_channels,
@@ -128,7 +129,7 @@ class Codebook(nn.Module):
         return (book.pow(2).sum(-1) - 2 * flat @ book.T).argmin(-1)
 
     def straight_through(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest vectors, with the gradient passed to `latents` as if nothing had happened, and the codes `[B, h, w]`."""
+        """The nearest vectors, passing the gradient to `latents` unchanged, and the codes `[B, h, w]`."""
         codes = self.nearest(latents)
         quantized = self.embedding(codes).permute(0, 3, 1, 2)
         return latents + (quantized - latents).detach(), codes
@@ -326,6 +327,7 @@ def _attends(names: Iterable[str], way: str, widths: list[int]) -> list[bool]:
     names = list(names)
     if len(names) != len(widths) or any(name not in (plain, attention) for name in names):
         raise ValueError(
-            f"{way}_block_types must be {len(widths)} names (as many as block_out_channels), each {plain} or {attention}, got {names}"
+            f"{way}_block_types must be {len(widths)} names (as many as block_out_channels), "
+            f"each {plain} or {attention}, got {names}"
         )
     return [name == attention for name in names]
