@@ -112,10 +112,12 @@ def test_doctor_tells_what_a_bug_report_needs(capsys):
         assert word in shown
 
 
-def test_evaluate_prints_shares(capsys):
-    assert main(["evaluate", "--count", "6", "--steps", "3"]) == 0
+def test_evaluate_prints_a_row_for_each_pair(capsys):
+    assert main(["evaluate", "--count", "6", "--steps", "2", "3", "--guidance", "1", "2"]) == 0
     shown = capsys.readouterr().out
-    assert "all right:" in shown and "of 6 pictures" in shown and "codec alone: 100.0% read the same" in shown
+    assert "codec alone: 100.0% of 6 scenes read the same" in shown
+    rows = [line.split(" | ")[:2] for line in shown.splitlines() if line.startswith("| ")]
+    assert rows == [["| steps", "guidance"], ["| 2", "1"], ["| 2", "2"], ["| 3", "1"], ["| 3", "2"]]
 
 
 def test_train_writes_a_model_that_generate_reads(tmp_path, capsys, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import itertools
 import os
 import platform
 import sys
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", choices=["train", "test", "unseen"], default="test")
     evaluate.add_argument("--count", type=_whole("--count", 1), default=500, help="captions (default %(default)s)")
     evaluate.add_argument("--seed", type=_whole("--seed", 0), default=0)
-    _add_drawing(evaluate)
+    _add_drawing(evaluate, nargs="+")
     evaluate.set_defaults(run=_evaluate, interrupted="nothing was measured")
 
     doctor = commands.add_parser("doctor", help="what a bug report needs", description=_doctor.__doc__)
@@ -73,14 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_drawing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--steps", type=_whole("--steps", 1), default=25, help="network calls, 1 to T (default %(default)s)"
-    )
-    parser.add_argument("--guidance", type=float, help="classifier-free guidance scale (default: the model's own)")
-    parser.add_argument(
-        "--truncation", type=float, default=1.0, help="truncation rate in [0, 1] (default %(default)s: off)"
-    )
+def _add_drawing(parser: argparse.ArgumentParser, **several) -> None:
+    steps, scale, rate = "network calls, 1 to T", "classifier-free guidance scale", "truncation rate in [0, 1]"
+    default = [25] if several else 25
+    parser.add_argument("--steps", type=_whole("--steps", 1), default=default, help=f"{steps} (default 25)", **several)
+    parser.add_argument("--guidance", type=float, help=f"{scale} (default: the model's own)", **several)
+    parser.add_argument("--truncation", type=float, default=1.0, help=f"{rate} (default 1: off)")
     parser.add_argument("--model", help="a model folder or a hub name (default: the shipped model)")
 
 
@@ -183,34 +182,35 @@ def _train(arguments: argparse.Namespace) -> None:
     pipe = train(out, codec=codec, denoiser=denoiser, device=arguments.device)
     for stage in ("codec", "denoiser"):
         loss_curve(out / stage / "log.csv").savefig(out / stage / "loss.png", dpi=120)
-    _print_report(evaluate(pipe, count=200, num_inference_steps=25))
-    print(f"wrote {out / 'model'}")
+    found = evaluate(pipe, count=200, num_inference_steps=25)
+    print(f"wrote {out / 'model'}: {found.all:.1%} ± {found.margin:.1%} of 200 held-out captions all right at 25 steps")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    """Draw a picture for each held-out caption, read it back, and print the shares that agree."""
-    from vqlearn.evaluate import evaluate, reconstruction
+    """Draw a picture for each held-out caption, read it back, and print the shares that agree as a table.
+
+    Several values of --steps and --guidance give a row for each pair.
+    """
+    from vqlearn.evaluate import ATTRIBUTES, evaluate, reconstruction
     from vqlearn.pipeline import VQDiffusionPipeline
 
     pipe = VQDiffusionPipeline.from_pretrained(arguments.model)
-    report = evaluate(
-        pipe,
-        split=arguments.split,
-        count=arguments.count,
-        seed=arguments.seed,
-        num_inference_steps=arguments.steps,
-        guidance_scale=arguments.guidance,
-        truncation_rate=arguments.truncation,
-    )
-    print(f"codec alone: {reconstruction(pipe, split=arguments.split, count=arguments.count):.1%} read the same")
-    _print_report(report)
+    chosen = {"split": arguments.split, "count": arguments.count}
+    scales = arguments.guidance or [pipe.guidance_scale]
+    print(f"codec alone: {reconstruction(pipe, **chosen):.1%} of {arguments.count} scenes read the same\n")
+    head = ["steps", "guidance", "all right", "1 thing", "2", "3", *ATTRIBUTES]
+    print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
+    for steps, scale in itertools.product(arguments.steps, scales):
+        call = {"num_inference_steps": steps, "guidance_scale": scale, "truncation_rate": arguments.truncation}
+        report = evaluate(pipe, seed=arguments.seed, **chosen, **call)
+        print(f"| {steps} | {scale:g} | {_row(report)} |", flush=True)
+    bits = ", ".join(f"{name} {bits:.2f}" for name, bits in report.entropy.items())
+    print(f"\nwhat captions left open, entropy in bits (last row): {bits}")
 
 
-def _print_report(report) -> None:
-    print(f"all right: {report.all:.1%} ± {report.margin:.1%} of {report.pictures} pictures")
-    print("by number of things: " + ", ".join(f"{number}: {share:.1%}" for number, share in report.by_count.items()))
-    print("by part: " + ", ".join(f"{name} {share:.1%}" for name, share in report.parts.items()))
-    print("left open, entropy in bits: " + ", ".join(f"{name} {bits:.2f}" for name, bits in report.entropy.items()))
+def _row(report) -> str:
+    shares = [*report.by_count.values(), *report.parts.values()]
+    return f"{report.all:.1%} ± {report.margin:.1%} | " + " | ".join(f"{share:.1%}" for share in shares)
 
 
 def _doctor(arguments: argparse.Namespace) -> None:

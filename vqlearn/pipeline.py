@@ -71,6 +71,11 @@ class VQDiffusionPipeline:
         return self.transformer.out.weight.device
 
     @property
+    def guidance_scale(self) -> float:
+        """The scale that the model's folder recommends, 5.0 where it says nothing (the published model's)."""
+        return self.defaults.get("guidance_scale", 5.0)
+
+    @property
     def schedule(self):
         """The noise schedule that the model was trained with."""
         return self.scheduler.schedule
@@ -118,7 +123,7 @@ class VQDiffusionPipeline:
         batch = len(prompts) * num_images_per_prompt
         if isinstance(generator, list) and len(generator) != batch:
             raise ValueError(f"generator must be one or a list of {batch} (one per picture), got {len(generator)}")
-        scale = self.defaults.get("guidance_scale", 5.0) if guidance_scale is None else guidance_scale
+        scale = self.guidance_scale if guidance_scale is None else guidance_scale
         x_t = self._start(latents, batch, generator)
         denoise = self.denoiser(
             prompts, guidance_scale=scale, truncation_rate=truncation_rate, num_images_per_prompt=num_images_per_prompt
