@@ -12,7 +12,7 @@ import vqlearn
 from vqlearn import checks
 from vqlearn.transition import q_likelihood, transition_matrix
 
-NAMES = ("likelihood_row", "apply_in_logs", "posterior", "repair_rate")
+NAMES = ("visible_share", "fates", "likelihood_row", "apply_in_logs", "posterior", "repair_rate")
 
 
 def said(capsys, name, attempt) -> str:
@@ -21,6 +21,16 @@ def said(capsys, name, attempt) -> str:
 
 
 # ------------------------------------------------------------------------------------------ the library's functions
+
+
+def visible(t, schedule):
+    last = vqlearn.q_log_probs(torch.tensor([[0]]), t, schedule, dtype=torch.float64)[0, 0, -1]
+    return -torch.expm1(last)
+
+
+def three_fates(x_0, x_t, mask_id):
+    kinds = [mask_id if b == mask_id else int(a == b) for a, b in zip(x_0.tolist(), x_t.tolist(), strict=True)]
+    return torch.tensor([kinds.count(kind) for kind in (1, 0, mask_id)]).double()
 
 
 def row(x_t, s, t, schedule):
@@ -41,7 +51,7 @@ def repair(t, schedule):
     return 1 - vqlearn.q_posterior(sure, torch.tensor([[0]]), t, schedule)[0, 0, 0].exp()
 
 
-LIBRARY = dict(zip(NAMES, (row, apply, whole, repair), strict=True))
+LIBRARY = dict(zip(NAMES, (visible, three_fates, row, apply, whole, repair), strict=True))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -140,6 +150,17 @@ def posterior_that_ends_the_mask(*case):
 
 
 WRONG = [
+    ("visible_share", lambda t, schedule: schedule.alpha_bar[t], "a replaced token is visible too"),
+    ("visible_share", lambda t, schedule: schedule.alpha_bar[t] + schedule.beta_bar[t], "each single code"),
+    ("visible_share", lambda t, schedule: schedule.gamma_bar[t], "the share of masked tokens"),
+    ("visible_share", lambda t, schedule: 1 - schedule.gamma[t], "the bar means from clean data"),
+    ("visible_share", lambda t, schedule: 1 - schedule.alpha_bar[t], "what is not kept"),
+    ("fates", lambda a, b, m: ((a == b).sum(), (a != b).sum(), (b == m).sum()), "a mask differs from x_0 too"),
+    ("fates", lambda *case: three_fates(*case) / len(case[0]), "those are shares"),
+    ("fates", lambda *case: three_fates(*case)[[2, 1, 0]], "kept, replaced, masked"),
+    ("fates", lambda *case: three_fates(*case)[[0, 2, 1]], "kept, replaced, masked"),
+    ("fates", lambda a, b, m: ((b != m).sum(), ((a != b) & (b != m)).sum(), (b == m).sum()), "visible and wrong"),
+    ("fates", lambda a, b, m: ((a == b).sum(), ((a != b) & (b != m - 1)).sum(), (b == m - 1).sum()), "the last code"),
     ("likelihood_row", column_for_row, "the column of x_t"),
     ("likelihood_row", row_with_uniform_share, "beta is the chance of each single code"),
     ("likelihood_row", row_with_alpha_alone, "alpha + beta"),

@@ -34,6 +34,29 @@ def test_tokens_takes_several_grids_and_titles():
     assert [ax.get_title() for ax in figure.axes] == ["t = 1", "t = 0"]
 
 
+def test_album_hatches_and_outlines_a_picture_like_the_grid_above_it():
+    truth = torch.tensor([[0, 1], [2, 3]])
+    grids, pictures = [torch.tensor([[4, 1], [0, 4]]), truth], [np.zeros((8, 8, 3)), np.ones((8, 8, 3))]
+    figure = drawn(plots.album([grids, pictures], 4, truth=truth, titles=["noisy", "clean"]))
+    noisy, clean, noisy_picture, clean_picture = figure.axes
+    assert [ax.get_title() for ax in figure.axes] == ["noisy", "clean", "", ""]
+    assert not clean.patches and not clean_picture.patches
+    for ax, side in ((noisy, 1), (noisy_picture, 4)):
+        hatched = [patch for patch in ax.patches if patch.get_hatch()]
+        assert [(round(patch.get_x() / side), round(patch.get_y() / side)) for patch in hatched] == [(0, 0), (1, 1)]
+        (outlined,) = [patch for patch in ax.patches if not patch.get_fill()]
+        assert round(outlined.get_x() / side) == 0 and round(outlined.get_y() / side) == 1
+        hidden = [patch for patch in ax.patches if patch.get_width() == side and not patch.get_hatch()]
+        assert len(hidden) == 2, "nothing of the picture shows through between hatched cells"
+
+
+def test_album_leaves_a_picture_without_a_grid_above_it_unmarked():
+    panels = [np.zeros((4, 4, 3)), torch.tensor([[4, 1], [0, 4]])]
+    picture, grid = drawn(plots.album([panels], 4, numbers=True)).axes
+    assert not picture.patches and sum(bool(patch.get_hatch()) for patch in grid.patches) == 2
+    assert [text.get_text() for text in grid.texts] == ["1", "0"]
+
+
 def test_schedule_curves_tell_lines_apart_without_colour():
     figure = drawn(plots.schedule_curves(SCHEDULE, MaskReplaceSchedule.released(4, 10), titles=["paper", "released"]))
     for ax in figure.axes:

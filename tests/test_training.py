@@ -1,11 +1,22 @@
 import csv
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
-from vqlearn import tiny
-from vqlearn.training import CodecRecipe, CodecStage, DenoiserRecipe, DenoiserStage, fit, initialise, learning_rate
+from vqlearn import scenes, tiny
+from vqlearn.conditioning import tokenize
+from vqlearn.training import (
+    CodecRecipe,
+    CodecStage,
+    DenoiserRecipe,
+    DenoiserStage,
+    RelationReader,
+    fit,
+    initialise,
+    learning_rate,
+)
 
 
 def _codec(steps=6, **recipe):
@@ -162,3 +173,26 @@ def test_both_stages_end_in_a_folder_that_loads(tmp_path):
 def test_wrong_recipe_is_named():
     with pytest.raises(ValueError, match="objective must be 'cross_entropy' or 'bound', got 'mse'"):
         _denoiser(objective="mse")
+
+
+def test_the_reader_asks_for_the_relation_at_the_right_noun():
+    parts = tiny.networks()
+    reader = RelationReader(parts["tokenizer"], 96)
+    captions = [
+        "a red circle left of a blue square and above a star",
+        "a cross, a star and a circle",
+        "a star under a cross",
+    ]
+    ids, _ = tokenize(parts["tokenizer"], captions)
+    hidden = torch.zeros(3, 32, 96)
+    with torch.no_grad():
+        reader.head.weight.zero_()
+        reader.head.weight[:, :4] = 50 * torch.eye(4)
+    relations = list(scenes.RELATIONS)
+    for row, noun, relation in ((0, "square", "left of"), (0, "star", "above"), (2, "cross", "below")):
+        (column,) = (ids[row] == parts["tokenizer"](noun)["input_ids"][1]).nonzero()[:, 0].tolist()
+        hidden[row, column, relations.index(relation)] = 1.0
+    with torch.no_grad():
+        assert float(reader(hidden, ids, captions)) < 1e-6
+        assert float(reader(torch.zeros(3, 32, 96), ids, captions)) == pytest.approx(math.log(4))
+        assert float(reader(hidden, ids[1:2], captions[1:2])) == 0

@@ -161,7 +161,7 @@ class VQDiffusionPipeline:
         def denoise(x_t: Tensor, t: int) -> Tensor:
             timestep = torch.tensor(t - 1, device=x_t.device)  # the network counts from 0: the one place that converts
             logits = self.transformer(torch.cat([x_t, x_t]) if guided else x_t, text, timestep)
-            log_p = logits.float().log_softmax(-1)
+            log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
             if guided:
                 null, conditional = log_p.chunk(2)
                 log_p = sampling.guide(conditional, null, guidance_scale)

@@ -75,19 +75,40 @@ def tokens(
     grids = [_array(grid) for grid in ([grids] if getattr(grids, "ndim", 0) == 2 else grids)]
     figure, axes = _panels(len(grids), titles, size, size)
     for ax, grid in zip(axes, grids, strict=True):
-        ax.imshow(np.ma.masked_equal(grid, mask_id), cmap="cividis", vmin=0, vmax=max(mask_id - 1, 1))
-        ax.set_axis_off()
-        ax.hlines(np.arange(len(grid) + 1) - 0.5, -0.5, grid.shape[1] - 0.5, color="white", linewidth=0.8)
-        ax.vlines(np.arange(grid.shape[1] + 1) - 0.5, -0.5, len(grid) - 0.5, color="white", linewidth=0.8)
-        for (row, col), code in np.ndenumerate(grid):
-            if code == mask_id:
-                corner = (col - 0.48, row - 0.48)
-                ax.add_patch(Rectangle(corner, 0.96, 0.96, facecolor=NEUTRAL, edgecolor=INK, hatch="///", linewidth=0))
-            elif truth is not None and code != _array(truth)[row, col]:
-                _outline(ax, col - 0.42, row - 0.42, 0.84, 0.84, linewidth=2)
-            if numbers and code != mask_id:
-                shade = "white" if code < (mask_id - 1) / 2 else "black"
-                ax.text(col, row, int(code), ha="center", va="center", color=shade, fontsize=9)
+        _token_panel(ax, grid, mask_id, truth, numbers)
+    return figure
+
+
+def album(
+    rows: Sequence[Sequence],
+    mask_id: int,
+    *,
+    truth=None,
+    titles: Sequence[str] = (),
+    numbers: bool = False,
+    size: float = 1.6,
+) -> Figure:
+    """Token grids `[H, W]` and pictures (PIL images or arrays `[h, w, 3]`) in rows of equal length, in step.
+
+    A picture below a grid is its decoding: hatched where the grid is masked and, with `truth` `[H, W]`, outlined where
+    a token is replaced. `titles` stand over the first row; `numbers` writes the codes into the grids.
+    """
+    columns, lines = len(rows[0]), max((title.count("\n") + 1 for title in titles), default=0)
+    figure = Figure(figsize=(columns * size, len(rows) * size + 0.22 * lines), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for column, panels in enumerate(zip(*rows, strict=True)):
+        grid = None
+        for ax, panel in zip(axes[:, column], panels, strict=True):
+            if getattr(panel, "ndim", 0) == 2:
+                grid = _array(panel)
+                _token_panel(ax, grid, mask_id, truth, numbers)
+                continue
+            height, width = np.asarray(panel).shape[:2]
+            ax.imshow(np.asarray(panel), interpolation="nearest", extent=(0, width, height, 0))
+            ax.set_axis_off()
+            if grid is not None:
+                _mark(ax, grid, mask_id, truth, height / len(grid), width / grid.shape[1])
+        axes[0, column].set_title(titles[column] if titles else "")
     return figure
 
 
@@ -201,6 +222,32 @@ def _panels(count: int, titles: Sequence[str], width: float, height: float):
     for ax, title in zip(axes, titles, strict=False):
         ax.set_title(title)
     return figure, axes
+
+
+def _token_panel(ax, grid: np.ndarray, mask_id: int, truth, numbers: bool) -> None:
+    height, width = grid.shape
+    shown = np.ma.masked_equal(grid, mask_id)
+    ax.imshow(shown, cmap="cividis", vmin=0, vmax=max(mask_id - 1, 1), extent=(0, width, height, 0))
+    ax.set_axis_off()
+    ax.hlines(np.arange(height + 1), 0, width, color="white", linewidth=0.8)
+    ax.vlines(np.arange(width + 1), 0, height, color="white", linewidth=0.8)
+    _mark(ax, grid, mask_id, truth, 1, 1)
+    for (row, col), code in np.ndenumerate(grid):
+        if numbers and code != mask_id:
+            shade = "white" if code < (mask_id - 1) / 2 else "black"
+            ax.text(col + 0.5, row + 0.5, int(code), ha="center", va="center", color=shade, fontsize=9)
+
+
+def _mark(ax, grid: np.ndarray, mask_id: int, truth, height: float, width: float) -> None:
+    """Hatch the masked cells of a grid whose cells are `height` x `width`, and outline the replaced ones."""
+    for (row, col), code in np.ndenumerate(grid):
+        x, y = col * width, row * height
+        if code == mask_id:
+            corner, sides = (x + 0.02 * width, y + 0.02 * height), (0.96 * width, 0.96 * height)
+            ax.add_patch(Rectangle((x, y), width, height, facecolor="white", edgecolor="white", linewidth=0.8))
+            ax.add_patch(Rectangle(corner, *sides, facecolor=NEUTRAL, edgecolor=INK, hatch="///", linewidth=0))
+        elif truth is not None and code != _array(truth)[row, col]:
+            _outline(ax, x + 0.08 * width, y + 0.08 * height, 0.84 * width, 0.84 * height, linewidth=2)
 
 
 def _bar_panel(ax, title: str, values: np.ndarray, top: float) -> None:

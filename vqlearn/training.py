@@ -49,17 +49,17 @@ class DenoiserRecipe:
     """How the denoiser learns.
 
     `objective` is "cross_entropy", the mean of -log p(x_0 | x_t) over all tokens with a share `late` of the batch
-    in the last eighth of the times, where the layout is decided, or "bound", the published loss. `late` holds
-    two shares: for the first `settle` steps, and after them.
+    in the last eighth of the times, where the layout is decided, or "bound", the published loss.
+    `relation_weight` is that of the text encoder's own task, see `RelationReader`.
     """
 
     steps: int = 12000
-    settle: int = 3334
     batch: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     null_share: float = 0.1
-    late: tuple[float, float] = (0.5, 0.3)
+    late: float = 0.5
+    relation_weight: float = 0.2
     objective: str = "cross_entropy"
     ema: float = 0.999
     clip: float = 1.0
@@ -140,13 +140,19 @@ class DenoiserStage:
             raise ValueError(f"objective must be 'cross_entropy' or 'bound', got {recipe.objective!r}")
         self.codec, self.null_text = codec.to(device).eval(), null_text
         self.model = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder, "null_text": null_text})
+        self.model["reader"] = RelationReader(tokenizer, null_text.embeddings.shape[1], recipe.seed)
         self.model.to(device).train()
         self.tokenizer, self.schedule, self.recipe = tokenizer, schedule, recipe
         self.device, self.autocast = device, autocast
         self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         self.times = TimeSampler(schedule.num_steps)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.96),
-                                           weight_decay=recipe.weight_decay, fused=True)  # fmt: skip
+        self.optimizer = torch.optim.AdamW(
+            _groups(self.model),
+            lr=recipe.learning_rate,
+            betas=(0.9, 0.96),
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
 
     def step(self, number: int) -> dict[str, float]:
         """One update on batch `number`; returns the figures of the log."""
@@ -159,14 +165,22 @@ class DenoiserStage:
         is_null = torch.rand(recipe.batch, generator=generator) < recipe.null_share
         ids, _ = tokenize(self.tokenizer, captions)
         with self._fast():
-            text = encode_ids(self.model["text_encoder"], ids.to(self.device))
-            text = torch.where(is_null.to(self.device)[:, None, None], self.null_text.embeddings.to(text), text)
+            hidden = encode_ids(self.model["text_encoder"], ids.to(self.device))  # [B, S, D]
+            text = torch.where(is_null.to(self.device)[:, None, None], self.null_text.embeddings.to(hidden), hidden)
             logits = self.model["transformer"](x_t, text, t.to(self.device) - 1)
         log_p_x0 = logits.float().log_softmax(-1)  # [B, L, K]
         loss = self._loss(log_p_x0, x_0, x_t, t, p_t)
-        norm = _update(self.optimizer, loss, number, recipe, self.model.parameters(), recipe.clip)
+        relation = self.model["reader"](hidden, ids, captions)
+        norm = _update(
+            self.optimizer,
+            loss + recipe.relation_weight * relation,
+            number,
+            recipe,
+            self.model.parameters(),
+            recipe.clip,
+        )
         self._average(number)
-        return {"loss": float(loss.detach()), "gradient": norm}
+        return {"loss": float(loss.detach()), "relation": float(relation.detach()), "gradient": norm}
 
     @contextlib.contextmanager
     def _fast(self):
@@ -180,9 +194,7 @@ class DenoiserStage:
         if self.recipe.objective == "bound":
             return self.times.sample(self.recipe.batch, generator)
         steps, batch = self.schedule.num_steps, self.recipe.batch
-        early, later = self.recipe.late
-        share = early if number < self.recipe.settle else later
-        late = torch.rand(batch, generator=generator) < share
+        late = torch.rand(batch, generator=generator) < self.recipe.late
         t = torch.randint(1, steps + 1, (batch,), generator=generator)
         last = torch.randint(steps - steps // 8, steps + 1, (batch,), generator=generator)
         return torch.where(late, last, t), torch.ones(batch)
@@ -220,12 +232,59 @@ class DenoiserStage:
             self.average[name].copy_(value)
 
 
+class RelationReader(nn.Module):
+    """Asks the text encoder, at the word that ends a noun, how that thing lies to the first one; a loss, not shipped.
+
+    Where a thing belongs depends on position, relation and thing together, and any two of the three say nothing.
+    Cross-entropy on the tokens alone left the order of two things a coin flip for 7000 steps; it learned the
+    order once the text encoder had the relation at the noun. Only the caption is needed, no picture.
+    """
+
+    def __init__(self, tokenizer, width: int, seed: int = 0):
+        super().__init__()
+        self.shapes = torch.tensor([tokenizer(shape)["input_ids"][1] for shape in scenes.SHAPES])
+        self.head = nn.Linear(width, len(scenes.RELATIONS))
+        with torch.no_grad():
+            self.head.weight.copy_(
+                torch.randn(self.head.weight.shape, generator=_generator(seed, 0)) / math.sqrt(width)
+            )
+            self.head.bias.zero_()
+
+    def forward(self, hidden: Tensor, ids: Tensor, captions: list[str]) -> Tensor:
+        """Cross-entropy in nats of the relations that captions state, from hidden states `[B, S, D]`; 0 if none."""
+        rows, columns, targets = [], [], []
+        ends_noun = torch.isin(ids, self.shapes)
+        for row, caption in enumerate(captions):
+            nouns = ends_noun[row].nonzero()[:, 0].tolist()
+            for _, relation, thing in scenes.parse(caption).relations:
+                rows.append(row)
+                columns.append(nouns[thing])
+                targets.append(list(scenes.RELATIONS).index(relation))
+        if not rows:
+            return hidden.new_zeros(())
+        found = hidden[rows, columns].float() * math.sqrt(hidden.shape[-1])  # unit variance
+        return F.cross_entropy(self.head(found), torch.tensor(targets, device=found.device))
+
+
+def _groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Parameters in two groups: the layers that read text learn faster.
+
+    Text comes in unit length, not unit variance, so the same step of a weight moves its output sqrt(width) times less.
+    """
+    reads_text = [
+        p for name, p in model.named_parameters() if name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight"))
+    ]
+    known = {id(p) for p in reads_text}
+    others = [p for p in model.parameters() if id(p) not in known]
+    return [{"params": others, "scale": 1.0}, {"params": reads_text, "scale": math.sqrt(reads_text[0].shape[1])}]
+
+
 def _update(optimizer, loss: Tensor, number: int, recipe, parameters=None, clip: float = math.inf) -> float:
     """Backward, clip, step; returns the gradient's norm (0 when nothing is clipped)."""
     if not bool(torch.isfinite(loss)):
         raise FloatingPointError(f"the loss is {float(loss.detach())} at step {number}")
     for group in optimizer.param_groups:
-        group["lr"] = recipe.learning_rate * learning_rate(number, recipe.steps)
+        group["lr"] = recipe.learning_rate * learning_rate(number, recipe.steps) * group.get("scale", 1.0)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = float(nn.utils.clip_grad_norm_(parameters, clip)) if parameters is not None else 0.0
