@@ -79,7 +79,7 @@ def _add_drawing(parser: argparse.ArgumentParser, **several) -> None:
     default = [25] if several else 25
     parser.add_argument("--steps", type=_whole("--steps", 1), default=default, help=f"{steps} (default 25)", **several)
     parser.add_argument("--guidance", type=float, help=f"{scale} (default: the model's own)", **several)
-    parser.add_argument("--truncation", type=float, default=1.0, help=f"{rate} (default 1: off)")
+    parser.add_argument("--truncation", type=float, help=f"{rate}, 1 is off (default: the model's own)")
     parser.add_argument("--model", help="a model folder or a hub name (default: the shipped model)")
 
 

@@ -30,8 +30,8 @@ class ImagePipelineOutput(NamedTuple):
 class VQDiffusionPipeline:
     """Text to image with VQ-Diffusion (Gu et al. 2021), from the six components of the published pipeline.
 
-    `from_pretrained()` loads the shipped model of the toy world. `defaults` holds the guidance scale and the
-    words that a model knows, where its folder states them.
+    `from_pretrained()` loads the shipped model of the toy world. `defaults` holds the guidance scale, the
+    truncation rate and the words that a model knows, where its folder states them.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class VQDiffusionPipeline:
         prompt: str | list[str],
         num_inference_steps: int = 100,
         guidance_scale: float | None = None,
-        truncation_rate: float = 1.0,
+        truncation_rate: float | None = None,
         num_images_per_prompt: int = 1,
         generator: Generator | list[Generator] | None = None,
         latents: Tensor | None = None,
@@ -112,10 +112,10 @@ class VQDiffusionPipeline:
     ) -> Any:
         """Draw pictures of prompts (VQ-Diffusion, Algorithm 2; guidance: Improved VQ-Diffusion, section 3.1).
 
-        Any number of steps from 1 to T is an exact stride. `guidance_scale` None is the model's own (5.0 where
-        it states none), 1 leaves guidance out. One generator serves the batch, a list gives each picture its
-        own. `latents` are tokens x_T, int64 `[B, L]`. `callback(step, timestep, tokens)` is called every
-        `callback_steps` steps. `sampler` has the signature of `vqlearn.ancestral`. `return_dict=False` gives a
+        Any number of steps from 1 to T is an exact stride. `guidance_scale` and `truncation_rate` None are the
+        model's own (5.0 and 1.0 where it states none); 1 leaves either out. One generator serves the batch, a list
+        gives each picture its own. `latents` are tokens x_T, int64 `[B, L]`. `callback(step, timestep, tokens)` is
+        called every `callback_steps` steps. `sampler` has the signature of `ancestral`. `return_dict=False` gives a
         plain tuple. Raises ValueError for wrong arguments.
         """
         prompts = self._check(prompt, num_images_per_prompt, guidance_scale, output_type, callback_steps)
@@ -124,9 +124,10 @@ class VQDiffusionPipeline:
         if isinstance(generator, list) and len(generator) != batch:
             raise ValueError(f"generator must be one or a list of {batch} (one per picture), got {len(generator)}")
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
+        rate = self.defaults.get("truncation_rate", 1.0) if truncation_rate is None else truncation_rate
         x_t = self._start(latents, batch, generator)
         denoise = self.denoiser(
-            prompts, guidance_scale=scale, truncation_rate=truncation_rate, num_images_per_prompt=num_images_per_prompt
+            prompts, guidance_scale=scale, truncation_rate=rate, num_images_per_prompt=num_images_per_prompt
         )
         with tqdm(total=len(times) - 1, **{"desc": "denoising", "unit": "step", **self._bar}) as bar:
 
