@@ -18,7 +18,7 @@ def _run(*arguments, **options):
 def test_generate_writes_a_picture_and_says_what_it_shows(tmp_path):
     done = _run("generate", PROMPT, "--steps", "10", "--out", "picture.png", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("wrote picture.png: a ")
+    assert done.stdout.startswith("wrote picture.png: ") and "asked" in done.stdout
     assert "denoising" in done.stderr
     assert Image.open(tmp_path / "picture.png").size == (256, 256)
     assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
