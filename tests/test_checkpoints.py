@@ -85,7 +85,19 @@ DAMAGE = {
         "cannot be read by CLIPTextModel",
     ),
     "no text encoder": (lambda f: shutil.rmtree(f / "text_encoder"), "config.json is missing"),
-    "a small text encoder": (lambda f: _edit(f / "text_encoder/config.json", vocab_size=500), ""),
+    "a small text encoder": (lambda f: _edit(f / "text_encoder/config.json", vocab_size=500), "CLIPTextModel|differ"),
+    "a scheduler of other codes": (
+        lambda f: _edit(f / "scheduler/scheduler_config.json", num_vec_classes=9),
+        "codes of the",
+    ),
+    "a scheduler of other steps": (
+        lambda f: _edit(f / "scheduler/scheduler_config.json", num_train_timesteps=500),
+        "steps of the",
+    ),
+    "no schedule": (
+        lambda f: _edit(f / "scheduler/scheduler_config.json", gamma_cum_end=7),
+        "does not describe a VQDiff",
+    ),
     "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), "scheduler_config.json is missing"),
 }
 

@@ -345,7 +345,8 @@ def test_time_sampler_is_uniform_until_every_time_was_seen_more_than_ten_times()
 def test_time_sampler_remembers_repeats_and_survives_saving():
     sampler = TimeSampler(3)
     sampler.update(torch.tensor([2, 2]), torch.tensor([1.0, 3.0]))
-    assert_close(sampler.history[2], torch.tensor(0.9 * 0.1 + 0.1 * 9).double()) and sampler.counts[2] == 2
+    assert_close(sampler.history[2], torch.tensor(0.9 * 0.1 + 0.1 * 9, dtype=torch.float64))
+    assert sampler.counts[2] == 2
     twin = TimeSampler(3)
     twin.load_state_dict(sampler.state_dict())
     assert torch.equal(twin.history, sampler.history) and torch.equal(twin.counts, sampler.counts)

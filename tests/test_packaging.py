@@ -13,7 +13,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 FLOORS = [
     ["__main__", "plots", "widgets", "checks"],
-    ["pipeline", "scheduler", "checkpoints", "training", "evaluate", "tiny"],
+    ["pipeline", "scheduler", "checkpoints", "training", "runs", "evaluate", "tiny"],
     ["transformer", "vqvae", "conditioning", "autoregressive"],
     ["scenes"],
     ["schedule", "transition", "diffusion", "sampling", "exact"],

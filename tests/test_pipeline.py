@@ -47,8 +47,18 @@ def test_a_generator_per_picture_makes_it_independent_of_its_batch(shipped):
 
 
 def test_latents_start_the_walk(shipped):
-    masks = torch.full((1, 64), 1024)
-    assert torch.equal(_draw(shipped, 3, latents=masks), _draw(shipped, 3, latents=masks.clone()))
+    """Under this schedule an unmasked token may stay: x_T all of one code is walked back from otherwise than masks."""
+    masks, code = torch.full((1, 64), 1024), torch.full((1, 64), 7)
+    first = {}
+    for name, latents in (("masks", masks), ("code", code)):
+        _draw(
+            shipped,
+            3,
+            latents=latents,
+            num_inference_steps=50,
+            callback=lambda step, _, x, n=name: first.setdefault(n, x),
+        )
+    assert (first["masks"] == 1024).sum() > 50 and (first["code"] == 1024).sum() == 0
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 100])
@@ -113,8 +123,9 @@ WRONG = {
     "num_inference_steps must be a whole number from 1 to 100, got 0": {"num_inference_steps": 0},
     "num_inference_steps must be a whole number from 1 to 100, got 101": {"num_inference_steps": 101},
     "num_inference_steps must be a whole number from 1 to 100, got 2.5": {"num_inference_steps": 2.5},
-    "guidance_scale must be 0 or more, got -1": {"guidance_scale": -1},
-    "guidance_scale must be 0 or more, got nan": {"guidance_scale": float("nan")},
+    "guidance_scale must be a number from 0 to 1000, got -1": {"guidance_scale": -1},
+    "guidance_scale must be a number from 0 to 1000, got nan": {"guidance_scale": float("nan")},
+    "guidance_scale must be a number from 0 to 1000, got '2'": {"guidance_scale": "2"},
     r"truncation_rate must lie in \[0, 1\], got 1.5": {"truncation_rate": 1.5},
     "num_images_per_prompt must be a whole number of at least 1, got 0": {"num_images_per_prompt": 0},
     "callback_steps must be a whole number of at least 1, got 0": {"callback_steps": 0},

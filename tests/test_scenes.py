@@ -141,7 +141,17 @@ def test_plain_phrases_and_relations():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a dog", "a red", "red circle", "a red circle beside a blue square", "a circle and"]
+    "text",
+    [
+        "",
+        "a dog",
+        "a red",
+        "red circle",
+        "a red circle beside a blue square",
+        "a circle and",
+        "a star and a cross left of a circle",
+        "a red circle left of a blue square above a green star",
+    ],
 )
 def test_what_is_no_caption_is_named(text):
     with pytest.raises(ValueError, match="not a caption of the toy world at"):
@@ -153,8 +163,12 @@ def test_wrong_arguments_are_named():
         scenes.sample("valid", 0)
     with pytest.raises(ValueError, match="index must be 0 or more, got -1"):
         scenes.sample("train", -1)
-    with pytest.raises(ValueError, match="image must be 32 x 32 RGB"):
-        scenes.read(torch.zeros(3, 16, 16))
+    for image in (torch.zeros(3, 16, 16), np.zeros((32, 32)), torch.zeros(1, 3, 32, 32), np.zeros((3, 32, 32))):
+        with pytest.raises(ValueError, match="image must be 32 x 32 RGB"):
+            scenes.read(image)
+    for image in (torch.full((3, 32, 32), torch.nan), np.full((32, 32, 3), 200)):
+        with pytest.raises(ValueError, match="far outside or not finite"):
+            scenes.read(image)
 
 
 def test_every_picture_form_reads_the_same():
@@ -163,3 +177,32 @@ def test_every_picture_form_reads_the_same():
     picture = scenes.draw(scenes.sample("test", 3)[0])
     tensor = torch.from_numpy(picture).permute(2, 0, 1) / 127.5 - 1
     assert scenes.read(picture) == scenes.read(tensor) == scenes.read(Image.fromarray(picture))
+
+
+def test_reading_is_strict_about_meaning():
+    """What is nearly a thing of the world is none: holes, other outlines, half another colour, specks, other grounds."""
+    white = scenes.draw(Scene("white", ()))
+    square = scenes.draw(Scene("white", (Thing("large", "red", "square", 8, 8),)))
+
+    def right(picture):
+        return scenes.agreement(picture, "a large red square on a white background").all
+
+    assert right(square)
+    holed, specked, tinted, bar = square.copy(), square.copy(), square.copy(), white.copy()
+    holed[11:16, 11:16] = white[0, 0]
+    for row, col in [(0, 0), (0, 10), (0, 20), (24, 0), (24, 10), (24, 20)]:
+        specked[row : row + 2, col : col + 3] = scenes.COLORS["blue"]
+    tinted[(square == white[0, 0]).all(-1)] = (190, 190, 190)
+    bar[8:20, 8:17] = scenes.COLORS["red"]
+    assert not any(right(picture) for picture in (holed, specked, tinted, bar))
+    for color in set(scenes.COLORS) - {"red"}:
+        half = square.copy()
+        half[8:14, 8:20] = scenes.COLORS[color]
+        assert not right(half), color
+    assert scenes.read(np.random.default_rng(0).random((32, 32, 3))).things
+
+
+def test_a_bar_is_no_circle():
+    picture = scenes.draw(Scene("white", ()))
+    picture[8:20, 8:17] = scenes.COLORS["red"]
+    assert scenes.read(picture).things[0].shape == "unknown"

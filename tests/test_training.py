@@ -1,5 +1,6 @@
 import csv
 import math
+import signal
 from dataclasses import replace
 
 import pytest
@@ -7,13 +8,13 @@ import torch
 
 from vqlearn import scenes, tiny
 from vqlearn.conditioning import tokenize
+from vqlearn.runs import fit
 from vqlearn.training import (
     CodecRecipe,
     CodecStage,
     DenoiserRecipe,
     DenoiserStage,
     RelationReader,
-    fit,
     initialise,
     learning_rate,
 )
@@ -79,40 +80,77 @@ def _equal(a, b) -> bool:
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path):
+@pytest.mark.parametrize(
+    ("poisoned_at", "kept"), [(5, "the checkpoint of step 4 is kept"), (0, "no checkpoint had been")]
+)
+def test_weights_that_are_not_finite_stop_and_keep_the_checkpoint(tmp_path, poisoned_at, kept):
     stage = _codec()
     step = stage.step
 
     def poisoned(number):
-        if number == 5:
+        figures = step(number)
+        if number == poisoned_at:  # after the update, so that the next checkpoint would hold it
             with torch.no_grad():
                 stage.codec.decoder.conv_out.bias.fill_(torch.nan)
-        return step(number)
+        return figures
 
     stage.step = poisoned
-    with pytest.raises(
-        FloatingPointError, match="the loss is nan at step 5: training stopped, the checkpoint of step 4"
-    ):
+    with pytest.raises(FloatingPointError, match=kept):
         fit(stage, tmp_path, save_every=2, progress=False)
-    saved = torch.load(tmp_path / "checkpoint.pt")
-    assert saved["step"] == 4
-    assert all(torch.isfinite(value).all() for value in saved["state"]["codec"].values())
+    if poisoned_at:
+        saved = torch.load(tmp_path / "checkpoint.pt")
+        assert saved["step"] == 4 and all(torch.isfinite(value).all() for value in saved["state"]["codec"].values())
 
 
-def test_an_interrupted_run_saves_what_it_has(tmp_path):
+def test_a_gradient_that_is_not_finite_changes_nothing():
+    stage = _codec()
+    before = {name: value.clone() for name, value in stage.codec.state_dict().items()}
+    stage.recipe = replace(stage.recipe, commitment=math.inf)
+    with pytest.raises(FloatingPointError, match="at step 0"):
+        stage.step(0)
+    assert all(torch.equal(value, before[name]) for name, value in stage.codec.state_dict().items())
+
+
+def test_ctrl_c_in_the_middle_of_a_step_loses_nothing(tmp_path):
+    fit(_codec(), tmp_path / "whole", progress=False)
     stage = _codec()
     step = stage.step
 
     def interrupted(number):
         if number == 3:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return step(number)
 
     stage.step = interrupted
     with pytest.raises(KeyboardInterrupt):
-        fit(stage, tmp_path, save_every=100, progress=False)
-    assert torch.load(tmp_path / "checkpoint.pt")["step"] == 3
-    assert not list(tmp_path.glob("*.part"))
+        fit(stage, tmp_path / "parts", progress=False)
+    assert torch.load(tmp_path / "parts" / "checkpoint.pt")["step"] == 4
+    assert not list(tmp_path.rglob("*.part"))
+    fit(_codec(), tmp_path / "parts", progress=False)
+    assert _log(tmp_path / "parts") == _log(tmp_path / "whole")
+
+
+def test_a_torn_log_is_mended(tmp_path):
+    fit(_codec(), tmp_path / "whole", progress=False)
+    killed = _codec(6)
+    step = killed.step
+    killed.step = lambda number: step(number) if number < 4 else (_ for _ in ()).throw(Killed)
+    with pytest.raises(Killed):
+        fit(killed, tmp_path / "parts", save_every=2, progress=False)
+    with (tmp_path / "parts" / "log.csv").open("a") as file:
+        file.write("5,0.1\n6")
+    fit(_codec(), tmp_path / "parts", save_every=2, progress=False)
+    assert _log(tmp_path / "parts") == _log(tmp_path / "whole")
+
+
+def test_a_checkpoint_that_does_not_fit_is_named(tmp_path):
+    fit(_codec(steps=1), tmp_path, progress=False)
+    with pytest.raises(ValueError, match="was made with steps = 1, now it is 2; choose another folder"):
+        fit(_codec(steps=2), tmp_path, progress=False)
+    for content in (b"", b"text", (tmp_path / "checkpoint.pt").read_bytes()[:5000]):
+        (tmp_path / "checkpoint.pt").write_bytes(content)
+        with pytest.raises(OSError, match="cannot be read"):
+            fit(_codec(steps=1), tmp_path, progress=False)
 
 
 def test_losses_fall():

@@ -85,8 +85,8 @@ def _add_drawing(parser: argparse.ArgumentParser, **several) -> None:
 
 def _whole(name: str, least: int):
     def parse(text: str) -> int:
-        if not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{name} must be a whole number of at least {least}, got {text!r}")
+        if not (text.isdecimal() and len(text) <= 18 and int(text) >= least):
+            raise argparse.ArgumentTypeError(f"{name} must be a whole number of at least {least}, got {text[:30]!r}")
         return int(text)
 
     return parse
@@ -94,8 +94,10 @@ def _whole(name: str, least: int):
 
 def _generate(arguments: argparse.Namespace) -> None:
     """Draw pictures of a sentence with the shipped model (or another) and write them as PNG."""
-    if not arguments.prompt.strip():
-        raise ValueError('prompt must not be empty, try "a small red circle above a large blue square"')
+    if not arguments.prompt.strip() or not arguments.prompt.isprintable():
+        raise ValueError(
+            'prompt must be a sentence in plain text, not empty, try "a small red circle above a large blue square"'
+        )
     paths = _targets(Path(arguments.out), arguments.count)
     import torch
 
@@ -114,8 +116,8 @@ def _generate(arguments: argparse.Namespace) -> None:
         ).images
     for warning in caught:
         print(f"vqlearn: note: {warning.message}", file=sys.stderr)
+    _write(paths, images)
     for path, image in zip(paths, images, strict=True):
-        _write(path, image)
         print(f"wrote {path}{_verdict(image, arguments.prompt)}")
 
 
@@ -132,15 +134,18 @@ def _targets(out: Path, count: int) -> list[Path]:
     return paths
 
 
-def _write(path: Path, image) -> None:
-    """Write a PNG in one move, so that a file with this name is never half a picture."""
-    factor = max(1, VIEW // image.width)
-    part = path.with_name(path.name + ".part")
+def _write(paths: list[Path], images: list) -> None:
+    """Write PNGs: all of them beside their places first, then each in one move, so that none is ever half a picture."""
+    parts = [path.with_name(path.name + ".part") for path in paths]
     try:
-        image.resize((image.width * factor, image.height * factor), resample=0).save(part, format="PNG")
-        os.replace(part, path)
+        for part, image in zip(parts, images, strict=True):
+            factor = max(1, VIEW // image.width)
+            image.resize((image.width * factor, image.height * factor), resample=0).save(part, format="PNG")
+        for part, path in zip(parts, paths, strict=True):
+            os.replace(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        for part in parts:
+            part.unlink(missing_ok=True)
 
 
 def _verdict(image, prompt: str) -> str:
@@ -169,8 +174,10 @@ def _train(arguments: argparse.Namespace) -> None:
     from vqlearn.tiny import train
     from vqlearn.training import CodecRecipe, DenoiserRecipe
 
-    if arguments.device.split(":")[0] == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"--device {arguments.device}: this machine has no CUDA device that torch can use, try cpu")
+    try:
+        torch.empty(0, device=arguments.device)
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"--device {arguments.device}: torch cannot use it on this machine, try cpu") from None
     out = Path(arguments.out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out must be a folder, {str(out)!r} is a file")
@@ -197,6 +204,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     pipe = VQDiffusionPipeline.from_pretrained(arguments.model)
     chosen = {"split": arguments.split, "count": arguments.count}
     scales = arguments.guidance or [pipe.guidance_scale]
+    for steps, scale in itertools.product(arguments.steps, scales):  # wrong arguments are found before the work
+        pipe.check(num_inference_steps=steps, guidance_scale=scale, truncation_rate=arguments.truncation)
     print(f"codec alone: {reconstruction(pipe, **chosen):.1%} of {arguments.count} scenes read the same\n")
     head = ["steps", "guidance", "all right", "1 thing", "2", "3", *ATTRIBUTES]
     print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")

@@ -37,11 +37,18 @@ LIBRARIES = {
 }
 
 
-def locate(repo_or_dir: str | Path | None, **hub: Any) -> Path:
+def locate(
+    repo_or_dir: str | Path | None,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+) -> Path:
     """The folder of a model: None is the shipped one, an existing folder itself, anything else a repository on the hub.
 
-    `hub` goes to `huggingface_hub.snapshot_download` (`revision`, `cache_dir`, `local_files_only`, `token`).
-    Raises OSError when there is no such folder and the hub does not have it or cannot be reached.
+    The keywords are those of `huggingface_hub.snapshot_download`. Raises OSError when
+    there is no such folder and the hub does not have it or cannot be reached.
     """
     if repo_or_dir is None:
         return SHIPPED
@@ -54,9 +61,9 @@ def locate(repo_or_dir: str | Path | None, **hub: Any) -> Path:
         raise OSError(f"there is no model folder {name!r}; give a folder with {INDEX}, or a hub name like 'owner/name'")
     from huggingface_hub import snapshot_download
 
-    wanted = ["*.json", "*.txt", "*.safetensors", "*.bin"]
+    options = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only, "token": token}
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted, **hub))
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors"], **options))
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise OSError(
@@ -92,14 +99,19 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 def load_module(kind: type[nn.Module], folder: Path) -> nn.Module:
     """One of our modules from its folder; OSError when configuration and weights do not fit."""
-    config = read_json(folder / "config.json")
-    known = inspect.signature(kind).parameters
-    try:
-        module = kind(**{key: value for key, value in config.items() if key in known})
-    except (TypeError, ValueError) as error:
-        raise OSError(f"{folder / 'config.json'} does not describe a {kind.__name__}: {error}") from None
+    module = _build(kind, folder / "config.json")
     _assign(module, read_weights(folder / WEIGHTS), folder / WEIGHTS)
     return module.eval()
+
+
+def _build(kind: Any, path: Path) -> Any:
+    """An object from its configuration; keys that it does not take are ignored."""
+    config, known = read_json(path), inspect.signature(kind).parameters
+    try:
+        return kind(**{key: value for key, value in config.items() if key in known})
+    except (TypeError, ValueError, RuntimeError) as error:
+        first = str(error).splitlines()[0]
+        raise OSError(f"{path} does not describe a {kind.__name__}: {first}") from None
 
 
 def _assign(module: nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
@@ -182,20 +194,40 @@ def load_components(folder: Path) -> tuple[dict[str, Any], dict]:
     if index.get("_class_name") != "VQDiffusionPipeline":
         raise OSError(f"{folder / INDEX} describes a {index.get('_class_name')}, not a VQDiffusionPipeline")
     components: dict[str, Any] = {name: load_module(kind, folder / name) for name, kind in OURS.items()}
-    config = read_json(folder / "scheduler" / "scheduler_config.json")
-    config = {key: v for key, v in config.items() if key in inspect.signature(VQDiffusionScheduler).parameters}
-    components["scheduler"] = VQDiffusionScheduler(**config)
+    components["scheduler"] = _build(VQDiffusionScheduler, folder / "scheduler" / "scheduler_config.json")
     components["tokenizer"] = load_text_tokenizer(folder / "tokenizer")
     components["text_encoder"] = load_text_encoder(folder / "text_encoder")
-    words, rows = len(components["tokenizer"]), components["text_encoder"].config.vocab_size
-    if words > rows:
-        raise OSError(f"{folder}: the tokenizer has {words} tokens, the text encoder only {rows}")
+    _check_fit(components, folder)
+    if not isinstance(index.get("_vqlearn", {}), dict):
+        raise OSError(f"{folder / INDEX}: '_vqlearn' must be a JSON object")
     return components, index
+
+
+def _check_fit(components: dict[str, Any], folder: Path) -> None:
+    """Components of different models do not go together; OSError says which."""
+    scheduler, codec, network = (components[name].config for name in ("scheduler", "vqvae", "transformer"))
+    text, words = components["text_encoder"].config, len(components["tokenizer"])
+    for what, first, second in (
+        ("codes of the scheduler and of the codec", scheduler["num_vec_classes"] - 1, codec["num_vq_embeddings"]),
+        ("codes of the transformer and of the codec", network["num_vector_embeds"] - 1, codec["num_vq_embeddings"]),
+        (
+            "steps of the scheduler and of the transformer",
+            scheduler["num_train_timesteps"],
+            network["num_embeds_ada_norm"],
+        ),
+        ("text widths of encoder and transformer", text.hidden_size, network["cross_attention_dim"]),
+        ("tokens of the tokenizer and of the text encoder", min(words, text.vocab_size), words),
+    ):
+        if first != second:
+            raise OSError(f"{folder}: the {what} differ: {first} and {second}")
 
 
 def save_components(components: dict[str, Any], folder: str | Path, extra: dict) -> None:
     """Write a pipeline folder; the index comes last, so a folder that has one is whole. `extra` joins the index."""
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise OSError(f"{folder} is a file; a model is saved to a folder")
+    (folder / INDEX).unlink(missing_ok=True)
     for name in OURS:
         save_module(components[name], folder / name)
     components["scheduler"].save_pretrained(folder / "scheduler")

@@ -6,15 +6,13 @@ A belief is log p(x_0 | x_t), `[B, L, K]`. All results are in nats per token unl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
 
+from vqlearn.sampling import Denoiser
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import q_log_probs, q_posterior, q_sample
-
-Denoiser = Callable[[Tensor, int], Tensor]
 
 
 def bound_terms(log_p_x0: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor, schedule: MaskReplaceSchedule) -> Tensor:

@@ -45,14 +45,24 @@ class VQDiffusionPipeline:
 
     @classmethod
     def from_pretrained(
-        cls, repo_or_dir: str | Path | None = None, *, torch_dtype: torch.dtype | None = None, **hub: Any
+        cls,
+        repo_or_dir: str | Path | None = None,
+        *,
+        torch_dtype: torch.dtype | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
     ) -> VQDiffusionPipeline:
         """Load the shipped model (None), a folder in the diffusers layout, or a repository of the hub.
 
-        `hub` may name `revision`, `cache_dir`, `local_files_only`, `token`. Raises OSError with one
-        sentence when the folder is missing, incomplete, truncated or of another kind.
+        The keywords from `revision` on concern the hub. Raises OSError with one sentence when the folder is
+        missing, incomplete, truncated or of another kind.
         """
-        components, index = load_components(locate(repo_or_dir, **hub))
+        folder = locate(
+            repo_or_dir, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
+        )
+        components, index = load_components(folder)
         pipe = cls(**components)
         pipe.defaults = index.get("_vqlearn", {})
         return pipe.to(torch_dtype) if torch_dtype is not None else pipe
@@ -118,8 +128,8 @@ class VQDiffusionPipeline:
         called every `callback_steps` steps. `sampler` has the signature of `ancestral`. `return_dict=False` gives a
         plain tuple. Raises ValueError for wrong arguments.
         """
-        prompts = self._check(prompt, num_images_per_prompt, guidance_scale, output_type, callback_steps)
-        times = sampling.strided_times(self.schedule.num_steps, num_inference_steps)
+        prompts = self._check(prompt, num_images_per_prompt, output_type, callback_steps)
+        times = self.check(num_inference_steps, guidance_scale, truncation_rate)
         batch = len(prompts) * num_images_per_prompt
         if isinstance(generator, list) and len(generator) != batch:
             raise ValueError(f"generator must be one or a list of {batch} (one per picture), got {len(generator)}")
@@ -218,7 +228,15 @@ class VQDiffusionPipeline:
         """Tokens per picture."""
         return self.transformer.config["sample_size"] ** 2
 
-    def _check(self, prompt, count, guidance_scale, output_type, callback_steps) -> list[str]:
+    def check(self, num_inference_steps: int, guidance_scale: float | None, truncation_rate: float | None) -> list[int]:
+        """The times of a run, T ... 0; raises ValueError for wrong numbers."""
+        if guidance_scale is not None and not (isinstance(guidance_scale, int | float) and 0 <= guidance_scale <= 1000):
+            raise ValueError(f"guidance_scale must be a number from 0 to 1000, got {guidance_scale!r}")
+        if truncation_rate is not None:
+            sampling.check_truncation_rate(truncation_rate)
+        return sampling.strided_times(self.schedule.num_steps, num_inference_steps)
+
+    def _check(self, prompt, count, output_type, callback_steps) -> list[str]:
         prompts = [prompt] if isinstance(prompt, str) else prompt
         if not isinstance(prompts, list) or not prompts or not all(isinstance(text, str) for text in prompts):
             raise ValueError(f"prompt must be a string or a non-empty list of strings, got {prompt!r}")
@@ -227,8 +245,6 @@ class VQDiffusionPipeline:
         for name, value in (("num_images_per_prompt", count), ("callback_steps", callback_steps)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if guidance_scale is not None and not 0 <= guidance_scale < float("inf"):
-            raise ValueError(f"guidance_scale must be 0 or more, got {guidance_scale!r}")
         if output_type not in OUTPUTS:
             raise ValueError(f"output_type must be one of {', '.join(OUTPUTS)}, got {output_type!r}")
         return prompts

@@ -93,5 +93,5 @@ def truncate(log_p_x0: Tensor, rate: float) -> Tensor:
 
 def check_truncation_rate(rate: float) -> None:
     """Raise ValueError unless 0 <= rate <= 1."""
-    if not 0 <= rate <= 1:
+    if not (isinstance(rate, int | float) and 0 <= rate <= 1):
         raise ValueError(f"truncation_rate must lie in [0, 1], got {rate!r}")

@@ -12,7 +12,7 @@ import functools
 import itertools
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -239,7 +239,10 @@ _LINK = "|".join(sorted(itertools.chain(*RELATIONS.values()), key=len, reverse=T
 
 
 def parse(caption: str) -> Claim:
-    """Read a caption of the toy grammar; raises ValueError with the part that is not understood."""
+    """Read a caption of the toy grammar, in which every relation is one of the first thing to a later one.
+
+    Raises ValueError with the part that is not understood.
+    """
     rest = " ".join(caption.lower().replace(",", " , ").split()).rstrip(" .")
     rest = re.sub(rf"^(?:{'|'.join(filter(None, OPENINGS))})", "", rest)
     background = None
@@ -260,8 +263,8 @@ def parse(caption: str) -> Claim:
         rest = rest[match.end() :].lstrip()
         if not rest:
             return Claim(tuple(things), tuple(relations), background)
-        match = re.match(rf"(?:, and |, |and )?({_LINK}) |(, and|,|and) ", rest)
-        if not match or len(things) == 3:
+        match = re.match(rf"{'and ' if relations else ''}({_LINK}) |(, and|,|and) ", rest)
+        if not match or len(things) == 3 or (match[1] and len(relations) < len(things) - 1):
             raise ValueError(f"not a caption of the toy world at {rest!r}: expected a relation, 'and', or the end")
         joint = match[1] or ""
         rest = rest[match.end() :]
@@ -273,8 +276,11 @@ def parse(caption: str) -> Claim:
 def read(image) -> Scene:
     """Recover the scene from pixels: a PIL image, uint8 `[32, 32, 3]`, or a float tensor `[3, 32, 32]` in [-1, 1].
 
-    A blob of eight or more pixels is a thing. Its colour or shape is "unknown" when no colour explains
-    its pixels (root mean square error over 0.16 of full scale) or no sprite covers it (overlap under 0.7).
+    A blob of eight or more pixels is a thing. Its colour or shape is "unknown" when no colour explains its
+    pixels (root mean square error over 0.16 of full scale), no sprite covers it (overlap under 0.7), or the
+    thing, drawn anew, differs from the picture at more than a twelfth of its box. Eight or more differing pixels
+    elsewhere are one more unknown thing, and a ground that is off its colour is an "unknown" background.
+    Raises ValueError for what is no picture of this size.
     """
     pixels = _to_pixels(image)
     names, values = list(BACKGROUNDS), np.array(list(BACKGROUNDS.values())) / 255
@@ -283,18 +289,43 @@ def read(image) -> Scene:
     ground = values[names.index(background)]
     ink = np.linalg.norm(pixels - ground, axis=-1) > 0.3
     things = [_read_thing(pixels, ground, blob) for blob in _blobs(ink) if blob.sum() >= 8]
+    things = _drawn_anew(pixels, background, things)
+    if (distance[..., names.index(background)] < 0.15).sum() < 0.9 * (~ink).sum():
+        background = "unknown"
     return Scene(background, tuple(sorted(things, key=lambda thing: (thing.row, thing.col))))
+
+
+def _drawn_anew(pixels: np.ndarray, background: str, things: list[Thing]) -> list[Thing]:
+    """The things, "unknown" where drawing one does not give the picture, and one more for ink that belongs to none."""
+    named = [thing for thing in things if "unknown" not in (thing.color, thing.shape)]
+    wrong = np.linalg.norm(pixels - draw(Scene(background, tuple(named))) / 255, axis=-1) > 0.33
+    checked = []
+    for thing in things:
+        side = SIDES[thing.size]
+        box = wrong[max(0, thing.row - 1) : thing.row + side + 1, max(0, thing.col - 1) : thing.col + side + 1]
+        checked.append(thing if box.sum() <= side * side / 12 else replace(thing, shape="unknown"))
+        box[:] = False
+    if wrong.sum() >= 8:
+        row, col = (int(where[0]) for where in np.nonzero(wrong))
+        checked.append(Thing("small", "unknown", "unknown", row, col))
+    return checked
 
 
 def _to_pixels(image) -> np.ndarray:
     """Any accepted picture as float64 `[32, 32, 3]` in [0, 1]."""
-    if hasattr(image, "detach"):
-        pixels = (image.detach().cpu().double().numpy().transpose(1, 2, 0) + 1) / 2
-    else:
-        pixels = np.asarray(image)
-        pixels = pixels / 255 if pixels.dtype == np.uint8 else pixels.astype(float)
-    if pixels.shape != (SIZE, SIZE, 3):
-        raise ValueError(f"image must be {SIZE} x {SIZE} RGB, got an array of shape {tuple(pixels.shape)}")
+    tensor = hasattr(image, "detach")
+    pixels = np.asarray(image.detach().cpu().double() if tensor else image)
+    expected = (3, SIZE, SIZE) if tensor else (SIZE, SIZE, 3)
+    if pixels.shape != expected:
+        raise ValueError(f"image must be {SIZE} x {SIZE} RGB, {list(expected)}, got {list(pixels.shape)}")
+    if tensor:
+        pixels = pixels.transpose(1, 2, 0) / 2 + 0.5
+    elif pixels.dtype == np.uint8:
+        pixels = pixels / 255
+    if not (np.isfinite(pixels).all() and pixels.min() > -0.5 and pixels.max() < 1.5):
+        raise ValueError(
+            "image must be uint8, floats in [0, 1] or a tensor in [-1, 1], got values far outside or not finite"
+        )
     return pixels.clip(0, 1)
 
 

@@ -77,6 +77,7 @@ class MaskReplaceSchedule:
         num_steps = _whole(num_steps, "num_steps")
         alpha = torch.linspace(alpha_start, alpha_end, num_steps, dtype=torch.float64)
         gamma = torch.linspace(gamma_start, gamma_end, num_steps, dtype=torch.float64)
+        alpha[-1], gamma[-1] = alpha_end, gamma_end  # with T = 1 the only step ends where the last one does
         return cls([1.0, *alpha.tolist()], [0.0, *gamma.tolist()], num_codes=num_codes)
 
     @classmethod

@@ -12,8 +12,9 @@ from vqlearn import scenes
 from vqlearn.checkpoints import load_text_tokenizer
 from vqlearn.conditioning import LearnedClassifierFreeSamplingEmbeddings, write_word_tokenizer
 from vqlearn.pipeline import VQDiffusionPipeline
+from vqlearn.runs import fit
 from vqlearn.scheduler import VQDiffusionScheduler
-from vqlearn.training import CodecRecipe, CodecStage, DenoiserRecipe, DenoiserStage, fit, initialise
+from vqlearn.training import CodecRecipe, CodecStage, DenoiserRecipe, DenoiserStage, has_fast_bfloat16, initialise
 from vqlearn.transformer import Transformer2DModel
 from vqlearn.vqvae import VQModel
 
@@ -86,7 +87,7 @@ def train(
 ) -> VQDiffusionPipeline:
     """Train both stages in `out` and write the pipeline to `out/model`; goes on where an earlier run stopped."""
     out = Path(out)
-    autocast = device != "cpu" or torch.cpu._is_avx512_bf16_supported()
+    autocast = device != "cpu" or has_fast_bfloat16()
     parts = networks()
     codec_stage = CodecStage(parts["vqvae"], codec or CodecRecipe(), device, autocast)
     fit(codec_stage, out / "codec", save_every=save_every, progress=progress)

@@ -8,12 +8,9 @@ one that was killed goes on exactly as if it had not been.
 from __future__ import annotations
 
 import contextlib
-import csv
 import math
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm.auto import tqdm
 
 from vqlearn import scenes
 from vqlearn.conditioning import LearnedClassifierFreeSamplingEmbeddings, encode_ids, tokenize
@@ -72,6 +68,11 @@ def learning_rate(step: int, steps: int, warmup: int = 200, decay: float = 0.3) 
     return min((step + 1) / warmup, 1.0, left)
 
 
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware (torch has no public name for it)."""
+    return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+
+
 def batch_of_scenes(split: str, step: int, batch: int) -> tuple[Tensor, list[str]]:
     """Pictures float `[B, 3, 32, 32]` in [-1, 1] and captions number step * B ... of a split."""
     drawn = [scenes.sample(split, step * batch + i) for i in range(batch)]
@@ -107,7 +108,7 @@ class CodecStage:
         with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=self.autocast):
             pictures = self.codec.decode_latents(quantized).float()
         error = F.mse_loss(pictures, images) + F.l1_loss(pictures, images)
-        _update(self.optimizer, error + recipe.commitment * commitment, number, recipe)
+        _update(self.optimizer, error + recipe.commitment * commitment, number, recipe, self.codec.parameters())
         restarted = 0
         if not polishing:
             restarted = self.ema.update(latents.detach(), codes, _generator(recipe.seed, number))
@@ -279,15 +280,17 @@ def _groups(model: nn.Module) -> list[dict[str, Any]]:
     return [{"params": others, "scale": 1.0}, {"params": reads_text, "scale": math.sqrt(reads_text[0].shape[1])}]
 
 
-def _update(optimizer, loss: Tensor, number: int, recipe, parameters=None, clip: float = math.inf) -> float:
-    """Backward, clip, step; returns the gradient's norm (0 when nothing is clipped)."""
-    if not bool(torch.isfinite(loss)):
-        raise FloatingPointError(f"the loss is {float(loss.detach())} at step {number}")
+def _update(
+    optimizer, loss: Tensor, number: int, recipe, parameters: Iterable[Tensor], clip: float = math.inf
+) -> float:
+    """Backward, clip, step; returns the gradient's norm. Raises before the step if it or the loss is not finite."""
     for group in optimizer.param_groups:
         group["lr"] = recipe.learning_rate * learning_rate(number, recipe.steps) * group.get("scale", 1.0)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    norm = float(nn.utils.clip_grad_norm_(parameters, clip)) if parameters is not None else 0.0
+    norm = float(nn.utils.clip_grad_norm_(parameters, clip))
+    if not (math.isfinite(norm) and bool(torch.isfinite(loss))):
+        raise FloatingPointError(f"the loss is {float(loss.detach())}, its gradient's norm {norm} at step {number}")
     optimizer.step()
     return norm
 
@@ -325,92 +328,3 @@ def _waves(count: int, width: int) -> Tensor:
     """Sines and cosines of the index, `[count, width]`."""
     angle = torch.arange(count)[:, None] * torch.exp(-math.log(1000) * torch.arange(width // 2) / (width // 2))
     return torch.cat([angle.sin(), angle.cos()], dim=1)
-
-
-# ------------------------------------------------------------------------------------------ running
-
-
-def fit(
-    stage: CodecStage | DenoiserStage,
-    folder: str | Path,
-    *,
-    save_every: int = 500,
-    progress: bool = True,
-    on_save: Callable[[int], None] | None = None,
-) -> None:
-    """Run a stage to the end of its recipe in `folder`, going on from the checkpoint there if there is one.
-
-    Writes `checkpoint.pt` (atomically) and `log.csv`. Ctrl-C saves and raises KeyboardInterrupt;
-    a loss that is not finite raises FloatingPointError and leaves the last checkpoint as it was.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    start = _resume(stage, folder)
-    number, steps = start, stage.recipe.steps
-    log = _Log(folder / "log.csv", start)
-    bar = tqdm(total=steps, initial=start, disable=not progress, desc=folder.name, unit="step")
-    try:
-        while number < steps:
-            figures = stage.step(number)
-            number += 1
-            log.write(number, figures)
-            bar.update()
-            bar.set_postfix(loss=f"{figures['loss']:.4f}", refresh=False)
-            if number % save_every == 0 or number == steps:
-                log.flush()  # the log never lags behind the checkpoint
-                save_checkpoint(stage, folder, number)
-                if on_save is not None:
-                    on_save(number)
-    except KeyboardInterrupt:
-        save_checkpoint(stage, folder, number)
-        raise
-    except FloatingPointError as error:
-        saved = number - number % save_every
-        raise FloatingPointError(
-            f"{error}: training stopped, the checkpoint of step {saved} is kept in {folder}"
-        ) from None
-    finally:
-        bar.close()
-        log.close()
-
-
-def save_checkpoint(stage, folder: Path, number: int) -> None:
-    """Write all of a stage's state to a new file, then put it in the old one's place in one move."""
-    path, part = folder / "checkpoint.pt", folder / "checkpoint.pt.part"
-    torch.save({"step": number, "state": stage.state_dict()}, part)
-    os.replace(part, path)
-
-
-def _resume(stage, folder: Path) -> int:
-    path = folder / "checkpoint.pt"
-    if not path.exists():
-        return 0
-    saved = torch.load(path, weights_only=True)
-    stage.load_state_dict(saved["state"])
-    return saved["step"]
-
-
-class _Log:
-    """A CSV of one row per step. Rows after the checkpoint that a run goes on from are dropped first."""
-
-    def __init__(self, path: Path, start: int):
-        kept = []
-        if path.exists() and start:
-            with path.open(newline="") as file:
-                kept = [row for row in csv.reader(file) if row[0] == "step" or int(row[0]) <= start]
-        self.file = path.open("w", newline="")
-        self.writer = csv.writer(self.file)
-        self.writer.writerows(kept)
-        self.empty = not kept
-
-    def write(self, number: int, figures: dict[str, float]) -> None:
-        if self.empty:
-            self.writer.writerow(["step", *figures])
-            self.empty = False
-        self.writer.writerow([number, *figures.values()])
-
-    def flush(self) -> None:
-        self.file.flush()
-
-    def close(self) -> None:
-        self.file.close()

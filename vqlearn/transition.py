@@ -236,7 +236,7 @@ def _columns(share: Tensor, like: Tensor) -> Tensor:
 
 
 def _is_zero(s: Time) -> bool:
-    return isinstance(s, int) and s == 0
+    return bool((torch.as_tensor(s) == 0).all())
 
 
 def _spread(s: Time, t: Time, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from vqlearn import VQDiffusionPipeline, evidence_bound, tiny
-from vqlearn.training import DenoiserRecipe, DenoiserStage, batch_of_scenes, initialise
+from vqlearn.training import DenoiserRecipe, DenoiserStage, batch_of_scenes, has_fast_bfloat16, initialise
 from vqlearn.transition import q_sample
 
 
@@ -36,7 +36,7 @@ def learn(objective: str, steps: int) -> VQDiffusionPipeline:
     null_text = pipe.learned_classifier_free_sampling_embeddings
     recipe = DenoiserRecipe(steps=10**6, objective=objective)  # the learning rate stays up
     networks = (pipe.vqvae, pipe.transformer, pipe.text_encoder, null_text, pipe.tokenizer, pipe.schedule)
-    stage = DenoiserStage(*networks, recipe, autocast=torch.cpu._is_avx512_bf16_supported())
+    stage = DenoiserStage(*networks, recipe, autocast=has_fast_bfloat16())
     for number in tqdm(range(steps), desc=objective):
         stage.step(number)
     stage.averaged()
