@@ -180,7 +180,7 @@ def test_every_picture_form_reads_the_same():
 
 
 def test_reading_is_strict_about_meaning():
-    """What is nearly a thing of the world is none: holes, other outlines, half another colour, specks, other grounds."""
+    """What is nearly a thing is none: holes, other outlines, half another colour, specks, other grounds."""
     white = scenes.draw(Scene("white", ()))
     square = scenes.draw(Scene("white", (Thing("large", "red", "square", 8, 8),)))
 
