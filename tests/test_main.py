@@ -92,14 +92,19 @@ def test_unknown_words_are_a_note(tmp_path, capsys):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_ctrl_c_says_so_and_writes_nothing(tmp_path):
     command = [sys.executable, "-m", "vqlearn", "generate", PROMPT, "--steps", "100", "--count", "64", "--out", "x.png"]
-    running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, bufsize=1)
-    shown = ""
-    while "1/100" not in shown:  # the bar has begun to move
-        read = os.read(running.stderr.fileno(), 4096).decode()
-        assert read, shown
-        shown += read
-    running.send_signal(signal.SIGINT)
-    rest = running.communicate(timeout=60)[1]
+    # a shell that starts its jobs in the background has them ignore Ctrl-C, and children inherit that
+    listen = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, bufsize=1, **listen) as running:
+        try:
+            shown = ""
+            while "1/100" not in shown:  # the bar has begun to move
+                read = os.read(running.stderr.fileno(), 4096).decode()
+                assert read, shown
+                shown += read
+            running.send_signal(signal.SIGINT)
+            rest = running.communicate(timeout=60)[1]
+        finally:
+            running.kill()
     assert running.returncode == 130
     assert "interrupted, nothing was written" in rest and "Traceback" not in rest
     assert list(tmp_path.iterdir()) == []

@@ -185,7 +185,7 @@ class DenoiserStage:
 
     @contextlib.contextmanager
     def _fast(self):
-        """bfloat16 where asked for; on a CPU plain attention, whose backward pass is 5 x faster there at 64 tokens."""
+        """bfloat16 where asked for; on a CPU plain attention, with which a step took 0.35 s instead of 0.50 s."""
         kind = torch.device(self.device).type
         backends = [SDPBackend.MATH] if kind == "cpu" else list(SDPBackend.__members__.values())
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.autocast), sdpa_kernel(backends):
