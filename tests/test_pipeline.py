@@ -108,9 +108,8 @@ def test_components_are_shared(shipped):
 
 def test_codec_round_trip(shipped):
     from vqlearn import scenes
-    from vqlearn.training import to_tensor
 
-    images = to_tensor([scenes.draw(scenes.sample("test", index)[0]) for index in range(8)])
+    images = scenes.to_tensor([scenes.draw(scenes.sample("test", index)[0]) for index in range(8)])
     tokens = shipped.encode(images)
     assert tokens.shape == (8, 64)
     assert (shipped.decode(tokens) - images).abs().mean() < 0.05

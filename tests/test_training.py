@@ -47,6 +47,7 @@ STAGES = {
     "codec": _codec,
     "denoiser": _denoiser,
     "bound": lambda steps=6: _denoiser(steps, objective="bound"),
+    "cross_entropy": lambda steps=6: _denoiser(steps, objective="cross_entropy"),
 }
 
 
@@ -209,7 +210,7 @@ def test_both_stages_end_in_a_folder_that_loads(tmp_path):
 
 
 def test_wrong_recipe_is_named():
-    with pytest.raises(ValueError, match="objective must be 'cross_entropy' or 'bound', got 'mse'"):
+    with pytest.raises(ValueError, match="objective must be one of ideal, cross_entropy, bound, got 'mse'"):
         _denoiser(objective="mse")
 
 

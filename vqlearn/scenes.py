@@ -12,9 +12,11 @@ import functools
 import itertools
 import re
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 SIZE = 32  # pixels per side
 GRID = 4  # things start at multiples of this many pixels
@@ -40,6 +42,7 @@ RELATIONS = {
 OPENINGS = ("", "", "a picture of ", "an image of ")
 SPLITS = ("train", "test", "unseen")
 UNSEEN_PAIRS = frozenset({("green", "star"), ("purple", "circle"), ("orange", "square"), ("cyan", "triangle")})
+RELATION_SHARE = 0.8  # of the captions that could state all relations do
 TEST_SHARE = 8  # one scene in eight, and one caption in eight, is kept for the test split
 
 
@@ -130,6 +133,11 @@ def draw(scene: Scene) -> np.ndarray:
     return image.round().astype(np.uint8)
 
 
+def to_tensor(pictures: Iterable[np.ndarray]) -> torch.Tensor:
+    """uint8 pictures `[H, W, 3]` to a float tensor `[B, 3, H, W]` in [-1, 1], as a codec takes it."""
+    return torch.from_numpy(np.stack(list(pictures))).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
 # ------------------------------------------------------------------------------------------ drawing lots
 
 
@@ -176,11 +184,11 @@ def _random_scene(rng: np.random.Generator) -> Scene:
             row, col = rng.integers(0, (SIZE - SIDES[size]) // GRID + 1, 2) * GRID
             things.append(Thing(size, color, shape, int(row), int(col)))
         kinds = {(thing.size, thing.color, thing.shape) for thing in things}
-        if len(kinds) == count and all(_apart(a, b) for a, b in itertools.combinations(things, 2)):
+        if len(kinds) == count and all(apart(a, b) for a, b in itertools.combinations(things, 2)):
             return Scene(background, tuple(things))
 
 
-def _apart(a: Thing, b: Thing) -> bool:
+def apart(a: Thing, b: Thing) -> bool:
     """Whether at least one patch of background lies between two things."""
     gap_row = max(a.row - b.row - SIDES[b.size], b.row - a.row - SIDES[a.size])
     gap_col = max(a.col - b.col - SIDES[b.size], b.col - a.col - SIDES[a.size])
@@ -195,7 +203,7 @@ def _random_caption(scene: Scene, rng: np.random.Generator) -> str:
         color = f"{thing.color} " if rng.random() < 0.9 else ""
         nouns.append(_article(f"{size}{color}{thing.shape}"))
     links = [relation_between(scene.things[0], other) for other in scene.things[1:]]
-    said = all(links) and rng.random() < 0.8
+    said = all(links) and rng.random() < RELATION_SHARE
     phrases = [str(rng.choice(RELATIONS[link])) for link in links if link] if said else []
     if not links:
         text = nouns[0]

@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
@@ -22,10 +21,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from vqlearn import scenes
 from vqlearn.conditioning import LearnedClassifierFreeSamplingEmbeddings, encode_ids, tokenize
 from vqlearn.diffusion import TimeSampler, training_loss
+from vqlearn.ideal import code_table, ideal_belief
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transformer import Transformer2DModel
 from vqlearn.transition import q_sample
 from vqlearn.vqvae import CodebookEMA, VQModel
+
+OBJECTIVES = ("ideal", "cross_entropy", "bound")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class CodecRecipe:
     steps: int = 2400
     batch: int = 64
     learning_rate: float = 2e-3
+    decay: float = 0.3
     polish: float = 0.3
     commitment: float = 0.25
     seed: int = 0
@@ -44,25 +47,28 @@ class CodecRecipe:
 class DenoiserRecipe:
     """How the denoiser learns.
 
-    `objective` is "cross_entropy", the mean of -log p(x_0 | x_t) over all tokens with a share `late` of the batch
-    in the last eighth of the times, where the layout is decided, or "bound", the published loss.
-    `relation_weight` is that of the text encoder's own task, see `RelationReader`.
+    `objective` is "ideal", the cross-entropy from the ideal denoiser's belief to the network's; "cross_entropy",
+    the mean of -log p(x_0 | x_t) over all tokens, of which "ideal" is the expectation given x_t, so the same with
+    less noise; or "bound", the published loss. Times of the first two are drawn with a density in proportion to
+    t^(`time_power` - 1), because the layout is decided late. `relation_weight` is that of the text encoder's own
+    task, see `RelationReader`.
     """
 
-    steps: int = 12000
-    batch: int = 64
+    steps: int = 50000
+    batch: int = 32
     learning_rate: float = 1e-3
+    decay: float = 0.5
     weight_decay: float = 1e-2
     null_share: float = 0.1
-    late: float = 0.5
+    time_power: float = 3.0
     relation_weight: float = 0.2
-    objective: str = "cross_entropy"
+    objective: str = "ideal"
     ema: float = 0.999
     clip: float = 1.0
     seed: int = 0
 
 
-def learning_rate(step: int, steps: int, warmup: int = 200, decay: float = 0.3) -> float:
+def learning_rate(step: int, steps: int, decay: float, warmup: int = 200) -> float:
     """Factor of the learning rate: linear warm-up, flat, then linear to zero over the last `decay` of the run."""
     left = (steps - step) / max(1, round(decay * steps))
     return min((step + 1) / warmup, 1.0, left)
@@ -76,12 +82,7 @@ def has_fast_bfloat16() -> bool:
 def batch_of_scenes(split: str, step: int, batch: int) -> tuple[Tensor, list[str]]:
     """Pictures float `[B, 3, 32, 32]` in [-1, 1] and captions number step * B ... of a split."""
     drawn = [scenes.sample(split, step * batch + i) for i in range(batch)]
-    return to_tensor([scenes.draw(scene) for scene, _ in drawn]), [caption for _, caption in drawn]
-
-
-def to_tensor(pictures: Iterable[np.ndarray]) -> Tensor:
-    """uint8 pictures `[H, W, 3]` to a float tensor `[B, 3, H, W]` in [-1, 1]."""
-    return torch.from_numpy(np.stack(list(pictures))).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return scenes.to_tensor([scenes.draw(scene) for scene, _ in drawn]), [caption for _, caption in drawn]
 
 
 class CodecStage:
@@ -137,8 +138,8 @@ class DenoiserStage:
     def __init__(self, codec: VQModel, transformer: Transformer2DModel, text_encoder: nn.Module,
                  null_text: LearnedClassifierFreeSamplingEmbeddings, tokenizer, schedule: MaskReplaceSchedule,
                  recipe: DenoiserRecipe, device: str = "cpu", autocast: bool = False):  # fmt: skip
-        if recipe.objective not in ("cross_entropy", "bound"):
-            raise ValueError(f"objective must be 'cross_entropy' or 'bound', got {recipe.objective!r}")
+        if recipe.objective not in OBJECTIVES:
+            raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {recipe.objective!r}")
         self.codec, self.null_text = codec.to(device).eval(), null_text
         self.model = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder, "null_text": null_text})
         self.model["reader"] = RelationReader(tokenizer, null_text.embeddings.shape[1], recipe.seed)
@@ -147,6 +148,7 @@ class DenoiserStage:
         self.device, self.autocast = device, autocast
         self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         self.times = TimeSampler(schedule.num_steps)
+        self.codes = code_table(self.codec_tokens) if recipe.objective == "ideal" else None
         self.optimizer = torch.optim.AdamW(
             _groups(self.model),
             lr=recipe.learning_rate,
@@ -159,29 +161,43 @@ class DenoiserStage:
         """One update on batch `number`; returns the figures of the log."""
         recipe, generator = self.recipe, _generator(self.recipe.seed, number)
         images, captions = batch_of_scenes("train", number, recipe.batch)
-        with torch.no_grad():
-            x_0 = self.codec.encode(images.to(self.device))
-        t, p_t = self._times(number, generator)
-        x_t = q_sample(x_0.cpu(), t, self.schedule, generator=generator).to(self.device)
+        x_0 = self.codec_tokens(images).cpu()
+        t, p_t = self._times(generator)
+        x_t = q_sample(x_0, t, self.schedule, generator=generator)
         is_null = torch.rand(recipe.batch, generator=generator) < recipe.null_share
         ids, _ = tokenize(self.tokenizer, captions)
         with self._fast():
             hidden = encode_ids(self.model["text_encoder"], ids.to(self.device))  # [B, S, D]
             text = torch.where(is_null.to(self.device)[:, None, None], self.null_text.embeddings.to(hidden), hidden)
-            logits = self.model["transformer"](x_t, text, t.to(self.device) - 1)
+            logits = self.model["transformer"](x_t.to(self.device), text, t.to(self.device) - 1)
         log_p_x0 = logits.float().log_softmax(-1)  # [B, L, K]
-        loss = self._loss(log_p_x0, x_0, x_t, t, p_t)
+        if recipe.objective == "bound":
+            loss = self._bound(log_p_x0, x_0, x_t, t, p_t)
+        else:
+            loss = -(self._target(x_0, x_t, t, captions, is_null).to(log_p_x0) * log_p_x0).sum(-1).mean()
         relation = self.model["reader"](hidden, ids, captions)
-        norm = _update(
-            self.optimizer,
-            loss + recipe.relation_weight * relation,
-            number,
-            recipe,
-            self.model.parameters(),
-            recipe.clip,
-        )
+        total = loss + recipe.relation_weight * relation
+        norm = _update(self.optimizer, total, number, recipe, self.model.parameters(), recipe.clip)
         self._average(number)
         return {"loss": float(loss.detach()), "relation": float(relation.detach()), "gradient": norm}
+
+    @torch.no_grad()
+    def codec_tokens(self, images: Tensor) -> Tensor:
+        """Tokens of pictures under the finished codec."""
+        return self.codec.encode(images.to(self.device))
+
+    def _target(self, x_0: Tensor, x_t: Tensor, t: Tensor, captions: list[str], is_null: Tensor) -> Tensor:
+        """What cross-entropy compares with, `[B, L, K]`: the drawn x_0, or its law given x_t and the caption.
+
+        Without its caption (`is_null`) the law is not known, and the drawn x_0 stands.
+        """
+        target = F.one_hot(x_0, self.schedule.num_codes).float()
+        told = (~is_null).nonzero()[:, 0].tolist()
+        if self.codes is None or not told:
+            return target
+        claims = [scenes.parse(captions[row]) for row in told]
+        target[told] = ideal_belief(x_t[told], t[told], claims, self.codes, self.schedule).float()
+        return target
 
     @contextlib.contextmanager
     def _fast(self):
@@ -191,22 +207,20 @@ class DenoiserStage:
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.autocast), sdpa_kernel(backends):
             yield
 
-    def _times(self, number: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    def _times(self, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Times of a batch and their probabilities; without the bound one time from each of B equal shares of them."""
         if self.recipe.objective == "bound":
             return self.times.sample(self.recipe.batch, generator)
         steps, batch = self.schedule.num_steps, self.recipe.batch
-        late = torch.rand(batch, generator=generator) < self.recipe.late
-        t = torch.randint(1, steps + 1, (batch,), generator=generator)
-        last = torch.randint(steps - steps // 8, steps + 1, (batch,), generator=generator)
-        return torch.where(late, last, t), torch.ones(batch)
+        share = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+        t = (steps * share ** (1 / self.recipe.time_power)).ceil().long().clamp(1, steps)
+        return t, torch.ones(batch)
 
-    def _loss(self, log_p_x0: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor, p_t: Tensor) -> Tensor:
-        if self.recipe.objective == "bound":
-            t, p_t = t.to(self.device), p_t.to(self.device).float()
-            loss, terms = training_loss(log_p_x0, x_0, x_t, t, self.schedule.to(self.device), p_t=p_t)
-            self.times.update(t, terms)
-            return loss
-        return -log_p_x0.gather(-1, x_0[..., None]).mean()
+    def _bound(self, log_p_x0: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor, p_t: Tensor) -> Tensor:
+        x_0, x_t, t, p_t = (part.to(self.device) for part in (x_0, x_t, t, p_t.float()))
+        loss, terms = training_loss(log_p_x0, x_0, x_t, t, self.schedule.to(self.device), p_t=p_t)
+        self.times.update(t, terms)
+        return loss
 
     @torch.no_grad()
     def _average(self, number: int) -> None:
@@ -285,7 +299,7 @@ def _update(
 ) -> float:
     """Backward, clip, step; returns the gradient's norm. Raises before the step if it or the loss is not finite."""
     for group in optimizer.param_groups:
-        group["lr"] = recipe.learning_rate * learning_rate(number, recipe.steps) * group.get("scale", 1.0)
+        group["lr"] = recipe.learning_rate * learning_rate(number, recipe.steps, recipe.decay) * group.get("scale", 1.0)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = float(nn.utils.clip_grad_norm_(parameters, clip))
