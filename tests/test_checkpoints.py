@@ -1,12 +1,24 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
+from damage import survey
+from hub_server import hub
+from safetensors.torch import load_file, save_file
 
-from vqlearn import VQDiffusionPipeline
-from vqlearn.checkpoints import locate, read_weights
+from vqlearn import CheckpointError, VQDiffusionPipeline
+from vqlearn.__main__ import main
+from vqlearn.hub import CHECKSUMS, INDEX, lacking, locate, needed, previous
+from vqlearn.saving import save_components
+from vqlearn.weights import read_tensors
 
+LEARNED = "learned_classifier_free_sampling_embeddings"
+LEARNED_CLASS = "LearnedClassifierFreeSamplingEmbeddings"
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 
 
@@ -57,71 +69,349 @@ def _edit(path, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def _drop(path, *keys):
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in config.items() if key not in keys}))
+
+
+# ------------------------------------------------------------------------------------------ the forms that exist
+
+
+def _bin(folder):
+    """Weights as the hub had them in 2022."""
+    for path in list(folder.rglob("*.safetensors")):
+        name = "pytorch_model.bin" if path.parent.name == "text_encoder" else path.with_suffix(".bin").name
+        torch.save(load_file(path), path.with_name(name))
+        path.unlink()
+
+
+def _legacy_bin(folder):
+    """The format of torch before 1.6, which cannot be mapped."""
+    _bin(folder)
+    for path in folder.rglob("*.bin"):
+        torch.save(torch.load(path), path, _use_new_zipfile_serialization=False)
+
+
+def _old_attention(folder):
+    path = folder / "vqvae/diffusion_pytorch_model.safetensors"
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = load_file(path)
+    for new, old in names.items():
+        tensors = {
+            key.replace(f".{new}.", f".{old}.") if "attentions" in key else key: tensor
+            for key, tensor in tensors.items()
+        }
+    assert any(".proj_attn." in key for key in tensors)
+    save_file(tensors, path)
+
+
+def _old_text_names(folder):
+    path = folder / "text_encoder/model.safetensors"
+    tensors = {f"text_model.{key.removeprefix('text_model.')}": tensor for key, tensor in load_file(path).items()}
+    save_file({**tensors, "text_model.embeddings.position_ids": torch.arange(16)[None]}, path)
+
+
+def _shards(folder):
+    for path in list(folder.rglob("*.safetensors")):
+        tensors = load_file(path)
+        names = sorted(tensors)
+        halves = {1: names[: len(names) // 2], 2: names[len(names) // 2 :]}
+        files = {number: f"{path.stem}-0000{number}-of-00002.safetensors" for number in halves}
+        weight_map = {name: files[number] for number, half in halves.items() for name in half}
+        for number, half in halves.items():
+            save_file({name: tensors[name] for name in half}, path.with_name(files[number]))
+        path.with_name(path.name + ".index.json").write_text(json.dumps({"weight_map": weight_map}))
+        path.unlink()
+
+
+def _modern_tokenizer(folder):
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    shutil.rmtree(folder / "tokenizer")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    assert (folder / "tokenizer/tokenizer.json").is_file()
+    (folder / "tokenizer/vocab.json").unlink(missing_ok=True)
+
+
+FORMS = {
+    "as saved by diffusers": lambda f: None,
+    "the hub's index": lambda f: _edit(
+        f / INDEX, **{LEARNED: ["vq_diffusion", "LearnedClassifierFreeSamplingEmbeddings"]}
+    ),
+    "no norm_type": lambda f: _drop(f / "transformer/config.json", "norm_type"),
+    "norm_type layer_norm": lambda f: _edit(f / "transformer/config.json", norm_type="layer_norm"),
+    ".bin": _bin,
+    ".bin before torch 1.6": _legacy_bin,
+    "attention names of 2022": _old_attention,
+    "text encoder names of 2022": _old_text_names,
+    "shards": _shards,
+    "a tokenizer.json": _modern_tokenizer,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_published_form_is_the_same_model(folder, form, data):
+    FORMS[form](folder)
+    pipe, known = (
+        VQDiffusionPipeline.from_pretrained(folder),
+        VQDiffusionPipeline.from_pretrained(data / "tiny_pipeline"),
+    )
+    for name in ("vqvae", "transformer", "text_encoder", LEARNED):
+        first, second = getattr(pipe, name).state_dict(), getattr(known, name).state_dict()
+        assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+    text = ["red circle on the left!", "Ünïcode"]
+    assert torch.equal(pipe.encode_prompt(text), known.encode_prompt(text))
+
+
+def test_without_the_embeddings_part_the_null_text_is_the_empty_prompt(folder):
+    """As in the published model's revision "fp16"."""
+    _drop(folder / INDEX, LEARNED)
+    shutil.rmtree(folder / LEARNED)
+    pipe = VQDiffusionPipeline.from_pretrained(folder)
+    assert not pipe.learned_classifier_free_sampling_embeddings.learnable
+    torch.testing.assert_close(pipe.null_embeds(), pipe.encode_prompt([""]))
+
+
+def test_an_empty_tensor_of_embeddings_is_not_learned(folder):
+    _edit(folder / LEARNED / "config.json", learnable=False)
+    save_file({"embeddings": torch.empty(0)}, folder / LEARNED / "diffusion_pytorch_model.safetensors")
+    assert not VQDiffusionPipeline.from_pretrained(folder).learned_classifier_free_sampling_embeddings.learnable
+
+
+def test_weights_are_mapped_and_not_copied(folder):
+    """What is written to a mapped file shows in the weights; a copy would not change."""
+    pipe = VQDiffusionPipeline.from_pretrained(folder)
+    bias = pipe.transformer.out.bias
+    tensors = load_file(folder / WEIGHTS)
+    content = bytearray((folder / WEIGHTS).read_bytes())
+    at = content.find(tensors["out.bias"].numpy().tobytes())
+    with (folder / WEIGHTS).open("r+b") as file:
+        file.seek(at)
+        file.write(torch.full_like(tensors["out.bias"], 7.0).numpy().tobytes())
+    assert (bias == 7).all()
+
+
+# ------------------------------------------------------------------------------------------ damage
+
 DAMAGE = {
-    "no index": (lambda f: (f / "model_index.json").unlink(), "model_index.json is missing"),
-    "half an index": (lambda f: _truncate(f / "model_index.json"), "not readable JSON"),
-    "an index that is a list": (
-        lambda f: (f / "model_index.json").write_text("[]"),
-        "must hold a JSON object, got list",
-    ),
-    "another pipeline": (
-        lambda f: _edit(f / "model_index.json", _class_name="DDPMPipeline"),
-        "describes a DDPMPipeline",
-    ),
-    "no weights": (lambda f: (f / WEIGHTS).unlink(), "is missing"),
-    "half the weights": (lambda f: _truncate(f / WEIGHTS), "may be truncated"),
-    "empty weights": (lambda f: (f / WEIGHTS).write_bytes(b""), "may be truncated"),
+    "no index": (lambda f: (f / INDEX).unlink(), "model_index.json is missing"),
+    "half an index": (lambda f: _truncate(f / INDEX), "not readable JSON"),
+    "an index that is a list": (lambda f: (f / INDEX).write_text("[]"), "must hold a JSON object, got list"),
+    "another pipeline": (lambda f: _edit(f / INDEX, _class_name="DDPMPipeline"), "describes a DDPMPipeline"),
+    "a part of another kind": (lambda f: _edit(f / INDEX, vqvae=["diffusers", "AutoencoderKL"]), "should be a VQModel"),
+    "no codec": (lambda f: _drop(f / INDEX, "vqvae"), "None as its vqvae"),
+    "no weights": (lambda f: (f / WEIGHTS).unlink(), "has no weights"),
+    "half the weights": (lambda f: _truncate(f / WEIGHTS), "may be damaged"),
+    "empty weights": (lambda f: (f / WEIGHTS).write_bytes(b""), "may be damaged"),
     "more layers": (lambda f: _edit(f / "transformer/config.json", num_layers=3), "lacks 28 tensors"),
     "fewer layers": (lambda f: _edit(f / "transformer/config.json", num_layers=1), "has 28 tensors"),
+    "a billion layers": (lambda f: _edit(f / "transformer/config.json", num_layers=10**9), "more than the 6. tensors"),
+    "layers in words": (lambda f: _edit(f / "transformer/config.json", num_layers="two"), "num_layers must be int"),
+    "another norm": (lambda f: _edit(f / "transformer/config.json", norm_type="ada_norm_zero"), "norm_type"),
+    "another activation": (
+        lambda f: _edit(f / "transformer/config.json", activation_fn="geglu"),
+        "activation_fn must be",
+    ),
     "more codes": (lambda f: _edit(f / "vqvae/config.json", num_vq_embeddings=64), "has shape"),
     "unknown blocks": (
         lambda f: _edit(f / "vqvae/config.json", up_block_types=["X", "Y"]),
         "does not describe a VQModel",
     ),
     "no vocabulary": (lambda f: (f / "tokenizer/vocab.json").unlink(), "vocab.json is missing"),
-    "half a vocabulary": (lambda f: _truncate(f / "tokenizer/vocab.json"), "cannot be read by CLIPTokenizer"),
-    "half a text encoder": (
-        lambda f: _truncate(f / "text_encoder/model.safetensors"),
-        "cannot be read by CLIPTextModel",
+    "no merges": (lambda f: (f / "tokenizer/merges.txt").unlink(), "merges.txt is missing"),
+    "half a vocabulary": (lambda f: _truncate(f / "tokenizer/vocab.json"), "not readable JSON"),
+    "a vocabulary with a hole": (lambda f: _edit(f / "tokenizer/vocab.json", zzz=99999), "its own id"),
+    "merges of another vocabulary": (
+        lambda f: (f / "tokenizer/merges.txt").write_text("#version: 0.2\nqq zz\n"),
+        "'qq zz' gives no token",
     ),
+    "half a text encoder": (lambda f: _truncate(f / "text_encoder/model.safetensors"), "may be damaged"),
     "no text encoder": (lambda f: shutil.rmtree(f / "text_encoder"), "config.json is missing"),
-    "a small text encoder": (lambda f: _edit(f / "text_encoder/config.json", vocab_size=500), "CLIPTextModel|differ"),
+    "a small text encoder": (lambda f: _edit(f / "text_encoder/config.json", vocab_size=500), "has shape"),
     "a scheduler of other codes": (
         lambda f: _edit(f / "scheduler/scheduler_config.json", num_vec_classes=9),
         "codes of the",
     ),
     "a scheduler of other steps": (
         lambda f: _edit(f / "scheduler/scheduler_config.json", num_train_timesteps=500),
-        "steps of the",
+        "steps of scheduler and transformer differ",
     ),
     "no schedule": (
         lambda f: _edit(f / "scheduler/scheduler_config.json", gamma_cum_end=7),
         "does not describe a VQDiff",
+    ),
+    "an unsaid end of the schedule": (
+        lambda f: _drop(f / "scheduler/scheduler_config.json", "gamma_cum_end"),
+        "lacks gamma_cum_end",
     ),
     "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), "scheduler_config.json is missing"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.filterwarnings("ignore")
 def test_a_damaged_folder_is_one_clear_error(folder, damage):
     do, sentence = DAMAGE[damage]
     do(folder)
-    with pytest.raises(OSError, match=sentence) as caught:
+    with pytest.raises(CheckpointError, match=sentence) as caught:
         VQDiffusionPipeline.from_pretrained(folder)
     assert "\n" not in str(caught.value)
 
 
+def test_hundreds_of_damaged_folders_are_one_clear_error_each():
+    """`python -m tests.damage` does a thousand."""
+    ended, slowest = survey(240, seed=1)
+    assert {kind: dict(counts) for kind, counts in ended.items()} == {kind: {"error": 30} for kind in ended}
+    assert len(ended) == 8 and slowest < 10
+
+
+def test_the_command_line_says_the_same_in_one_sentence(folder, capsys):
+    _truncate(folder / WEIGHTS)
+    for command in (
+        ["info", str(folder)],
+        ["generate", "a bear", "--model", str(folder)],
+        ["doctor", "--model", str(folder)],
+    ):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("vqlearn: ") and error.count("\n") == 1 and "may be damaged" in error
+
+
+def test_checksums_see_what_nothing_else_can(folder, tmp_path):
+    pipe = VQDiffusionPipeline.from_pretrained(folder)
+    pipe.save_pretrained(tmp_path / "saved")
+    _edit(tmp_path / "saved/scheduler/scheduler_config.json", gamma_cum_end=0.5)  # another schedule, and a possible one
+    with pytest.raises(
+        CheckpointError, match=r"scheduler_config.json is not the file that was saved.*delete checksums"
+    ):
+        VQDiffusionPipeline.from_pretrained(tmp_path / "saved")
+    (tmp_path / "saved" / CHECKSUMS).unlink()
+    assert VQDiffusionPipeline.from_pretrained(tmp_path / "saved").schedule.gamma_bar[-1] == 0.5
+
+
+# ------------------------------------------------------------------------------------------ saving
+
+
+def test_saving_keeps_a_card_and_refuses_what_is_no_model(folder, tmp_path):
+    pipe = VQDiffusionPipeline.from_pretrained(folder)
+    (folder / "README.md").write_text("a card")
+    (folder / "vqvae" / "leftover.bin").write_text("old")
+    pipe.save_pretrained(folder)  # into the very folder that its weights are mapped from
+    assert (folder / "README.md").read_text() == "a card" and not (folder / "vqvae" / "leftover.bin").exists()
+    assert VQDiffusionPipeline.from_pretrained(folder).scheduler.config == pipe.scheduler.config
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    (tmp_path / "file").write_text("x")
+    for name, sentence in (("thesis", "holds something else than a model"), ("file", "is a file")):
+        with pytest.raises(CheckpointError, match=sentence):
+            pipe.save_pretrained(tmp_path / name)
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
+
+
+@pytest.mark.parametrize("step", ["before", "between", "after"])
+def test_a_save_that_is_killed_leaves_the_old_model_or_the_new_one(folder, tmp_path, step, monkeypatch):
+    pipe = VQDiffusionPipeline.from_pretrained(folder)
+    pipe.save_pretrained(tmp_path / "saved")
+    pipe.defaults = {"guidance_scale": 2.0}
+
+    class Killed(BaseException):
+        pass
+
+    real, moves = os.replace, []
+
+    def replace(source, target):
+        moves.append(target)
+        if step == "before" or (step == "between" and len(moves) == 2):
+            monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(Killed))  # nothing runs any more
+            raise Killed
+        real(source, target)
+        if step == "after" and len(moves) == 2:
+            raise Killed
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(Killed):
+        save_components(pipe.components, tmp_path / "saved", {"_vqlearn": pipe.defaults})
+    monkeypatch.setattr(os, "replace", real)
+    again = VQDiffusionPipeline.from_pretrained(tmp_path / "saved")
+    assert again.defaults == ({"guidance_scale": 2.0} if step == "after" else {})
+    again.save_pretrained(tmp_path / "saved")  # and the next save finds its way
+    assert not previous(tmp_path / "saved").exists()
+
+
+# ------------------------------------------------------------------------------------------ the hub
+
+
+def _python(code, **environment):
+    """Run code in a process of its own, where huggingface_hub reads its environment anew."""
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    command = [sys.executable, "-c", f"from vqlearn import VQDiffusionPipeline as P\n{code}"]
+    return subprocess.run(command, env={**variables, **environment}, capture_output=True, text=True, timeout=100)
+
+
+def test_the_hub_gives_what_is_needed_once(folder, tmp_path):
+    (folder / "README.md").write_text("a card")
+    (folder / "flax_model.msgpack").write_text("x")
+    torch.save({}, folder / "transformer/diffusion_pytorch_model.bin")
+    cache = str(tmp_path / "cache")
+    load = f"print(P.from_pretrained('owner/tiny', cache_dir={cache!r}).schedule)"
+    with hub(folder, "owner/tiny") as (address, seen):
+        first = _python(load, HF_ENDPOINT=address)
+        assert first.returncode == 0 and "num_codes=32" in first.stdout, first.stderr
+        assert "Fetching" in first.stderr  # a progress bar
+        got = {path.partition("/resolve/")[2].partition("/")[2] for method, path, _ in seen if method == "GET"} - {""}
+        assert got == set(needed([p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]))
+        assert not {name for name in got if name.endswith((".bin", ".msgpack", ".md"))}
+        seen.clear()
+        assert _python(load, HF_ENDPOINT=address).returncode == 0
+        assert not [path for _, path, _ in seen if "tiny" in path]  # a whole copy never asks
+        # A file is gone from the cache: only that one is fetched again
+        snapshot = next((tmp_path / "cache").rglob(INDEX)).parent
+        (snapshot / "vqvae" / "config.json").unlink()
+        assert lacking(snapshot) == "vqvae/config.json"
+        assert _python(load, HF_ENDPOINT=address).returncode == 0
+        assert {path.rpartition("/")[2] for method, path, _ in seen if method == "GET" and "resolve" in path} <= {
+            "config.json"
+        }
+
+
+def test_without_a_network_one_sentence_says_what_to_do(tmp_path):
+    code = f"P.from_pretrained('owner/tiny', cache_dir={str(tmp_path)!r}, revision='fp16')"
+    refused = _python(code, HF_ENDPOINT="http://127.0.0.1:9")
+    offline = _python(code, HF_HUB_OFFLINE="1")
+    for done in (refused, offline):
+        last = done.stderr.strip().splitlines()[-1]
+        assert "CheckpointError: 'owner/tiny'" in last and "all of it is missing" in last
+        assert f"hf download owner/tiny --revision fp16 --cache-dir {tmp_path}" in last
+
+
+def test_a_hub_that_never_answers_is_given_up_within_ten_seconds(tmp_path):
+    import socket
+
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        code = (
+            "import time, vqlearn.hub\nbegin = time.time()\n"
+            f"try: P.from_pretrained('owner/tiny', cache_dir={str(tmp_path)!r})\n"
+            "except OSError as error: print(type(error).__name__, time.time() - begin)"
+        )
+        begin = time.time()
+        name, seconds = _python(code, HF_ENDPOINT=address).stdout.split()
+        assert name == "CheckpointError" and float(seconds) < 10 and time.time() - begin < 60
+
+
 def test_what_is_no_model_is_named(tmp_path):
-    with pytest.raises(OSError, match="there is no model folder"):
+    with pytest.raises(CheckpointError, match="there is no model folder"):
         locate(str(tmp_path / "nowhere"))
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OSError, match="is a file"):
+    with pytest.raises(CheckpointError, match="is a file"):
         locate(tmp_path / "file")
-    with pytest.raises(OSError, match="is missing"):
-        read_weights(tmp_path / "none.safetensors")
+    with pytest.raises(CheckpointError, match="is missing"):
+        read_tensors([tmp_path / "none.safetensors"])
 
 
 def test_a_hub_name_that_is_not_cached_is_one_sentence(tmp_path):
-    with pytest.raises(OSError, match="'nobody/nothing' is no folder here, and the hub did not give it"):
+    with pytest.raises(CheckpointError, match=r"'nobody/nothing' is not whole on this machine \(all of it is missing"):
         locate("nobody/nothing", local_files_only=True, cache_dir=tmp_path)

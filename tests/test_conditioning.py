@@ -6,10 +6,12 @@ from vqlearn import scenes
 from vqlearn.checkpoints import load_text_encoder, load_text_tokenizer
 from vqlearn.conditioning import (
     LearnedClassifierFreeSamplingEmbeddings,
+    clip_tokenizer,
     encode_ids,
     tokenize,
-    write_word_tokenizer,
+    word_merges,
 )
+from vqlearn.saving import save_tokenizer
 
 PROMPTS = ["a teddy bear playing in the pool", "red circle on the left!"]
 
@@ -29,7 +31,7 @@ def test_agrees_with_diffusers(data):
 @pytest.fixture(scope="module")
 def words(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
-    write_word_tokenizer(folder, scenes.VOCABULARY | {","}, max_length=12)
+    save_tokenizer(clip_tokenizer(word_merges(scenes.VOCABULARY | {","}), max_length=12), folder)
     return load_text_tokenizer(folder)
 
 

@@ -13,9 +13,21 @@ import yaml
 ROOT = Path(__file__).parent.parent
 FLOORS = [
     ["__main__", "plots", "widgets", "checks"],
-    ["pipeline", "scheduler", "checkpoints", "training", "runs", "evaluate", "tiny"],
+    [
+        "pipeline",
+        "scheduler",
+        "checkpoints",
+        "saving",
+        "hub",
+        "weights",
+        "convert",
+        "training",
+        "runs",
+        "evaluate",
+        "tiny",
+    ],
     ["transformer", "vqvae", "conditioning", "autoregressive"],
-    ["scenes"],
+    ["scenes", "ideal"],
     ["schedule", "transition", "diffusion", "sampling", "exact"],
 ]
 

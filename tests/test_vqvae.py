@@ -79,7 +79,7 @@ def test_the_codebook_finds_every_cluster_because_dead_codes_restart():
     for _ in range(200):
         which = torch.randint(12, (8, 4, 4), generator=generator)
         latents = centres[which].permute(0, 3, 1, 2)
-        ema.update(latents, codec.quantize.nearest(latents), generator)
+        ema.update(latents, codec.quantize.codes(latents), generator)
     distance = torch.cdist(centres, codec.quantize.embedding.weight).min(1).values
     assert distance.max() < 1e-2
     again = CodebookEMA(_patchwise().quantize)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from vqlearn.transition import q_sample as q_sample
     from vqlearn.transition import transition_matrix as transition_matrix
     from vqlearn.vqvae import VQModel as VQModel
+    from vqlearn.weights import CheckpointError as CheckpointError
 
 __version__ = "0.1.0"
 
@@ -48,6 +49,7 @@ _HOME = {
     "VQDiffusionScheduler": "scheduler",
     "VQDiffusionSchedulerOutput": "scheduler",
     "VQDiffusionPipeline": "pipeline",
+    "CheckpointError": "weights",
     "ImagePipelineOutput": "pipeline",
 }
 __all__ = ["__version__", *_HOME]

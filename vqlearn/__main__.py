@@ -1,4 +1,4 @@
-"""The command line: `vqlearn generate`, `train`, `evaluate`, `doctor`; `python -m vqlearn` is the same."""
+"""The command line, `vqlearn COMMAND`; `python -m vqlearn` is the same."""
 
 from __future__ import annotations
 
@@ -36,7 +36,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     generate = commands.add_parser("generate", help="draw a picture of a sentence", description=_generate.__doc__)
-    generate.add_argument("prompt", help='for example "a small red circle above a large blue square"')
+    generate.add_argument(
+        "prompt",
+        nargs="?",
+        help='for example "a small red circle above a large blue square"; a class, or nothing, if the model reads that',
+    )
     generate.add_argument(
         "--out", default="vqlearn.png", help="the PNG to write (default %(default)s); with --count its name is numbered"
     )
@@ -56,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     train.add_argument("--codec-steps", type=_whole("--codec-steps", 1), help="updates of the codec")
     train.add_argument("--steps", type=_whole("--steps", 1), help="updates of the denoiser")
-    train.add_argument("--objective", choices=["cross_entropy", "bound"], help="what the denoiser minimises")
+    train.add_argument("--objective", choices=["ideal", "cross_entropy", "bound"], help="what the denoiser minimises")
     train.set_defaults(run=_train, interrupted="the checkpoint was saved; the same command goes on from it")
 
     evaluate = commands.add_parser(
@@ -67,6 +71,20 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--seed", type=_whole("--seed", 0), default=0)
     _add_drawing(evaluate, nargs="+")
     evaluate.set_defaults(run=_evaluate, interrupted="nothing was measured")
+
+    convert = commands.add_parser(
+        "convert", help="make a model folder of an original checkpoint", description=_convert.__doc__
+    )
+    convert.add_argument("checkpoint", help="a .pth file of the original code")
+    convert.add_argument("--config", required=True, help="its YAML file")
+    convert.add_argument("--codec-config", help="the codec's YAML file (default: where --config names it)")
+    convert.add_argument("--mapping", help="which codes are in use, a .pt file (default: where --config names it)")
+    convert.add_argument("--out", required=True, help="the model folder to write")
+    convert.set_defaults(run=_convert, interrupted="nothing was written")
+
+    info = commands.add_parser("info", help="what a model is made of, and what it needs", description=_info.__doc__)
+    info.add_argument("model", nargs="?", help="a model folder or a hub name (default: the shipped model)")
+    info.set_defaults(run=_info, interrupted="nothing was changed")
 
     doctor = commands.add_parser("doctor", help="what a bug report needs", description=_doctor.__doc__)
     doctor.add_argument("--model", help="also check this model instead of the shipped one")
@@ -94,7 +112,8 @@ def _whole(name: str, least: int):
 
 def _generate(arguments: argparse.Namespace) -> None:
     """Draw pictures of a sentence with the shipped model (or another) and write them as PNG."""
-    if not arguments.prompt.strip() or not arguments.prompt.isprintable():
+    prompt = arguments.prompt
+    if prompt is not None and (not prompt.strip() or not prompt.isprintable()):
         raise ValueError(
             'prompt must be a sentence in plain text, not empty, try "a small red circle above a large blue square"'
         )
@@ -107,7 +126,7 @@ def _generate(arguments: argparse.Namespace) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         images = pipe(
-            arguments.prompt,
+            prompt,
             num_inference_steps=arguments.steps,
             guidance_scale=arguments.guidance,
             truncation_rate=arguments.truncation,
@@ -118,7 +137,7 @@ def _generate(arguments: argparse.Namespace) -> None:
         print(f"vqlearn: note: {warning.message}", file=sys.stderr)
     _write(paths, images)
     for path, image in zip(paths, images, strict=True):
-        print(f"wrote {path}{_verdict(image, arguments.prompt)}")
+        print(f"wrote {path}{_verdict(image, prompt or '')}")
 
 
 def _targets(out: Path, count: int) -> list[Path]:
@@ -222,11 +241,62 @@ def _row(report) -> str:
     return f"{report.all:.1%} ± {report.margin:.1%} | " + " | ".join(f"{share:.1%}" for share in shares)
 
 
+def _convert(arguments: argparse.Namespace) -> None:
+    """Read a checkpoint of the original code and write a model folder that every command and `from_pretrained` read."""
+    from vqlearn.convert import convert
+
+    pipe = convert(
+        arguments.checkpoint, arguments.config, codec_config=arguments.codec_config, mapping=arguments.mapping
+    )
+    pipe.save_pretrained(arguments.out)
+    print(f"wrote {arguments.out}\n")
+    _describe(pipe, Path(arguments.out))
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    """Print a model's parts and their sizes, its schedule, and the memory that it needs."""
+    from vqlearn.hub import locate
+    from vqlearn.pipeline import VQDiffusionPipeline
+
+    where = locate(arguments.model)
+    _describe(VQDiffusionPipeline.from_pretrained(where), where)
+
+
+def _describe(pipe, where: Path) -> None:
+    import torch
+
+    modules = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in modules.items()}
+    for name, count in counts.items():
+        files = (file.stat().st_size for file in (where / name).iterdir() if file.is_file())
+        print(f"{name:44} {count:>13,} parameters {sum(files) / 1e6:9.1f} MB on disk")
+    network, schedule = pipe.transformer.config, pipe.schedule
+    side, codes = round(pipe.length**0.5), pipe.vqvae.config["num_vq_embeddings"]
+    heads, width = network["num_attention_heads"], network["attention_head_dim"]
+    kept = f"{pipe.vqvae.num_tokens} of its {codes}" if pipe.vqvae.num_tokens < codes else f"{codes}"
+    print(
+        f"\nreads      {pipe.transformer.reads}"
+        + (f", {network['num_classes']} of them" if network["num_classes"] else "")
+    )
+    print(f"pictures   {side * pipe.vqvae.factor} x {side * pipe.vqvae.factor}, {side} x {side} tokens of {kept} codes")
+    print(f"network    {network['num_layers']} layers, {heads} heads x {width} = {heads * width} wide")
+    print(
+        f"schedule   {schedule.num_steps} steps; at the end kept {float(schedule.alpha_bar[-1]):.3g}, replaced "
+        f"{schedule.num_codes * float(schedule.beta_bar[-1]):.3g} (the uniform share), "
+        f"masked {float(schedule.gamma_bar[-1]):.5g}"
+    )
+    scale, rate = pipe.guidance_scale, pipe.defaults.get("truncation_rate", 1.0)
+    print(f"defaults   guidance {scale:g}, truncation {rate:g}")
+    total = sum(counts.values())
+    for name, size in (("float32", 4), ("float16 or bfloat16", 2)):
+        print(f"memory     {total * size / 2**30:8.2f} GiB for the weights in {name}")
+
+
 def _doctor(arguments: argparse.Namespace) -> None:
     """Print versions, device and whether the model is found and whole: what a bug report needs."""
     import torch
 
-    from vqlearn.checkpoints import locate
+    from vqlearn.hub import locate
     from vqlearn.pipeline import VQDiffusionPipeline
 
     print(f"vqlearn       {__version__}")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -57,31 +55,18 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: list[str]) -> tuple[Tensor, list
     return torch.tensor(ids), cut
 
 
-def write_word_tokenizer(folder: str | Path, words: Iterable[str], *, max_length: int) -> None:
-    """Write CLIP tokenizer files (byte-level BPE) in which every given word is one token.
+def clip_tokenizer(merges: list[tuple[str, str]], *, max_length: int) -> CLIPTokenizer:
+    """CLIP's tokenizer (byte-level BPE) for some merges, padding with "!", id 0, as the published model does.
 
-    The vocabulary is CLIP's form: 256 bytes, the same at a word's end, the merges, start and end token.
-    Other text still encodes, byte by byte. Padding is "!", id 0, as in the published model.
+    The vocabulary is CLIP's: 256 bytes, the same at a word's end, the merges, start and end token.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    from transformers import CLIPTokenizer
+
     alphabet = _byte_alphabet()
-    merges = _merges(sorted(set(words)))
     tokens = alphabet + [char + "</w>" for char in alphabet] + ["".join(pair) for pair in merges]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     vocab = {token: i for i, token in enumerate(tokens)}
-    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
-    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    special = {
-        "bos_token": "<|startoftext|>",
-        "eos_token": "<|endoftext|>",
-        "unk_token": "<|endoftext|>",
-        "pad_token": "!",
-    }
-    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": max_length, "do_lower_case": True, **special}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
-    (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
+    return CLIPTokenizer(vocab=vocab, merges=merges, pad_token="!", model_max_length=max_length)
 
 
 def _byte_alphabet() -> list[str]:
@@ -91,9 +76,12 @@ def _byte_alphabet() -> list[str]:
     return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(rest))]
 
 
-def _merges(words: list[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges, most frequent pair first, until every word is one token (Sennrich et al. 2016)."""
-    spelled = [[*word[:-1], word[-1] + "</w>"] for word in words]
+def word_merges(words: Iterable[str]) -> list[tuple[str, str]]:
+    """Byte-pair merges, most frequent pair first, until every given word is one token (Sennrich et al. 2016).
+
+    Other text still encodes, byte by byte.
+    """
+    spelled = [[*word[:-1], word[-1] + "</w>"] for word in sorted(set(words))]
     merges = []
     while any(len(word) > 1 for word in spelled):
         counts = Counter(pair for word in spelled for pair in itertools.pairwise(word))

@@ -1,10 +1,12 @@
-"""From a prompt to a picture: text encoder, denoiser, sampler and codec in one call."""
+"""From a prompt, a class or nothing to a picture: text encoder, denoiser, sampler and codec in one call."""
 
 from __future__ import annotations
 
+import functools
 import re
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +17,14 @@ from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
 from vqlearn import sampling
-from vqlearn.checkpoints import LIBRARIES, load_components, locate, save_components
+from vqlearn.checkpoints import LIBRARIES, load_components
 from vqlearn.conditioning import encode_ids, tokenize
+from vqlearn.hub import locate
+from vqlearn.saving import save_components
 
 OUTPUTS = ("pil", "np", "pt", "latent")
+LONG = 60  # seconds of work on a CPU that are announced before they begin
+Prompt = str | int | Sequence[str | int] | None
 
 
 class ImagePipelineOutput(NamedTuple):
@@ -28,14 +34,15 @@ class ImagePipelineOutput(NamedTuple):
 
 
 class VQDiffusionPipeline:
-    """Text to image with VQ-Diffusion (Gu et al. 2021), from the six components of the published pipeline.
+    """Images from a text, a class or nothing with VQ-Diffusion (Gu et al. 2021), of six parts like the published one.
 
-    `from_pretrained()` loads the shipped model of the toy world. `defaults` holds the guidance scale, the
-    truncation rate and the words that a model knows, where its folder states them.
+    `from_pretrained()` loads the shipped model of the toy world. What the first argument of a call is, the transformer
+    decides (`transformer.reads`); without a text the three parts for it are None. `defaults` holds what a model's
+    folder states: the guidance scale, the truncation rate, the words that it knows, the names of its classes.
     """
 
     def __init__(
-        self, vqvae, text_encoder, tokenizer, transformer, scheduler, learned_classifier_free_sampling_embeddings
+        self, vqvae, text_encoder, tokenizer, transformer, scheduler, learned_classifier_free_sampling_embeddings=None
     ):
         self.vqvae, self.text_encoder, self.tokenizer = vqvae, text_encoder, tokenizer
         self.transformer, self.scheduler = transformer, scheduler
@@ -49,6 +56,7 @@ class VQDiffusionPipeline:
         repo_or_dir: str | Path | None = None,
         *,
         torch_dtype: torch.dtype | None = None,
+        device: str | torch.device | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
@@ -56,19 +64,23 @@ class VQDiffusionPipeline:
     ) -> VQDiffusionPipeline:
         """Load the shipped model (None), a folder in the diffusers layout, or a repository of the hub.
 
-        The keywords from `revision` on concern the hub. Raises OSError with one sentence when the folder is
-        missing, incomplete, truncated or of another kind.
+        Weights are mapped from their files, not copied, unless `torch_dtype` (float32 if None) or `device` ask for
+        something else. The keywords from `revision` on concern the hub. Raises CheckpointError (an OSError) with one
+        sentence when a file is missing, damaged or of another kind.
         """
         folder = locate(
             repo_or_dir, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
         )
-        components, index = load_components(folder)
+        components, index = load_components(folder, torch_dtype or torch.float32)
         pipe = cls(**components)
         pipe.defaults = index.get("_vqlearn", {})
-        return pipe.to(torch_dtype) if torch_dtype is not None else pipe
+        return pipe.to(device) if device is not None else pipe
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder that `from_pretrained` and diffusers' components read."""
+        """Write a folder that `from_pretrained` and diffusers' components read, whole or not at all.
+
+        Raises CheckpointError where there is something that is no model folder.
+        """
         save_components(self.components, folder, {"_vqlearn": self.defaults} if self.defaults else {})
 
     @property
@@ -81,9 +93,13 @@ class VQDiffusionPipeline:
         return self.transformer.out.weight.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        return self.transformer.out.weight.dtype
+
+    @property
     def guidance_scale(self) -> float:
-        """The scale that the model's folder recommends, 5.0 where it says nothing (the published model's)."""
-        return self.defaults.get("guidance_scale", 5.0)
+        """The scale that the model's folder recommends; where it says nothing 5.0, or 1.0 if there is no condition."""
+        return self.defaults.get("guidance_scale", 1.0 if self.transformer.reads == "nothing" else 5.0)
 
     @property
     def schedule(self):
@@ -106,7 +122,7 @@ class VQDiffusionPipeline:
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | list[str],
+        prompt: Prompt = None,
         num_inference_steps: int = 100,
         guidance_scale: float | None = None,
         truncation_rate: float | None = None,
@@ -122,23 +138,30 @@ class VQDiffusionPipeline:
     ) -> Any:
         """Draw pictures of prompts (VQ-Diffusion, Algorithm 2; guidance: Improved VQ-Diffusion, section 3.1).
 
-        Any number of steps from 1 to T is an exact stride. `guidance_scale` and `truncation_rate` None are the
-        model's own (5.0 and 1.0 where it states none); 1 leaves either out. One generator serves the batch, a list
-        gives each picture its own. `latents` are tokens x_T, int64 `[B, L]`. `callback(step, timestep, tokens)` is
-        called every `callback_steps` steps. `sampler` has the signature of `ancestral`. `return_dict=False` gives a
-        plain tuple. Raises ValueError for wrong arguments.
+        `prompt` is a text, a class (its number or name) or a list of them, as the model reads, None for a model that
+        reads nothing. Any number of steps from 1 to T is an exact stride. `guidance_scale` and `truncation_rate` None
+        are the model's own (5.0 and 1.0 where it states none); 1 leaves either out. One generator serves the batch, a
+        list gives each picture its own. `latents` are tokens x_T, int64 `[B, L]`. `callback(step, timestep, tokens)`
+        is called every `callback_steps` steps. `sampler` has the signature of `ancestral`; the scheduler is one too,
+        and draws as diffusers does. `return_dict=False` gives a plain tuple. Raises ValueError for wrong arguments.
         """
-        prompts = self._check(prompt, num_images_per_prompt, output_type, callback_steps)
-        times = self.check(num_inference_steps, guidance_scale, truncation_rate)
+        self._check_numbers(num_images_per_prompt, output_type, callback_steps)
+        self.check(num_inference_steps, guidance_scale, truncation_rate)
+        prompts = self.prompts(prompt)
         batch = len(prompts) * num_images_per_prompt
         if isinstance(generator, list) and len(generator) != batch:
             raise ValueError(f"generator must be one or a list of {batch} (one per picture), got {len(generator)}")
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
         rate = self.defaults.get("truncation_rate", 1.0) if truncation_rate is None else truncation_rate
-        x_t = self._start(latents, batch, generator)
+        x_t = self._start(latents, batch, generator, sampler)
         denoise = self.denoiser(
             prompts, guidance_scale=scale, truncation_rate=rate, num_images_per_prompt=num_images_per_prompt
         )
+        plan = getattr(sampler, "times", None)
+        times = (
+            plan(num_inference_steps) if plan else sampling.strided_times(self.schedule.num_steps, num_inference_steps)
+        )
+        self._announce(len(times) - 1, batch * (1 if scale == 1 else 2))
         with tqdm(total=len(times) - 1, **{"desc": "denoising", "unit": "step", **self._bar}) as bar:
 
             def on_step(number: int, s: int, x_s: Tensor) -> None:
@@ -152,7 +175,7 @@ class VQDiffusionPipeline:
 
     def denoiser(
         self,
-        prompt: str | list[str],
+        prompt: Prompt,
         *,
         guidance_scale: float = 1.0,
         truncation_rate: float = 1.0,
@@ -160,18 +183,15 @@ class VQDiffusionPipeline:
     ) -> sampling.Denoiser:
         """The seam: `denoise(x_t, t) -> log_p_x0` for prompts, with guidance and truncation applied.
 
-        Under guidance both branches run as one batch, the null text first, as published.
+        Under guidance both branches run as one batch, the null text or class first, as published.
         """
-        prompts = [prompt] if isinstance(prompt, str) else prompt
-        text = self.encode_prompt(prompts).repeat_interleave(num_images_per_prompt, dim=0)
         sampling.check_truncation_rate(truncation_rate)
         guided = guidance_scale != 1
-        if guided:
-            text = torch.cat([self.null_embeds().expand_as(text), text])
+        condition = self._condition(self.prompts(prompt), num_images_per_prompt, guided)
 
         def denoise(x_t: Tensor, t: int) -> Tensor:
             timestep = torch.tensor(t - 1, device=x_t.device)  # the network counts from 0: the one place that converts
-            logits = self.transformer(torch.cat([x_t, x_t]) if guided else x_t, text, timestep)
+            logits = self.transformer(torch.cat([x_t, x_t]) if guided else x_t, condition, timestep)
             log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
             if guided:
                 null, conditional = log_p.chunk(2)
@@ -179,6 +199,22 @@ class VQDiffusionPipeline:
             return sampling.truncate(log_p, truncation_rate)
 
         return torch.no_grad()(denoise)
+
+    def _condition(self, prompts: list, copies: int, guided: bool) -> Tensor | None:
+        """What the transformer reads for prompts, each `copies` times; under guidance as many null ones come first."""
+        reads = self.transformer.reads
+        if reads == "nothing":
+            if guided:
+                raise ValueError("guidance_scale must be 1 for a model that reads neither text nor class")
+            return None
+        if reads == "class":
+            condition = torch.tensor(prompts, device=self.device)
+            null = torch.full_like(condition[:1], self.transformer.config["num_classes"])
+        else:
+            condition = self.encode_prompt(prompts)
+            null = self.null_embeds() if guided else condition[:1]
+        condition = condition.repeat_interleave(copies, dim=0)
+        return torch.cat([null.expand_as(condition), condition]) if guided else condition
 
     @torch.no_grad()
     def encode_prompt(self, prompts: list[str]) -> Tensor:
@@ -226,32 +262,86 @@ class VQDiffusionPipeline:
     @property
     def length(self) -> int:
         """Tokens per picture."""
-        return self.transformer.config["sample_size"] ** 2
+        return self.transformer.num_positions
 
-    def check(self, num_inference_steps: int, guidance_scale: float | None, truncation_rate: float | None) -> list[int]:
-        """The times of a run, T ... 0; raises ValueError for wrong numbers."""
+    def check(self, num_inference_steps: int, guidance_scale: float | None, truncation_rate: float | None) -> None:
+        """Raise ValueError for wrong numbers."""
         if guidance_scale is not None and not (isinstance(guidance_scale, int | float) and 0 <= guidance_scale <= 1000):
             raise ValueError(f"guidance_scale must be a number from 0 to 1000, got {guidance_scale!r}")
         if truncation_rate is not None:
             sampling.check_truncation_rate(truncation_rate)
-        return sampling.strided_times(self.schedule.num_steps, num_inference_steps)
+        sampling.strided_times(self.schedule.num_steps, num_inference_steps)
 
-    def _check(self, prompt, count, output_type, callback_steps) -> list[str]:
-        prompts = [prompt] if isinstance(prompt, str) else prompt
-        if not isinstance(prompts, list) or not prompts or not all(isinstance(text, str) for text in prompts):
-            raise ValueError(f"prompt must be a string or a non-empty list of strings, got {prompt!r}")
-        if not all(text.strip() for text in prompts):
-            raise ValueError("prompt must not be empty; guidance_scale=0 draws pictures without a text")
+    def _check_numbers(self, count, output_type, callback_steps) -> None:
         for name, value in (("num_images_per_prompt", count), ("callback_steps", callback_steps)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         if output_type not in OUTPUTS:
             raise ValueError(f"output_type must be one of {', '.join(OUTPUTS)}, got {output_type!r}")
-        return prompts
 
-    def _start(self, latents: Tensor | None, batch: int, generator) -> Tensor:
+    def prompts(self, prompt: Prompt) -> list:
+        """The prompt as a list of what the model reads: texts, numbers of classes, or one None; raises ValueError."""
+        reads = self.transformer.reads
+        several: list[Any] = prompt if isinstance(prompt, list) else [prompt]
+        if reads == "nothing":
+            if prompt is not None and any(one is not None for one in several):
+                raise ValueError(f"this model reads no prompt, leave it out; got {prompt!r:.60}")
+            return several or [None]
+        if reads == "class":
+            if not several:
+                raise ValueError("prompt must be a class (its number or name) or a non-empty list of them, got []")
+            return [self.class_number(one) for one in several]
+        if not several or not all(isinstance(text, str) for text in several):
+            raise ValueError(f"prompt must be a string or a non-empty list of strings, got {prompt!r:.60}")
+        if not all(text.strip() for text in several):
+            raise ValueError("prompt must not be empty; guidance_scale=0 draws pictures without a text")
+        return several
+
+    def class_number(self, label: Any) -> int:
+        """The number of a class given by number or by one of its names; raises ValueError for no or several classes."""
+        count, names = self.transformer.config["num_classes"], self.defaults.get("labels", [])
+        if isinstance(label, str) and not label.isdecimal():
+            wanted = label.strip().lower()
+            found = [i for i, name in enumerate(names) if wanted in (name.lower(), *name.lower().split(", "))]
+            if len(found) != 1:
+                near = found or [i for i, name in enumerate(names) if wanted and wanted in name.lower()]
+                hint = ", ".join(f"{i} {names[i]!r}" for i in near[:8]) or f"give a number from 0 to {count - 1}"
+                what = f"names {len(found)} classes" if found else "names no class of this model"
+                raise ValueError(f"prompt {label!r:.60} {what}: {hint}")
+            return found[0]
+        if isinstance(label, bool) or not isinstance(label, int | str) or not 0 <= int(label) < count:
+            raise ValueError(f"prompt must be a class, a number from 0 to {count - 1} or a name, got {label!r:.60}")
+        return int(label)
+
+    def _announce(self, calls: int, batch: int) -> None:
+        """Say what a long run on a CPU will cost, before it begins: the work, at the speed of a timed one."""
+        if self.device.type != "cpu":
+            return
+        network = self.transformer.config
+        width = network["num_attention_heads"] * network["attention_head_dim"]
+        each = sum(p.numel() for p in self.transformer.parameters() if p.ndim > 1) + 2 * self.length * width
+        work = 2.0 * each * self.length * batch * calls
+        if work < 1e13:  # a few seconds anywhere
+            return
+        a = torch.ones(1024, 2048, dtype=self.dtype)
+        times = []
+        for _ in range(3):
+            begin = time.perf_counter()
+            a @ a.T
+            times.append(time.perf_counter() - begin)
+        seconds = work / (2 * a.shape[0] * a.numel() / min(times))
+        if seconds > LONG:
+            long = f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+            warnings.warn(
+                f"this will take about {long} on this CPU ({calls} network calls of {work / calls / 1e12:.2g} TFLOP "
+                "each); a CUDA GPU, fewer steps or torch_dtype=torch.bfloat16 are faster",
+                stacklevel=3,
+            )
+
+    def _start(self, latents: Tensor | None, batch: int, generator, sampler: Callable) -> Tensor:
         if latents is None:
-            return sampling.prior_sample(self.schedule, batch, self.length, generator=generator, device=self.device)
+            start = getattr(sampler, "start", functools.partial(sampling.prior_sample, self.schedule))
+            return start(batch, self.length, generator=generator, device=self.device)
         expected, top = (batch, self.length), self.schedule.mask_id
         if not isinstance(latents, Tensor) or latents.dtype != torch.int64 or tuple(latents.shape) != expected:
             got = f"{latents.dtype} {list(latents.shape)}" if isinstance(latents, Tensor) else type(latents).__name__

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from vqlearn.sampling import strided_times
+from vqlearn.sampling import Denoiser, strided_times
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import q_likelihood, q_posterior
 
@@ -67,12 +68,43 @@ class VQDiffusionScheduler:
 
     def set_timesteps(self, num_inference_steps: int, device=None) -> None:
         """Choose the timesteps of a run, from noisy to clean; raises ValueError unless 1 <= n <= T."""
-        times = strided_times(self.schedule.num_steps, num_inference_steps)
-        if self.config["spacing"] == "consecutive":
-            times = list(range(num_inference_steps, -1, -1))
-        self.num_inference_steps = num_inference_steps
+        self._run(self.times(num_inference_steps), device)
+
+    def _run(self, times: list[int], device) -> None:
+        self.num_inference_steps = len(times) - 1
         self.timesteps = torch.tensor(times[:-1], device=device) - 1
         self._before = dict(itertools.pairwise(times))
+
+    def times(self, num_inference_steps: int) -> list[int]:
+        """The times of a run, from noisy to clean, the last is 0: an exact stride, or diffusers' n ... 0."""
+        strided = strided_times(self.schedule.num_steps, num_inference_steps)
+        return list(range(num_inference_steps, -1, -1)) if self.config["spacing"] == "consecutive" else strided
+
+    def start(self, batch: int, length: int, *, device="cpu", **_) -> Tensor:
+        """Where diffusers starts whatever the schedule says: everything masked, `[batch, length]`, nothing drawn."""
+        return torch.full((batch, length), self.mask_class, device=device)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        denoise: Denoiser,
+        x_t: Tensor,
+        schedule: MaskReplaceSchedule,
+        times: list[int],
+        *,
+        generator: Generator | None = None,
+        on_step: Callable[[int, int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """As a sampler, `pipe(..., sampler=pipe.scheduler)`: `step` at each of `times`, drawing as diffusers draws."""
+        if isinstance(generator, list):
+            raise ValueError("generator must be one for the whole batch with this sampler, as in diffusers, got a list")
+        self._run(times, x_t.device)
+        for number, (t, s) in enumerate(itertools.pairwise(times)):
+            belief = denoise(x_t, t).clamp(min=-70)  # as diffusers' pipeline does after truncation
+            x_t = self.step(belief.transpose(1, 2), t - 1, x_t, generator)[0]
+            if on_step is not None:
+                on_step(number, s, x_t)
+        return x_t
 
     def step(
         self,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vqlearn import scenes
-from vqlearn.checkpoints import load_text_tokenizer
-from vqlearn.conditioning import LearnedClassifierFreeSamplingEmbeddings, write_word_tokenizer
+from vqlearn.conditioning import LearnedClassifierFreeSamplingEmbeddings, clip_tokenizer, word_merges
 from vqlearn.pipeline import VQDiffusionPipeline
 from vqlearn.runs import fit
 from vqlearn.scheduler import VQDiffusionScheduler
@@ -48,9 +46,7 @@ def networks(seed: int = 0) -> dict[str, Any]:
             feed_forward="convolution",
             feed_forward_mult=1,
         )
-        with tempfile.TemporaryDirectory() as folder:
-            write_word_tokenizer(folder, scenes.VOCABULARY | {","}, max_length=TEXT_LENGTH)
-            tokenizer = load_text_tokenizer(Path(folder))
+        tokenizer = clip_tokenizer(word_merges(scenes.VOCABULARY | {","}), max_length=TEXT_LENGTH)
         text_encoder = CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=len(tokenizer),

@@ -1,8 +1,8 @@
-"""The published denoiser: a transformer over image tokens that reads a time and a text.
+"""The published denoiser: a transformer over image tokens that reads a time and a text, a class, or nothing.
 
 Module and tensor names are those of diffusers' `Transformer2DModel` for VQ-Diffusion, so published weights
-load by name. Each block is self-attention and cross-attention, both under an AdaLayerNorm over the
-timestep, and a feed-forward (Gu et al. 2021, section 5.1; the S model has a 3 x 3 convolution there).
+load by name. Each block is self-attention and, for text, cross-attention, both under an AdaLayerNorm over the
+timestep, and a feed-forward, for classes under an AdaLayerNorm over the class (Gu et al. 2021, section 5.1).
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+ACTIVATION = "geglu-approximate"  # diffusers' name for x * sigmoid(1.702 x), which is not gated
+
 
 class Transformer2DModel(nn.Module):
-    """Logits of p(x_0 | x_t, text): `[B, L]` tokens, `[B, S, D]` text, a timestep -> `[B, L, K]`.
+    """Logits of p(x_0 | x_t, condition): `[B, L]` tokens, a condition and a timestep -> `[B, L, K]`.
 
     Arguments are diffusers' names: `num_vector_embeds` is K + 1 (the mask is the last), `sample_size` the
-    side of the position grid, `num_embeds_ada_norm` the number of timesteps. Ours are `feed_forward`
-    ("linear", or "convolution" for the 3 x 3 one of the original) and `feed_forward_mult`.
+    side of the position grid, `num_embeds_ada_norm` the number of timesteps. `cross_attention_dim=None` reads no
+    text. Ours are `feed_forward` ("linear", or "convolution" for the 3 x 3 one of the papers' smaller models) and
+    `feed_forward_mult`, `num_positions` (L, where it is less than the whole grid), `num_classes` for a model of
+    classes, and `learnable_null_class`, whether its null class has a row of its own or is the mean of all.
     """
 
     def __init__(
@@ -25,18 +29,28 @@ class Transformer2DModel(nn.Module):
         num_attention_heads: int = 16,
         attention_head_dim: int = 88,
         num_layers: int = 1,
-        cross_attention_dim: int = 512,
+        cross_attention_dim: int | None = 512,
         num_vector_embeds: int = 4097,
         sample_size: int = 32,
         num_embeds_ada_norm: int = 100,
         attention_bias: bool = True,
         norm_eps: float = 1e-5,
+        activation_fn: str = ACTIVATION,
         feed_forward: str = "linear",
         feed_forward_mult: float = 4,
+        num_positions: int | None = None,
+        num_classes: int | None = None,
+        learnable_null_class: bool = False,
     ):
         super().__init__()
         if feed_forward not in ("linear", "convolution"):
             raise ValueError(f"feed_forward must be 'linear' or 'convolution', got {feed_forward!r}")
+        if activation_fn != ACTIVATION:
+            raise ValueError(f"activation_fn must be {ACTIVATION!r}, got {activation_fn!r}")
+        if cross_attention_dim is not None and num_classes is not None:
+            raise ValueError("a denoiser reads a text or a class: cross_attention_dim or num_classes must be None")
+        if num_positions is not None and not 1 <= num_positions <= sample_size**2:
+            raise ValueError(f"num_positions must lie in 1 ... {sample_size**2} (the grid), got {num_positions}")
         self.config = {
             "_class_name": "Transformer2DModel",
             "num_attention_heads": num_attention_heads,
@@ -48,23 +62,37 @@ class Transformer2DModel(nn.Module):
             "num_embeds_ada_norm": num_embeds_ada_norm,
             "attention_bias": attention_bias,
             "norm_eps": norm_eps,
-            "activation_fn": "geglu-approximate",
+            "activation_fn": activation_fn,
             "norm_type": "ada_norm",
             "feed_forward": feed_forward,
             "feed_forward_mult": feed_forward_mult,
+            "num_positions": num_positions,
+            "num_classes": num_classes,
+            "learnable_null_class": learnable_null_class,
         }
         width = num_attention_heads * attention_head_dim
+        self.num_positions = num_positions or sample_size**2
         self.latent_image_embedding = TokenEmbedding(num_vector_embeds, width, sample_size)
         self.transformer_blocks = nn.ModuleList(Block(width, self.config) for _ in range(num_layers))
         self.norm_out = nn.LayerNorm(width)
         self.out = nn.Linear(width, num_vector_embeds - 1)  # no logit for the mask: clean images hold none
 
-    def forward(self, x_t: Tensor, prompt_embeds: Tensor, timestep: Tensor) -> Tensor:
-        """`timestep` is an int64 scalar or `[B]`, counted 0 ... T - 1 (our time t less one)."""
+    @property
+    def reads(self) -> str:
+        """What the condition is: "text", "class" or "nothing"."""
+        if self.config["num_classes"] is not None:
+            return "class"
+        return "text" if self.config["cross_attention_dim"] is not None else "nothing"
+
+    def forward(self, x_t: Tensor, condition: Tensor | None, timestep: Tensor) -> Tensor:
+        """`condition` is a text `[B, S, D]`, class labels int64 `[B]` (`num_classes` is the null class), or None.
+
+        `timestep` is an int64 scalar or `[B]`, counted 0 ... T - 1 (our time t less one).
+        """
         x = self.latent_image_embedding(x_t)  # [B, L, C]
         timestep = timestep.expand(len(x_t)) if timestep.ndim else timestep
         for block in self.transformer_blocks:
-            x = block(x, prompt_embeds, timestep)
+            x = block(x, condition, timestep)
         return self.out(self.norm_out(x))
 
 
@@ -89,30 +117,43 @@ class Block(nn.Module):
         heads, bias = config["num_attention_heads"], config["attention_bias"]
         self.norm1 = AdaLayerNorm(width, steps, eps)
         self.attn1 = Attention(width, width, heads, bias)
-        self.norm2 = AdaLayerNorm(width, steps, eps)
-        self.attn2 = Attention(width, config["cross_attention_dim"], heads, bias)
-        self.norm3 = nn.LayerNorm(width, eps)
+        if config["cross_attention_dim"] is not None:
+            self.norm2 = AdaLayerNorm(width, steps, eps)
+            self.attn2 = Attention(width, config["cross_attention_dim"], heads, bias)
+        classes, null_row = config["num_classes"], config["learnable_null_class"]
+        if classes is None:
+            self.norm3: nn.Module = nn.LayerNorm(width, eps)
+        else:
+            self.norm3 = AdaLayerNorm(width, classes + null_row, eps, mean_last=not null_row)
         self.ff = FeedForward(width, config["feed_forward_mult"], config["feed_forward"] == "convolution")
 
-    def forward(self, x: Tensor, context: Tensor, timestep: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor | None, timestep: Tensor) -> Tensor:
         h = self.norm1(x, timestep)
         x = x + self.attn1(h, h)
-        x = x + self.attn2(self.norm2(x, timestep), context)
-        return x + self.ff(self.norm3(x))
+        if hasattr(self, "attn2"):
+            x = x + self.attn2(self.norm2(x, timestep), condition)
+        h = self.norm3(x, condition) if isinstance(self.norm3, AdaLayerNorm) else self.norm3(x)
+        return x + self.ff(h)
 
 
 class AdaLayerNorm(nn.Module):
-    """LayerNorm whose scale and shift come from a learned table over timesteps, in that order."""
+    """LayerNorm whose scale and shift come from a learned table over timesteps or classes, in that order.
 
-    def __init__(self, width: int, num_steps: int, eps: float):
+    With `mean_last` one index more than the table has rows means the mean of them all.
+    """
+
+    def __init__(self, width: int, rows: int, eps: float, mean_last: bool = False):
         super().__init__()
-        self.emb = nn.Embedding(num_steps, width)
+        self.emb = nn.Embedding(rows, width)
         self.linear = nn.Linear(width, 2 * width)
         self.norm = nn.LayerNorm(width, eps, elementwise_affine=False)
+        self.mean_last = mean_last
 
-    def forward(self, x: Tensor, timestep: Tensor) -> Tensor:
-        shift_scale = self.linear(F.silu(self.emb(timestep)))  # [2 C] or [B, 2 C]
-        scale, shift = shift_scale.unsqueeze(-2).chunk(2, dim=-1)
+    def forward(self, x: Tensor, index: Tensor) -> Tensor:
+        table = self.emb.weight
+        table = torch.cat([table, table.mean(0, keepdim=True)]) if self.mean_last else table
+        scale_shift = self.linear(F.silu(F.embedding(index, table)))  # [2 C] or [B, 2 C]
+        scale, shift = scale_shift.unsqueeze(-2).chunk(2, dim=-1)
         return self.norm(x) * (1 + scale) + shift
 
 

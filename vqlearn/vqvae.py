@@ -1,8 +1,9 @@
 """The VQ-VAE of the published pipeline: images to tokens and back.
 
 Module and tensor names are those of diffusers' `VQModel`, so published weights load by name. The
-configuration decides the size. One setting is ours: `encoder_context="patch"` makes every encoder
-convolution see its own patch only (1 x 1, no normalisation, no attention), so a token describes one
+configuration decides the size, and covers the four codecs of the original code (the patch VQ-VAE of ITHQ, the
+Gumbel VQGAN, VQGAN at factor 16, that of FFHQ). One setting is ours: `encoder_context="patch"` makes every
+encoder convolution see its own patch only (1 x 1, no normalisation, no attention), so a token describes one
 patch and equal patches get equal tokens; the decoder keeps its wide view either way.
 """
 
@@ -20,7 +21,9 @@ class VQModel(nn.Module):
     """Encoder, codebook and decoder of VQ-VAE (van den Oord et al. 2017) in the form that VQ-Diffusion uses.
 
     Images are float `[B, in_channels, H, W]` in [-1, 1]; tokens int64 `[B, L]`, row by row, with
-    L = H W / factor^2. Arguments are those of diffusers' VQModel. Raises ValueError for unknown block types.
+    L = H W / factor^2. Arguments are those of diffusers' VQModel; beyond them `stem_channels` is the width of the
+    encoder's first convolution where it is not that of its first block, `quantizer` and `num_tokens` are those of
+    `Codebook`. Raises ValueError for unknown block types and settings.
     """
 
     def __init__(
@@ -37,10 +40,19 @@ class VQModel(nn.Module):
         vq_embed_dim: int | None = None,
         mid_block_add_attention: bool = True,
         encoder_context: str = "wide",
+        stem_channels: int | None = None,
+        quantizer: str = "nearest",
+        num_tokens: int | None = None,
     ):
         super().__init__()
-        if encoder_context not in ("wide", "patch"):
-            raise ValueError(f"encoder_context must be 'wide' or 'patch', got {encoder_context!r}")
+        for name, value, known in (
+            ("encoder_context", encoder_context, ("wide", "patch")),
+            ("quantizer", quantizer, ("nearest", "gumbel")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be {known[0]!r} or {known[1]!r}, got {value!r}")
+        if num_tokens is not None and not 1 <= num_tokens <= num_vq_embeddings:
+            raise ValueError(f"num_tokens must lie in 1 ... {num_vq_embeddings} (the codes), got {num_tokens}")
         widths, embed = list(block_out_channels), vq_embed_dim or latent_channels
         down, up = _attends(down_block_types, "down", widths), _attends(up_block_types, "up", widths)
         self.config: dict[str, Any] = {
@@ -58,14 +70,19 @@ class VQModel(nn.Module):
             "vq_embed_dim": embed,
             "mid_block_add_attention": mid_block_add_attention,
             "encoder_context": encoder_context,
+            "stem_channels": stem_channels,
+            "quantizer": quantizer,
+            "num_tokens": num_tokens,
         }
         wide = encoder_context == "wide"
         groups = norm_num_groups
+        self.num_tokens = num_tokens or num_vq_embeddings
+        stem = stem_channels or widths[0]
         self.encoder = Encoder(
-            in_channels, latent_channels, widths, down, layers_per_block, groups, mid_block_add_attention, wide
+            in_channels, stem, latent_channels, widths, down, layers_per_block, groups, mid_block_add_attention, wide
         )
         self.quant_conv = nn.Conv2d(latent_channels, embed, 1)
-        self.quantize = Codebook(num_vq_embeddings, embed)
+        self.quantize = Codebook(num_vq_embeddings, embed, quantizer == "gumbel", num_tokens)
         self.post_quant_conv = nn.Conv2d(embed, latent_channels, 1)
         self.decoder = Decoder(
             latent_channels, out_channels, widths[::-1], up, layers_per_block + 1, groups, mid_block_add_attention
@@ -87,21 +104,21 @@ class VQModel(nn.Module):
             raise ValueError(
                 f"images must be [B, {channels}, H, W] with sides divisible by {factor}, got {list(images.shape)}"
             )
-        return self.quantize.nearest(self.latents(images)).flatten(1)
+        return self.quantize.tokens(self.quantize.codes(self.latents(images))).flatten(1)
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Images of tokens, int64 `[B, L]` on a square grid -> `[B, C, H, W]`, about [-1, 1] and not clamped.
 
         Raises ValueError for a length that is no square and for tokens outside the codebook, the mask among them.
         """
-        side, codes = round(tokens.shape[-1] ** 0.5), self.config["num_vq_embeddings"]
+        side, count = round(tokens.shape[-1] ** 0.5), self.num_tokens
         if tokens.ndim != 2 or side * side != tokens.shape[1]:
             raise ValueError(f"tokens must be [B, L] with L a square number, got {list(tokens.shape)}")
-        if tokens.numel() and not (0 <= int(tokens.min()) and int(tokens.max()) < codes):
+        if tokens.numel() and not (0 <= int(tokens.min()) and int(tokens.max()) < count):
             raise ValueError(
-                f"tokens must lie in 0 ... {codes - 1}, got up to {int(tokens.max())} (a mask cannot be decoded)"
+                f"tokens must lie in 0 ... {count - 1}, got up to {int(tokens.max())} (a mask cannot be decoded)"
             )
-        quantized = self.quantize.embedding(tokens).unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        quantized = self.quantize.vectors(tokens).unflatten(1, (side, side)).permute(0, 3, 1, 2)
         return self.decode_latents(quantized)
 
     def decode_latents(self, quantized: Tensor) -> Tensor:
@@ -114,23 +131,47 @@ class VQModel(nn.Module):
 
 
 class Codebook(nn.Module):
-    """K vectors; `nearest` gives the index of the closest in Euclidean distance."""
+    """K vectors. A latent's code is the closest one in Euclidean distance, or, for a Gumbel codec, its largest logit.
 
-    def __init__(self, num_codes: int, dim: int):
+    With `num_tokens` only so many of the codes are in use, `kept` `[num_tokens]` in rising order: token i is code
+    kept[i], and a code that is not kept becomes token 0 (as in the published mappings of 8192 to 2887 codes). The
+    public code draws a Gumbel codec's code at random from the softmax of its logits; this takes the most likely one.
+    """
+
+    kept: Tensor
+
+    def __init__(self, num_codes: int, dim: int, gumbel: bool = False, num_tokens: int | None = None):
         super().__init__()
         self.embedding = nn.Embedding(num_codes, dim)
         nn.init.uniform_(self.embedding.weight, -1 / num_codes, 1 / num_codes)
+        if gumbel:
+            self.proj = nn.Conv2d(dim, num_codes, 1)
+        if num_tokens is not None:
+            self.register_buffer("kept", torch.arange(num_tokens))
 
-    def nearest(self, latents: Tensor) -> Tensor:
+    def codes(self, latents: Tensor) -> Tensor:
         """`[B, D, h, w]` -> int64 `[B, h, w]`."""
-        flat = latents.permute(0, 2, 3, 1)  # [B, h, w, D]
-        book = self.embedding.weight
+        if hasattr(self, "proj"):
+            return self.proj(latents).argmax(1)
+        wide = torch.promote_types(latents.dtype, torch.float32)  # half precision would mistake near ones
+        flat, book = latents.permute(0, 2, 3, 1).to(wide), self.embedding.weight.to(wide)  # [B, h, w, D], [K, D]
         # |z - e|^2 without |z|^2, which does not change the order
         return (book.pow(2).sum(-1) - 2 * flat @ book.T).argmin(-1)
 
+    def tokens(self, codes: Tensor) -> Tensor:
+        """Tokens of codes, of any shape."""
+        if not hasattr(self, "kept"):
+            return codes
+        at = torch.searchsorted(self.kept, codes).clamp(max=len(self.kept) - 1)
+        return torch.where(self.kept[at] == codes, at, 0)
+
+    def vectors(self, tokens: Tensor) -> Tensor:
+        """The vectors of tokens, `[...]` -> `[..., D]`."""
+        return self.embedding(self.kept[tokens] if hasattr(self, "kept") else tokens)
+
     def straight_through(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest vectors, passing the gradient to `latents` unchanged, and the codes `[B, h, w]`."""
-        codes = self.nearest(latents)
+        codes = self.codes(latents)
         quantized = self.embedding(codes).permute(0, 3, 1, 2)
         return latents + (quantized - latents).detach(), codes
 
@@ -176,10 +217,10 @@ class CodebookEMA:
 
 
 class Encoder(nn.Module):
-    def __init__(self, in_channels, out_channels, widths, attends, layers, groups, mid_attention, wide):
+    def __init__(self, in_channels, stem, out_channels, widths, attends, layers, groups, mid_attention, wide):
         super().__init__()
-        self.conv_in = _conv(in_channels, widths[0], wide)
-        ins = [widths[0], *widths[:-1]]
+        self.conv_in = _conv(in_channels, stem, wide)
+        ins = [stem, *widths[:-1]]
         self.down_blocks = nn.ModuleList(
             DownBlock(i, o, layers, groups, attention, last=k == len(widths) - 1, wide=wide)
             for k, (i, o, attention) in enumerate(zip(ins, widths, attends, strict=True))
