@@ -1,0 +1,31 @@
+"""Answers to the exercises of notebook 00: the library's, and wrong ones with what names them."""
+
+import torch
+
+import vqlearn
+
+
+def visible(t, schedule):
+    last = vqlearn.q_log_probs(torch.tensor([[0]]), t, schedule, dtype=torch.float64)[0, 0, -1]
+    return -torch.expm1(last)
+
+
+def three_fates(x_0, x_t, mask_id):
+    kinds = [mask_id if b == mask_id else int(a == b) for a, b in zip(x_0.tolist(), x_t.tolist(), strict=True)]
+    return torch.tensor([kinds.count(kind) for kind in (1, 0, mask_id)]).double()
+
+
+LIBRARY = {"visible_share": visible, "fates": three_fates}
+WRONG = [
+    ("visible_share", lambda t, schedule: schedule.alpha_bar[t], "a replaced token is visible too"),
+    ("visible_share", lambda t, schedule: schedule.alpha_bar[t] + schedule.beta_bar[t], "each single code"),
+    ("visible_share", lambda t, schedule: schedule.gamma_bar[t], "the share of masked tokens"),
+    ("visible_share", lambda t, schedule: 1 - schedule.gamma[t], "the bar means from clean data"),
+    ("visible_share", lambda t, schedule: 1 - schedule.alpha_bar[t], "what is not kept"),
+    ("fates", lambda a, b, m: ((a == b).sum(), (a != b).sum(), (b == m).sum()), "a mask differs from x_0 too"),
+    ("fates", lambda *case: three_fates(*case) / len(case[0]), "those are shares"),
+    ("fates", lambda *case: three_fates(*case)[[2, 1, 0]], "kept, replaced, masked"),
+    ("fates", lambda *case: three_fates(*case)[[0, 2, 1]], "kept, replaced, masked"),
+    ("fates", lambda a, b, m: ((b != m).sum(), ((a != b) & (b != m)).sum(), (b == m).sum()), "visible and wrong"),
+    ("fates", lambda a, b, m: ((a == b).sum(), ((a != b) & (b != m - 1)).sum(), (b == m - 1).sum()), "the last code"),
+]

@@ -1,0 +1,186 @@
+"""The published model's size, with random weights, on this machine: loading and two guided steps, beside diffusers.
+
+    python -m tests.benchmarks.full_size
+
+builds a pipeline of 1.4 billion parameters, writes it as the hub had it in 2022 (6 GB in a temporary folder), loads it
+with this package and, put together from its parts, with diffusers, each in a process of its own that reports its
+peak of resident memory, and then times guided steps of both in turns in one process. Needs about 16 GB of memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import torch
+
+PARTS = ("transformer", "vqvae", "text_encoder", "learned_classifier_free_sampling_embeddings")
+NETWORK = {"num_attention_heads": 16, "attention_head_dim": 88, "num_layers": 36, "cross_attention_dim": 512,
+           "num_vector_embeds": 4097, "sample_size": 32, "num_embeds_ada_norm": 100}  # fmt: skip
+CODEC = {"block_out_channels": [64, 128, 256, 512], "layers_per_block": 2, "latent_channels": 256,
+         "num_vq_embeddings": 4096, "norm_num_groups": 32, "vq_embed_dim": 128, "in_channels": 3, "out_channels": 3,
+         "down_block_types": ["DownEncoderBlock2D"] * 3 + ["AttnDownEncoderBlock2D"],
+         "up_block_types": ["AttnUpDecoderBlock2D"] + ["UpDecoderBlock2D"] * 3}  # fmt: skip
+TEXT = {"model_type": "clip_text_model", "vocab_size": 49408, "hidden_size": 512, "intermediate_size": 2048,
+        "num_hidden_layers": 12, "num_attention_heads": 8, "max_position_embeddings": 77, "hidden_act": "quick_gelu",
+        "bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 1}  # fmt: skip
+OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+
+def write_model(folder: Path) -> float:
+    """A pipeline folder in the hub's form of 2022; returns the weights' size in GB."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from vqlearn import LearnedClassifierFreeSamplingEmbeddings, Transformer2DModel, VQModel
+    from vqlearn.convert import published_tokenizer
+    from vqlearn.saving import save_tokenizer
+
+    with torch.device("meta"):
+        modules = {
+            "transformer": Transformer2DModel(**NETWORK),
+            "vqvae": VQModel(**CODEC),
+            "text_encoder": CLIPTextModel(CLIPTextConfig(**TEXT)),
+            "learned_classifier_free_sampling_embeddings": LearnedClassifierFreeSamplingEmbeddings(True, 512, 77),
+        }
+    torch.manual_seed(0)
+    total = 0
+    for name, module in modules.items():
+        (folder / name).mkdir(parents=True)
+        tensors = {}
+        for key, tensor in module.state_dict().items():
+            weight = torch.empty(tensor.shape).normal_(std=0.02)
+            weight = weight + 1 if key.endswith("norm.weight") else weight
+            if name == "vqvae" and ".attentions." in key:
+                key = next((key.replace(new, old) for new, old in OLD_NAMES.items() if new in key), key)
+            tensors[key] = weight
+            total += weight.numel() * 4
+        file = "pytorch_model.bin" if name == "text_encoder" else "diffusion_pytorch_model.bin"
+        torch.save(tensors, folder / name / file)
+    configs = {
+        "transformer": {"_class_name": "Transformer2DModel", **NETWORK, "activation_fn": "geglu-approximate",
+                        "attention_bias": True, "dropout": 0.0, "in_channels": None, "norm_num_groups": 32},
+        "vqvae": {"_class_name": "VQModel", **CODEC, "act_fn": "silu", "sample_size": 32},
+        "text_encoder": TEXT,
+        "learned_classifier_free_sampling_embeddings": {"learnable": True, "hidden_size": 512, "length": 77},
+    }  # fmt: skip
+    for name, config in configs.items():
+        (folder / name / "config.json").write_text(json.dumps(config))
+    save_tokenizer(published_tokenizer(), folder / "tokenizer")
+    (folder / "scheduler").mkdir()
+    schedule = {"num_vec_classes": 4097, "num_train_timesteps": 100, "alpha_cum_start": 0.99999,
+                "alpha_cum_end": 9e-06, "gamma_cum_start": 9e-06, "gamma_cum_end": 0.99999}  # fmt: skip
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(schedule))
+    index = {"_class_name": "VQDiffusionPipeline", "scheduler": ["diffusers", "VQDiffusionScheduler"],
+             "transformer": ["diffusers", "Transformer2DModel"], "vqvae": ["diffusers", "VQModel"],
+             "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+             "learned_classifier_free_sampling_embeddings":
+                 ["vq_diffusion", "LearnedClassifierFreeSamplingEmbeddings"]}  # fmt: skip
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return total / 1e9
+
+
+def ours(folder: Path, dtype: torch.dtype = torch.float32):
+    from vqlearn import VQDiffusionPipeline
+
+    return VQDiffusionPipeline.from_pretrained(folder, torch_dtype=dtype)
+
+
+def theirs(folder: Path, dtype: torch.dtype = torch.float32):
+    """diffusers' pipeline from its parts: it loads neither this folder nor a transformer without `norm_type`."""
+    import diffusers
+    from diffusers.pipelines.deprecated.vq_diffusion.pipeline_vq_diffusion import (
+        LearnedClassifierFreeSamplingEmbeddings,
+    )
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    config = folder / "transformer" / "config.json"
+    text = config.read_text()
+    config.write_text(json.dumps({**json.loads(text), "norm_type": "ada_norm"}))
+    try:
+        return diffusers.VQDiffusionPipeline(
+            diffusers.VQModel.from_pretrained(folder / "vqvae", torch_dtype=dtype),
+            CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype),
+            CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+            diffusers.Transformer2DModel.from_pretrained(folder / "transformer", torch_dtype=dtype),
+            diffusers.VQDiffusionScheduler.from_pretrained(folder / "scheduler"),
+            LearnedClassifierFreeSamplingEmbeddings.from_pretrained(
+                folder / "learned_classifier_free_sampling_embeddings", torch_dtype=dtype
+            ),
+        )
+    finally:
+        config.write_text(text)
+
+
+def load(which: str, folder: Path) -> dict[str, float]:
+    """Seconds and peak of resident memory (GB) of loading, in this process."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begin = time.perf_counter()
+    pipe = {"vqlearn": ours, "diffusers": theirs}[which](folder)
+    seconds = time.perf_counter() - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert pipe is not None
+    return {"seconds": seconds, "peak": peak * 1024 / 1e9, "before": before * 1024 / 1e9}
+
+
+def steps(folder: Path, count: int, rounds: int) -> list[dict[str, float]]:
+    """Seconds per guided step of both, in turns: all of a call but its first step, which warms up."""
+    pipes = {"vqlearn": ours(folder), "diffusers": theirs(folder)}
+    found = []
+    for _ in range(rounds):
+        row = {}
+        for name, pipe in pipes.items():
+            pipe.set_progress_bar_config(disable=True)
+            at: list[float] = []
+            pipe("teddy bear playing in the pool", num_inference_steps=count + 1, guidance_scale=5.0,
+                 output_type="latent", truncation_rate=0.86, generator=torch.Generator().manual_seed(0),
+                 callback=lambda *_, at=at: at.append(time.perf_counter()))  # fmt: skip
+            row[name] = (at[-1] - at[0]) / (len(at) - 1)
+        found.append(row)
+        print(json.dumps(row), file=sys.stderr, flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=2, help="guided steps per round")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--folder", help="keep the model here")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if arguments.only:
+        folder = Path(arguments.folder)
+        print(json.dumps(steps(folder, arguments.steps, arguments.rounds) if arguments.only == "steps"
+                         else load(arguments.only, folder)))  # fmt: skip
+        return
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(arguments.folder or place) / "model"
+        size = sum(f.stat().st_size for f in folder.rglob("*.bin")) / 1e9 if folder.exists() else write_model(folder)
+
+        def run(only: str):
+            command = [sys.executable, "-m", "tests.benchmarks.full_size", "--only", only, "--folder", str(folder),
+                       "--steps", str(arguments.steps), "--rounds", str(arguments.rounds)]  # fmt: skip
+            return json.loads(
+                subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+            )
+
+        print(f"{torch.get_num_threads()} threads, weights {size:.2f} GB, float32\n")
+        print("| | load, s | peak while loading, GB | of the weights | a guided step, s |\n|---|---|---|---|---|")
+        timed = run("steps")
+        best = {name: min(row[name] for row in timed) for name in timed[0]}
+        for name in best:
+            found = run(name)
+            share = found["peak"] / size
+            print(f"| {name} | {found['seconds']:.1f} | {found['peak']:.2f} | {share:.2f} x | {best[name]:.2f} |")
+        print(f"\nratio of steps {best['vqlearn'] / best['diffusers']:.3f}")
+
+
+if __name__ == "__main__":
+    main()
