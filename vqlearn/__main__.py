@@ -123,8 +123,9 @@ def _generate(arguments: argparse.Namespace) -> None:
     from vqlearn.pipeline import VQDiffusionPipeline
 
     pipe = VQDiffusionPipeline.from_pretrained(arguments.model)
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _note  # at once: what a picture will cost is told before the work, not after it
         images = pipe(
             prompt,
             num_inference_steps=arguments.steps,
@@ -133,11 +134,13 @@ def _generate(arguments: argparse.Namespace) -> None:
             num_images_per_prompt=arguments.count,
             generator=torch.Generator().manual_seed(arguments.seed),
         ).images
-    for warning in caught:
-        print(f"vqlearn: note: {warning.message}", file=sys.stderr)
     _write(paths, images)
     for path, image in zip(paths, images, strict=True):
         print(f"wrote {path}{_verdict(image, prompt or '')}")
+
+
+def _note(message, *_, **__) -> None:
+    print(f"vqlearn: note: {message}", file=sys.stderr)
 
 
 def _targets(out: Path, count: int) -> list[Path]:

@@ -5,6 +5,16 @@ is compared with what each common mistake would give. A check never raises, so a
 """
 
 from vqlearn.checks.bayes import apply_in_logs, likelihood_row, posterior, repair_rate
+from vqlearn.checks.published import fit_prompt, visible_changes
 from vqlearn.checks.start import fates, visible_share
 
-__all__ = ["apply_in_logs", "fates", "likelihood_row", "posterior", "repair_rate", "visible_share"]
+__all__ = [
+    "apply_in_logs",
+    "fates",
+    "fit_prompt",
+    "likelihood_row",
+    "posterior",
+    "repair_rate",
+    "visible_changes",
+    "visible_share",
+]

@@ -78,7 +78,10 @@ def _spell(function: Callable, case: tuple) -> str:
 
 
 def _numbers(values: Tensor) -> str:
-    return str([round(v, 4) for v in values.tolist()] if values.ndim else round(values.item(), 4))
+    def rounded(value):
+        return [rounded(v) for v in value] if isinstance(value, list) else round(value, 4)
+
+    return str(rounded(values.tolist()))
 
 
 def small_schedule() -> MaskReplaceSchedule:
