@@ -391,3 +391,21 @@ def test_the_command_finds_the_files_that_the_config_names(data, tmp_path, capsy
     assert VQDiffusionPipeline.from_pretrained(tmp_path / "model").transformer.reads == "class"
     assert main([*command, str(tmp_path / "configs")]) == 2  # there is something else
     assert "choose a new folder" in capsys.readouterr().err and len(list((tmp_path / "configs").iterdir())) == 1
+
+
+def test_a_wrong_prompt_is_named(case):
+    pipe = case.pipe
+    wrong = {
+        "text_ithq": [(None, "must be a string"), ([], "non-empty list"), (" ", "must not be empty"),
+                      (3, "must be a string")],
+        "class_pretrained": [(11, "from 0 to 10"), (-1, "from 0 to 10"), ("goldfish", "names no class"),
+                             (None, "must be a class"), ([], "non-empty list"), (True, "must be a class"),
+                             (1.5, "must be a class")],
+        "uncond": [("a bear", "reads no prompt"), (3, "reads no prompt")],
+    }[case.kind]  # fmt: skip
+    for prompt, sentence in wrong:
+        with pytest.raises(ValueError, match=sentence):
+            pipe(prompt, num_inference_steps=1)
+    if case.kind == "uncond":
+        with pytest.raises(ValueError, match="guidance_scale must be 1"):
+            pipe(num_inference_steps=1, guidance_scale=2.0)

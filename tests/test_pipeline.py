@@ -1,4 +1,5 @@
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -155,3 +156,13 @@ def test_unknown_words_are_listed_with_what_is_known(shipped):
 def test_a_long_prompt_says_what_was_cut(shipped):
     with pytest.warns(UserWarning, match="longer than 32 tokens; this part was cut off: '.*star'"):
         shipped("a red circle and " * 8 + "a star", num_inference_steps=1)
+
+
+def test_a_long_run_on_a_cpu_is_announced_before_it_begins(shipped):
+    with pytest.warns(
+        UserWarning, match=r"about \d+.* (minutes|hours) on this CPU \(100 network calls of .* TFLOP each\)"
+    ):
+        shipped._announce(100, 20_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shipped._announce(100, 8)  # a few seconds are not worth a word
