@@ -12,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    ["__main__", "plots", "widgets", "checks"],
+    ["__main__", "plots", "widgets", "checks", "course"],
     [
         "pipeline",
         "scheduler",
@@ -28,7 +28,7 @@ FLOORS = [
     ],
     ["transformer", "vqvae", "conditioning", "autoregressive"],
     ["scenes", "ideal"],
-    ["schedule", "transition", "diffusion", "sampling", "exact"],
+    ["schedule", "transition", "guidance", "diffusion", "sampling", "unmasking", "exact"],
 ]
 
 

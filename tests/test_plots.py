@@ -154,3 +154,22 @@ def test_set_style_and_drawing_leave_pyplot_alone():
     import matplotlib.pyplot as plt
 
     assert plt.get_fignums() == []
+
+
+def test_cells_tells_used_codes_from_unused_ones_and_names_all():
+    vectors, points = torch.tensor([[0.0, 0.0], [4.0, 0.0], [9.0, 9.0]]), torch.tensor([[1.0, 0.0], [3.5, 0.5]])
+    figure = drawn(plots.cells({"named": (vectors, points), "again": (vectors, points)}, numbers=True))
+    named, again = figure.axes
+    assert [ax.get_title() for ax in (named, again)] == ["named", "again"]
+    assert [text.get_text() for text in named.texts] == ["code 0", "code 1", "code 2"]
+    by_marker = {line.get_marker(): line.get_xydata().tolist() for line in named.lines}
+    assert by_marker["s"] == vectors[:2].tolist() and by_marker["x"] == vectors[2:].tolist()
+    joined = [line.get_xydata().tolist() for line in named.lines if line.get_marker() == "None"]
+    assert joined == [[[1.0, 0.0], [0.0, 0.0]], [[3.5, 0.5], [4.0, 0.0]]]
+
+
+def test_name_rows_writes_to_the_left_of_each_row():
+    figure = plots.album([[np.zeros((4, 4, 3))] * 3] * 2, 4)
+    drawn(plots.name_rows(figure, ["upper", "lower"]))
+    assert [text.get_text() for ax in figure.axes for text in ax.texts] == ["upper", "lower"]
+    assert figure.axes[0].texts and figure.axes[3].texts

@@ -12,7 +12,8 @@ from oracle import FALSE_ALARM, chi_square_p_value, edge_schedules, ramp, random
 from torch.testing import assert_close
 
 from vqlearn.diffusion import prior_log_probs
-from vqlearn.sampling import ancestral, guide, prior_sample, strided_times, truncate
+from vqlearn.guidance import guide, truncate
+from vqlearn.sampling import ancestral, prior_sample, strided_times
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import q_posterior, q_sample, transition_matrix
 
@@ -35,7 +36,7 @@ def test_strided_times_fall_evenly_from_T_to_0(num_steps, data):
 
 
 def test_strided_times_by_example():
-    assert strided_times(10, 4) == [10, 7, 5, 2, 0]
+    assert strided_times(10, 4) == [10, 8, 5, 3, 0]
     assert strided_times(5, 5) == [5, 4, 3, 2, 1, 0] and strided_times(5, 1) == [5, 0]
 
 

@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from vqlearn.conditioning import LearnedClassifierFreeSamplingEmbeddings as LearnedClassifierFreeSamplingEmbeddings
     from vqlearn.diffusion import evidence_bound as evidence_bound
     from vqlearn.diffusion import training_loss as training_loss
+    from vqlearn.guidance import guide as guide
+    from vqlearn.guidance import keep_known as keep_known
+    from vqlearn.guidance import top_k as top_k
+    from vqlearn.guidance import truncate as truncate
     from vqlearn.pipeline import ImagePipelineOutput as ImagePipelineOutput
     from vqlearn.pipeline import VQDiffusionPipeline as VQDiffusionPipeline
     from vqlearn.sampling import ancestral as ancestral
-    from vqlearn.sampling import guide as guide
     from vqlearn.sampling import strided_times as strided_times
-    from vqlearn.sampling import truncate as truncate
     from vqlearn.schedule import MaskReplaceSchedule as MaskReplaceSchedule
     from vqlearn.scheduler import VQDiffusionScheduler as VQDiffusionScheduler
     from vqlearn.scheduler import VQDiffusionSchedulerOutput as VQDiffusionSchedulerOutput
@@ -40,9 +42,11 @@ _HOME = {
     "training_loss": "diffusion",
     "evidence_bound": "diffusion",
     "ancestral": "sampling",
-    "guide": "sampling",
+    "guide": "guidance",
+    "top_k": "guidance",
+    "keep_known": "guidance",
     "strided_times": "sampling",
-    "truncate": "sampling",
+    "truncate": "guidance",
     "VQModel": "vqvae",
     "Transformer2DModel": "transformer",
     "LearnedClassifierFreeSamplingEmbeddings": "conditioning",

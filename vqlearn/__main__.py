@@ -86,6 +86,31 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("model", nargs="?", help="a model folder or a hub name (default: the shipped model)")
     info.set_defaults(run=_info, interrupted="nothing was changed")
 
+    course = commands.add_parser(
+        "course", help="copy the course's notebooks, or check a learner's", description=_course.__doc__
+    )
+    course.add_argument(
+        "folder", metavar="DIR", help="the folder to copy to (made if need be), or with --check to read"
+    )
+    course.add_argument(
+        "--exercises-only", action="store_true", help="copy the exercises alone: cards, hints and stubs, no solutions"
+    )
+    course.add_argument("--without-outputs", action="store_true", help="copy without outputs, to be run by the reader")
+    course.add_argument(
+        "--check",
+        action="store_true",
+        help="execute the notebooks of DIR, on a copy, and print which exercises are done; their code runs with your "
+        "rights, so use a container or an account of its own for strangers",
+    )
+    course.add_argument("--json", action="store_true", help="with --check: print the same as JSON")
+    course.add_argument(
+        "--timeout",
+        type=_whole("--timeout", 1),
+        metavar="SECONDS",
+        help="with --check: what a cell, or a call of an exercise's function, may take (default 120)",
+    )
+    course.set_defaults(run=_course, interrupted="no notebook is half written, and none was changed")
+
     doctor = commands.add_parser("doctor", help="what a bug report needs", description=_doctor.__doc__)
     doctor.add_argument("--model", help="also check this model instead of the shipped one")
     doctor.set_defaults(run=_doctor, interrupted="nothing was changed")
@@ -293,6 +318,29 @@ def _describe(pipe, where: Path) -> None:
     total = sum(counts.values())
     for name, size in (("float32", 4), ("float16 or bfloat16", 2)):
         print(f"memory     {total * size / 2**30:8.2f} GiB for the weights in {name}")
+
+
+def _course(arguments: argparse.Namespace) -> None:
+    """Copy the course's notebooks to DIR, where nothing is overwritten; or check the exercises of a learner's copy."""
+    from vqlearn import course
+
+    copying, checking = ("exercises_only", "without_outputs"), ("json", "timeout")
+    for name in copying if arguments.check else checking:
+        if getattr(arguments, name):
+            raise ValueError(
+                f"--{name.replace('_', '-')} {'does not go' if arguments.check else 'goes only'} with --check"
+            )
+    if arguments.check:
+        rows = course.check(arguments.folder, timeout=arguments.timeout or 120)
+        text = course.as_json(rows) if arguments.json else course.table(rows)
+        print(text.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8"))
+        return
+    meant = {
+        "kept": ": yours differs and stays; to get the course's, rename or delete yours and run this again",
+        "none": ": has no exercises",
+    }
+    for name, state in course.copy(arguments.folder, **{name: getattr(arguments, name) for name in copying}):
+        print(f"{state:9}  {name}{meant.get(state, '')}")
 
 
 def _doctor(arguments: argparse.Namespace) -> None:

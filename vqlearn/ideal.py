@@ -21,6 +21,7 @@ from vqlearn.sampling import Denoiser
 from vqlearn.scenes import BACKGROUNDS, COLORS, GRID, RELATIONS, SHAPES, SIDES, SIZE, Claim, Scene, Thing
 from vqlearn.schedule import MaskReplaceSchedule
 
+CERTAIN = 40.0  # nats
 ROW = SIZE // GRID  # tokens per row
 LEAST = torch.finfo(torch.float64).min  # stands for -inf where a difference of two infinities would be NaN
 
@@ -84,8 +85,10 @@ def ideal_belief(
 ) -> Tensor:
     """p(x_0 | x_t, caption), float64 `[B, L, K]`, from Bayes' rule over all scenes that each claim allows."""
     shares = schedule.bar(torch.as_tensor(t).expand(len(x_t)))
-    # What one right visible token adds to log q(x_t | x_0); without replacement it is a proof, as good as 1000 nats
-    gain = torch.log1p(shares.alpha / shares.beta).clamp(max=1000)[:, None, None]
+    # What one right visible token adds to log q(x_t | x_0). Without replacement it is a proof; CERTAIN is as good, and
+    # two things' worth of tokens of it can still be told apart in float64.
+    ratio = torch.where(shares.beta > 0, shares.alpha / shares.beta, torch.where(shares.alpha > 0, torch.inf, 0.0))
+    gain = torch.log1p(ratio).clamp(max=CERTAIN)[:, None, None]
     said_ground = torch.tensor([[claim.background in (None, name) for name in BACKGROUNDS] for claim in claims])
     on_ground = (x_t[:, None] == table.ground[:, None]) * gain  # [B, G, L]
     fit, codes = _fit(x_t, gain, on_ground, claims, table)  # [B, M, G, P, C]

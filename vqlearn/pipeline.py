@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
-from vqlearn import sampling
+from vqlearn import guidance, sampling
 from vqlearn.checkpoints import LIBRARIES, load_components
 from vqlearn.conditioning import encode_ids, tokenize
 from vqlearn.hub import locate
@@ -185,7 +185,7 @@ class VQDiffusionPipeline:
 
         Under guidance both branches run as one batch, the null text or class first, as published.
         """
-        sampling.check_truncation_rate(truncation_rate)
+        guidance.check_truncation_rate(truncation_rate)
         guided = guidance_scale != 1
         condition = self._condition(self.prompts(prompt), num_images_per_prompt, guided)
 
@@ -195,8 +195,8 @@ class VQDiffusionPipeline:
             log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
             if guided:
                 null, conditional = log_p.chunk(2)
-                log_p = sampling.guide(conditional, null, guidance_scale)
-            return sampling.truncate(log_p, truncation_rate)
+                log_p = guidance.guide(conditional, null, guidance_scale)
+            return guidance.truncate(log_p, truncation_rate)
 
         return torch.no_grad()(denoise)
 
@@ -269,7 +269,7 @@ class VQDiffusionPipeline:
         if guidance_scale is not None and not (isinstance(guidance_scale, int | float) and 0 <= guidance_scale <= 1000):
             raise ValueError(f"guidance_scale must be a number from 0 to 1000, got {guidance_scale!r}")
         if truncation_rate is not None:
-            sampling.check_truncation_rate(truncation_rate)
+            guidance.check_truncation_rate(truncation_rate)
         sampling.strided_times(self.schedule.num_steps, num_inference_steps)
 
     def _check_numbers(self, count, output_type, callback_steps) -> None:

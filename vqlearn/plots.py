@@ -112,6 +112,14 @@ def album(
     return figure
 
 
+def name_rows(figure: Figure, names: Sequence[str]) -> Figure:
+    """Write a name to the left of each row of panels of a figure, an `album` say, and return it."""
+    columns = len(figure.axes) // len(names)
+    for ax, name in zip(figure.axes[::columns], names, strict=True):
+        ax.text(-0.06, 0.5, name, transform=ax.transAxes, rotation=90, ha="right", va="center", fontsize=9)
+    return figure
+
+
 def schedule_curves(*schedules, titles: Sequence[str] = ()) -> Figure:
     """What has become of a token by time t: kept, replaced (K beta_bar) or masked; a panel per schedule."""
     names = (r"kept $\bar\alpha_t$", r"replaced $K\bar\beta_t$", r"masked $\bar\gamma_t$")
@@ -176,6 +184,36 @@ def matrix(matrices: Mapping[str, object], *, row: int | None = None, column: in
             _outline(ax, column - 0.5, -0.5, 1, len(values), linewidth=3, linestyle="--")
         if row is not None:
             _outline(ax, -0.5, row - 0.5, len(values), 1, linewidth=3)
+    return figure
+
+
+def cells(panels: Mapping[str, tuple], *, numbers: bool = False) -> Figure:
+    """2-D codebooks as they cut up the plane: a panel per title, each `(vectors [K, 2], points [N, 2])`.
+
+    A vector that is nearest to some point is a square, one that is nearest to none a cross. `numbers` names the codes,
+    shows all of them, and draws a line from each point to its vector.
+    """
+    figure, axes = _panels(len(panels), list(panels), 3.6, 3.4)
+    for ax, (vectors, points) in zip(axes, panels.values(), strict=True):
+        vectors, points = _array(vectors), _array(points)
+        nearest = np.linalg.norm(points[:, None] - vectors, axis=-1).argmin(1)
+        used = np.isin(np.arange(len(vectors)), nearest)
+        shown = np.concatenate([points, vectors]) if numbers else points
+        low, high = shown.min(0) - 0.4, shown.max(0) + 0.4
+        x, y = np.meshgrid(*(np.linspace(a, b, 240) for a, b in zip(low, high, strict=True)))
+        distance = np.linalg.norm(np.stack([x, y], -1)[:, :, None] - vectors, axis=-1)  # [240, 240, K]
+        for code in np.unique(distance.argmin(-1)):
+            edge = distance[..., code] - np.delete(distance, code, -1).min(-1)  # 0 on the border of the cell
+            ax.contour(x, y, edge, levels=[0], colors=INK, linewidths=1)
+        if numbers:
+            for point, code in zip(points, nearest, strict=True):
+                ax.plot(*zip(point, vectors[code], strict=True), color=BLUE, linewidth=1.2)
+        ax.plot(*points.T, linestyle="none", marker="o", markersize=6 if numbers else 2.5, color=BLUE)
+        for some, marker in ((used, "s"), (~used, "x")):
+            ax.plot(*vectors[some].T, linestyle="none", marker=marker, markersize=7, color=VERMILLION)
+        for code, vector in enumerate(vectors if numbers else ()):
+            ax.annotate(f"code {code}", vector, xytext=(6, 6), textcoords="offset points", fontsize=9)
+        ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
     return figure
 
 

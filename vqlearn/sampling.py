@@ -1,4 +1,4 @@
-"""Walking back from x_T to x_0, and the wrappers that change a belief: guidance and truncation.
+"""Walking back from x_T to x_0: every sampler of the package has the signature of `ancestral`.
 
 A denoiser is `denoise(x_t, t) -> log_p_x0`: tokens `[B, L]` and an int to `[B, L, K]`. Samplers know no network.
 """
@@ -7,24 +7,34 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from vqlearn.guidance import keep_known
 from vqlearn.schedule import MaskReplaceSchedule
-from vqlearn.transition import Generators, p_sample_step, uniform, uniform_codes
+from vqlearn.transition import (
+    Generators,
+    draw,
+    p_sample_step,
+    q_posterior_sample,
+    q_sample,
+    uniform,
+    uniform_codes,
+)
 
 Denoiser = Callable[[Tensor, int], Tensor]
 
 
 def strided_times(num_steps: int, count: int) -> list[int]:
-    """`count` + 1 times from T down to 0, as evenly as integers allow.
+    """`count` + 1 times from T down to 0, each the nearest whole number to an even stride, halves upwards.
 
-    For T = 10 and 4 steps: [10, 7, 5, 2, 0]. Raises ValueError unless 1 <= count <= T.
+    For T = 10 and 4 steps: [10, 8, 5, 3, 0]. Raises ValueError unless 1 <= count <= T.
     """
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= num_steps:
         raise ValueError(f"num_inference_steps must be a whole number from 1 to {num_steps}, got {count!r}")
-    return [num_steps * left // count for left in range(count, -1, -1)]
+    return [(2 * num_steps * left + count) // (2 * count) for left in range(count, -1, -1)]
 
 
 def prior_sample(
@@ -51,47 +61,137 @@ def ancestral(
     Exact for any times: the first is the time of `x_t`, the last is 0. After each step
     `on_step(number, s, x_s)` is called. Returns x_0 `[B, L]`. Raises ValueError for times that do not fall.
     """
-    times = list(times)
-    if len(times) < 2 or any(s >= t for t, s in itertools.pairwise(times)) or times[-1] != 0:
-        raise ValueError(f"times must fall strictly and end at 0, got {times}")
-    for number, (t, s) in enumerate(itertools.pairwise(times)):
+    for number, (t, s) in enumerate(itertools.pairwise(falling(times))):
         x_t = p_sample_step(denoise(x_t, t), x_t, t, schedule, s=s, generator=generator)
         if on_step is not None:
             on_step(number, s, x_t)
     return x_t
 
 
-def guide(log_p: Tensor, log_p_null: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance: null + scale * (conditional - null), normalised (Improved VQ-Diffusion, Eq. 8).
+@torch.no_grad()
+def official_fast(
+    denoise: Denoiser,
+    x_t: Tensor,
+    schedule: MaskReplaceSchedule,
+    times: Iterable[int],
+    *,
+    generator: Generators = None,
+    on_step: Callable[[int, int, Tensor], None] | None = None,
+) -> Tensor:
+    """The public code's skip, kept to show what is wrong with it: one ordinary step in place of each jump.
 
-    Both beliefs are normalised logs `[B, L, K]`; scale 1 returns the conditional one, 0 the null one. A class at
-    `-inf` in the conditional belief stays out; one at `-inf` in the null belief alone keeps its conditional weight.
+    A token that is at t is treated as if it were at s + 1, so far too few masks are uncovered on the way, and the rest
+    all at once at the end. From a time that the first stride would jump over, the step is the one at that time itself,
+    as in the original (`sample_fast` of microsoft/VQ-Diffusion; `official_times` gives its times).
     """
-    if scale == 1:
-        return log_p
-    if scale == 0:
-        return log_p_null
-    gap = (log_p - log_p_null).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-    return (log_p + (scale - 1) * gap).log_softmax(-1)
+    times = falling(times)
+    skip = times[0] - times[1] - 1
+    for number, (t, s) in enumerate(itertools.pairwise(times)):
+        step = official_step(t, s, skip)
+        x_t = p_sample_step(denoise(x_t, t), x_t, step, schedule, generator=generator)
+        if on_step is not None:
+            on_step(number, s, x_t)
+    return x_t
 
 
-def truncate(log_p_x0: Tensor, rate: float) -> Tensor:
-    """Keep class i if it is the most likely or the mass of all likelier ones is below `rate`; others become `-inf`.
+def official_step(t: int, s: int, skip: int) -> int:
+    """The time at which the public code's skip takes its one step back, for a jump from t to s."""
+    return s + 1 if t - 1 > skip else t
 
-    `[B, L, K]` -> `[B, L, K]`, not renormalised, as published (VQ-Diffusion, section 5.1); rate 1.0 returns the
-    input. Equal classes count in the order of their index. Raises ValueError unless 0 <= rate <= 1.
+
+def official_times(num_steps: int, skip: int) -> list[int]:
+    """The times that the public code visits with `skip_step=skip`: T, T - 1 - skip, ..., then 1 and 0.
+
+    For T = 100 and skip 3: [100, 96, ..., 4, 1, 0], 26 network calls.
     """
-    check_truncation_rate(rate)
-    if rate == 1:
+    visited = list(range(num_steps, 0, -1 - skip))
+    return [*visited, *([] if visited[-1] == 1 else [1]), 0]
+
+
+@dataclass(frozen=True)
+class Corrector:
+    """Re-noise and re-predict: `ancestral`, but each x_s is with probability `renew` drawn anew from q(x_s | x_0).
+
+    A mistake that has become visible is so taken back and predicted again. Given x_0 the old and the new draw have the
+    same law, so q(x_s | x_0) stays what the schedule says, for any schedule and any `renew` (in the spirit of ReMDM,
+    Wang et al. 2025, which does it for masking alone). `renew=0` is `ancestral`; the last step is always that of
+    `ancestral`. Raises ValueError unless 0 <= renew <= 1.
+    """
+
+    renew: float = 0.1
+
+    def __post_init__(self):
+        if not (isinstance(self.renew, int | float) and 0 <= self.renew <= 1):
+            raise ValueError(f"renew must lie in [0, 1], got {self.renew!r}")
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        denoise: Denoiser,
+        x_t: Tensor,
+        schedule: MaskReplaceSchedule,
+        times: Iterable[int],
+        *,
+        generator: Generators = None,
+        on_step: Callable[[int, int, Tensor], None] | None = None,
+    ) -> Tensor:
+        times = falling(times)
+        for number, (t, s) in enumerate(itertools.pairwise(times)):
+            x_0 = draw(settled(denoise(x_t, t), x_t, t, schedule), generator)
+            x_s = q_posterior_sample(x_0, x_t, t, schedule, s=s, generator=generator)
+            if s > 0 and self.renew > 0:
+                again = uniform(x_t.shape, generator, x_t.device) < self.renew
+                x_s = torch.where(again, q_sample(x_0, s, schedule, generator=generator), x_s)
+            x_t = x_s
+            if on_step is not None:
+                on_step(number, s, x_t)
+        return x_t
+
+
+@torch.no_grad()
+def first_hitting(
+    denoise: Denoiser,
+    x_t: Tensor,
+    schedule: MaskReplaceSchedule,
+    times: Iterable[int],
+    *,
+    generator: Generators = None,
+    on_step: Callable[[int, int, Tensor], None] | None = None,
+) -> Tensor:
+    """The law of `ancestral` under masking alone, with a network call only where a token is uncovered.
+
+    When a masked token is uncovered does not depend on any belief, so all of these times are drawn first, exactly
+    (first-hitting sampler, Zheng et al. 2024), and the steps of `times` in which nothing happens to any picture of the
+    batch are left out. Raises ValueError for a schedule with replacement.
+    """
+    times = falling(times)
+    if bool((schedule.beta_bar > 0).any()):
+        raise ValueError("first_hitting needs a schedule without replacement (beta_bar = 0); use ancestral")
+    masked_bar = schedule.gamma_bar[times].to(x_t.device)  # falls from time t_0 to 0
+    u = uniform(x_t.shape, generator, x_t.device) * masked_bar[0]
+    # Uncovered in the step to the first time at which the masked share has fallen to u or below
+    event = torch.searchsorted(-masked_bar, -u).clamp(1, len(times) - 1)  # [B, L], index of s
+    event = torch.where(x_t == schedule.mask_id, event, 0)
+    for number in event.unique().tolist():
+        if number == 0:
+            continue
+        x_0 = draw(denoise(x_t, times[number - 1]), generator)
+        x_t = torch.where(event == number, x_0, x_t)
+        if on_step is not None:
+            on_step(number - 1, times[number], x_t)
+    return x_t
+
+
+def settled(log_p_x0: Tensor, x_t: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
+    """A belief that is certain of visible tokens where the schedule has no replacement, else the belief itself."""
+    if bool(schedule.beta_bar[t] > 0):
         return log_p_x0
-    ordered, index = log_p_x0.sort(dim=-1, descending=True, stable=True)
-    likelier = ordered.exp().cumsum(-1).roll(1, -1)  # mass before each class
-    dropped = likelier >= rate
-    dropped[..., 0] = False
-    return torch.full_like(log_p_x0, -torch.inf).scatter(-1, index, ordered.masked_fill(dropped, -torch.inf))
+    return keep_known(log_p_x0, x_t, x_t != schedule.mask_id)
 
 
-def check_truncation_rate(rate: float) -> None:
-    """Raise ValueError unless 0 <= rate <= 1."""
-    if not (isinstance(rate, int | float) and 0 <= rate <= 1):
-        raise ValueError(f"truncation_rate must lie in [0, 1], got {rate!r}")
+def falling(times: Iterable[int]) -> list[int]:
+    """The times of a walk as a list; raises ValueError unless they fall strictly and end at 0."""
+    times = list(times)
+    if len(times) < 2 or any(s >= t for t, s in itertools.pairwise(times)) or times[-1] != 0:
+        raise ValueError(f"times must fall strictly and end at 0, got {times}")
+    return times

@@ -1,0 +1,187 @@
+"""Samplers that decide where to write: their law, and what the original code's rules do with 1024 tokens."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from oracle import FALSE_ALARM, chi_square_p_value
+
+from vqlearn import MaskReplaceSchedule, strided_times
+from vqlearn.exact import grids, numbers, written
+from vqlearn.unmasking import (
+    Choice,
+    Confident,
+    EntropyBounded,
+    Halton,
+    HighQuality,
+    Purity,
+    entropy,
+    halton_order,
+    per_call,
+    write,
+)
+
+L = 1024
+
+
+@pytest.fixture(scope="module")
+def original(data):
+    folder = data / "original"
+    return np.load(folder / "sampling.npz"), json.loads((folder / "sampling.json").read_text())
+
+
+def mock(x_t, t):
+    """The original's mock network: at masks a table of high (even) and low (odd) purity, elsewhere trust."""
+    table = torch.full((L, 8), 0.1 / 7)
+    table[1::2] = 0.7 / 7
+    table[torch.arange(L), torch.arange(L) // 2 % 8] = torch.tensor([0.9, 0.3]).repeat(L // 2)
+    seen = torch.full((8, 8), 1e-4 / 7).fill_diagonal_(0.9999)
+    masked = (x_t == 8)[..., None]
+    return torch.where(masked, table, seen[x_t.clamp(max=7)]).log()
+
+
+RUNS = {
+    "rule1_w0_T100": HighQuality(),
+    "rule2_w0_T100": Purity(weight=0.0),
+    "rule2_w1_T100": Purity(weight=1.0),
+    "rule1_speed0.5_T100": HighQuality(most=5),
+    "rule2_w1_speed0.5_T100": Purity(weight=1.0, most=5),
+    "rule1_w0_T50": HighQuality(),
+    "rule2_w1_T25": Purity(weight=1.0),
+    "rule1_w0_T10": HighQuality(),
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_with_the_original_table_it_does_what_the_original_does(run, original, seeded):
+    """Masks per step and calls exactly; how many of the pure places are left, and the drawn classes, within 5 sigma."""
+    arrays, summary = original
+    steps, settings = int(run.rpartition("_T")[2]), summary[run]
+    table = arrays[f"n_sample.T{steps}_ps{10 if settings['prior_ps'] <= 10 else 1024}"]
+    sampler = type(RUNS[run])(**{**vars(RUNS[run]), "quota": tuple(table[:0:-1].tolist())})
+    schedule, batch = MaskReplaceSchedule.released(8, steps), 8
+    calls, masks, pure = [], [], []
+
+    def denoise(x_t, t):
+        calls.append(t)
+        return mock(x_t, t)
+
+    def on_step(number, s, x_s):
+        masks.append((x_s == 8).sum(-1))
+        pure.append((x_s == 8)[:, ::2].sum(-1).double())
+
+    x_T = sampler.start(batch, L, schedule=schedule)
+    x_0 = sampler(denoise, x_T, schedule, range(steps, -1, -1), generator=seeded(0), on_step=on_step)
+    assert [int(row.unique()) for row in masks] == arrays[f"{run}.masked_mean"].astype(int).tolist()
+    assert np.bincount(calls, minlength=steps + 1)[:0:-1].tolist() == arrays[f"{run}.calls"].astype(int).tolist()
+    half = len(pure) // 2
+    expected = arrays[f"{run}.masked_high_purity_mean"][half]
+    sigma = math.sqrt(max(1.0, expected / 2) / batch)  # drawn without replacement: less than binomial
+    assert abs(float(pure[half].mean()) - expected) < 5 * sigma
+    top = (x_0 == torch.arange(L) // 2 % 8).double()
+    for place, name in ((0, "high"), (1, "low")):
+        share = float(top[:, place::2].mean())
+        p = summary[run][f"top_class_{name}"]
+        assert abs(share - p) < 5 * math.sqrt(p * (1 - p) / (batch * L / 2)) + 5e-4
+
+
+@pytest.mark.parametrize("sampler", [HighQuality(), Purity(), Confident(), Halton(), HighQuality(most=3)], ids=repr)
+@pytest.mark.parametrize("length, steps", [(64, 100), (64, 7), (17, 10), (1, 3)])
+@pytest.mark.parametrize("preset", ["paper", "released"])
+def test_any_length_and_any_number_of_steps(sampler, length, steps, preset, seeded):
+    schedule = getattr(MaskReplaceSchedule, preset)(6, 100)
+    left, calls, times = [], [0], strided_times(100, steps)
+
+    def denoise(x_t, t):
+        calls[0] += 1
+        return torch.zeros(*x_t.shape, 6).log_softmax(-1)
+
+    x_T = sampler.start(3, length, schedule=schedule)
+    x_0 = sampler(denoise, x_T, schedule, times, generator=seeded(1),
+                  on_step=lambda number, s, x_s: left.append((x_s == 6).sum(-1).tolist()))  # fmt: skip
+    assert x_0.shape == (3, length) and int(x_0.max()) < 6
+    asked = [round(length * float(schedule.gamma_bar[s] / schedule.gamma_bar[-1]) + 1e-9) for s in times[1:]]
+    assert all(abs(a - b) <= 1 for row, b in zip(left, asked, strict=True) for a in row) and left[-1] == [0, 0, 0]
+    assert calls[0] <= (steps if sampler.most is None else steps + length)
+
+
+@pytest.mark.parametrize("at_random", [True, False])
+def test_writing_has_its_exact_law(at_random):
+    """Which places are drawn without replacement, and what is written there: 40 000 draws against enumeration."""
+    schedule = MaskReplaceSchedule.paper(2, 10)
+    generator = torch.Generator().manual_seed(3)
+    x_t = torch.tensor([[2, 0, 2, 2]])
+    choice = Choice(
+        torch.tensor([[0.3, 9.0, 1.2, -0.4]]).double(), torch.randn(1, 4, 2, generator=generator).double(), at_random
+    )
+    many, count = 40_000, torch.tensor([2])
+    law = written(choice, x_t, count, schedule)[0]
+    assert abs(float(law.sum()) - 1) < 1e-12
+    repeated = Choice(choice.log_weight.expand(many, -1), choice.log_p.expand(many, -1, -1), at_random)
+    drawn = write(repeated, x_t.expand(many, -1), count.expand(many), 2, generator)
+    assert chi_square_p_value(numbers(drawn, 3), law) > FALSE_ALARM
+    assert (grids(3, 4)[law > 0][:, 1] == 0).all()  # a visible token is left alone
+
+
+def test_calls_of_a_step_leave_no_single_token():
+    for ask, most, expected in [
+        (11, 5, [5, 6]),
+        (10, 5, [5, 5]),
+        (6, 5, [6]),
+        (1, 5, [1]),
+        (13, 5, [5, 5, 3]),
+        (4, None, [4]),
+    ]:
+        left, calls = torch.tensor([ask]), []
+        while int(left):
+            calls.append(int(per_call(left, most)))
+            left = left - calls[-1]
+        assert calls == expected
+
+
+@pytest.mark.parametrize("length", [1, 4, 6, 49, 64, 1024])
+def test_halton_order_visits_every_place_once_and_spreads(length):
+    order = halton_order(length)
+    assert sorted(order.tolist()) == list(range(length))
+    if length == 1024:
+        first = torch.stack([order[:64] // 32, order[:64] % 32], -1).double()
+        rows = torch.stack([torch.arange(64) // 32, torch.arange(64) % 32], -1).double()
+
+        def nearest(points):
+            return (torch.cdist(points, points) + 99 * torch.eye(64)).min(-1)[0].mean()
+
+        assert nearest(first) > 2 * nearest(rows)
+
+
+def test_the_entropy_bound_decides_the_number_of_calls(seeded):
+    schedule, times = MaskReplaceSchedule.released(4, 100), strided_times(100, 25)
+
+    def walk(belief, bound):
+        calls = [0]
+
+        def denoise(x_t, t):
+            calls[0] += 1
+            return belief.expand(2, 16, 4).log()
+
+        x_0 = EntropyBounded(bound)(denoise, torch.full((2, 16), 4), schedule, times, generator=seeded(0))
+        assert int(x_0.max()) < 4
+        return calls[0]
+
+    sure, unsure = torch.tensor([0.9997, 0.0001, 0.0001, 0.0001]), torch.full((4,), 0.25)
+    assert walk(sure, 0.5) == 1  # 16 positions of 0.003 nats
+    assert walk(unsure, 0.5) == 16  # one at a time
+    assert walk(unsure, 2.9) == 6  # three at a time: two of 1.386 nats do not exceed the bound
+    assert walk(unsure, 0.5) <= len(times) - 1
+
+
+def test_entropy_of_certainty_is_zero_and_not_nan():
+    belief = torch.tensor([[[0.0, -torch.inf], [math.log(0.5), math.log(0.5)]]])
+    torch.testing.assert_close(entropy(belief), torch.tensor([[0.0, math.log(2)]]))
+
+
+def test_a_quota_of_wrong_length_is_named():
+    schedule = MaskReplaceSchedule.released(8, 10)
+    with pytest.raises(ValueError, match="quota must name 9 numbers of tokens"):
+        HighQuality(quota=(1, 2))(mock, torch.full((1, L), 8), schedule, range(10, -1, -1))

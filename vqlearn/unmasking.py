@@ -1,0 +1,246 @@
+"""Samplers that decide where to write next: they uncover masked positions by a rule, and leave visible ones alone.
+
+All start from masks alone, as the public code does, uncover as many tokens by each time as the schedule's masked share
+asks for, and end with the step of `ancestral` to s = 0, which fills what is left and, where the schedule has
+replacement, draws every token once more.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vqlearn.sampling import Denoiser, falling
+from vqlearn.schedule import MaskReplaceSchedule
+from vqlearn.transition import Generators, draw, p_sample_step, uniform
+
+OnStep = Callable[[int, int, Tensor], None] | None
+
+
+class Choice(NamedTuple):
+    """Where to write, `[B, L]`, and what to draw there from, `[B, L, K]`.
+
+    `log_weight` orders the positions: drawn without replacement in proportion to its exp if `at_random`, else the
+    largest first (equal ones by position).
+    """
+
+    log_weight: Tensor
+    log_p: Tensor
+    at_random: bool
+
+
+class Unmasking:
+    """What the samplers of this room share; each is a rule `choose(log_p_x0, x_t) -> Choice`."""
+
+    most: int | None = None  # tokens per network call and picture; None: all that a step asks for
+    quota: tuple[int, ...] | None = None  # tokens per step, the last step left out; None: what the schedule asks for
+
+    def choose(self, log_p: Tensor, x_t: Tensor) -> Choice:
+        raise NotImplementedError
+
+    def start(self, batch: int, length: int, *, schedule: MaskReplaceSchedule, device="cpu", **_) -> Tensor:
+        """Masks alone, `[batch, length]`."""
+        return torch.full((batch, length), schedule.mask_id, device=device)
+
+    @torch.no_grad()
+    def __call__(
+        self, denoise: Denoiser, x_t: Tensor, schedule: MaskReplaceSchedule, times: Iterable[int], *,
+        generator: Generators = None, on_step: OnStep = None,
+    ) -> Tensor:  # fmt: skip
+        """Walk as `ancestral` does; a step that asks for more than `most` tokens takes several network calls."""
+        times = falling(times)
+        at_first = (x_t == schedule.mask_id).sum(-1)  # [B]
+        for number, (t, s) in enumerate(itertools.pairwise(times)):
+            if s == 0:
+                x_t = p_sample_step(denoise(x_t, t), x_t, t, schedule, s=0, generator=generator)
+            else:
+                left = self.left(at_first, number, times, schedule)
+                x_t = self._reveal(denoise, x_t, t, schedule, left, generator)
+            if on_step is not None:
+                on_step(number, s, x_t)
+        return x_t
+
+    def left(self, at_first: Tensor, number: int, times: list[int], schedule: MaskReplaceSchedule) -> Tensor:
+        """How many of `at_first` `[B]` masks are left after step `number`: the schedule's share, to a whole number."""
+        if self.quota is not None:
+            if len(self.quota) < len(times) - 2:
+                raise ValueError(
+                    f"quota must name {len(times) - 2} numbers of tokens, one per step, got {len(self.quota)}"
+                )
+            return (at_first - sum(self.quota[: number + 1])).clamp(min=0)
+        share = float(schedule.gamma_bar[times[number + 1]] / schedule.gamma_bar[times[0]])
+        return (at_first * share).round().long()
+
+    def _reveal(self, denoise, x_t, t, schedule, left: Tensor, generator) -> Tensor:
+        """Network calls at t until only `left` `[B]` positions are masked."""
+        while True:
+            ask = ((x_t == schedule.mask_id).sum(-1) - left).clamp(min=0)  # [B]
+            if not bool((ask > 0).any()):
+                return x_t
+            count = per_call(ask, self.most)
+            choice = self.choose(denoise(x_t, t), x_t)
+            x_t = write(choice, x_t, count, schedule.mask_id, generator)
+
+
+def per_call(ask: Tensor, most: int | None) -> Tensor:
+    """Tokens of the next call, `[B]`: at most `most`, but never a call for a single one that would be left."""
+    if most is None:
+        return ask
+    count = ask.clamp(max=most)
+    return torch.where(ask - count == 1, ask, count)
+
+
+def write(choice: Choice, x_t: Tensor, count: Tensor, mask_id: int, generator: Generators = None) -> Tensor:
+    """Draw the tokens of `count` `[B]` masked positions, chosen by weight; all pictures at once."""
+    masked = x_t == mask_id
+    key = choice.log_weight.double()
+    if choice.at_random:  # the largest of log-weights plus Gumbel noise are a draw without replacement
+        u = uniform(x_t.shape, generator, x_t.device)
+        key = key - torch.log(-torch.log1p(-u))
+    key = key.masked_fill(~masked, -torch.inf)
+    order = key.sort(dim=-1, descending=True, stable=True)[1]
+    rank = torch.empty_like(order).scatter_(-1, order, torch.arange(x_t.shape[1], device=x_t.device).expand_as(order))
+    chosen = masked & (rank < count[:, None])
+    return torch.where(chosen, draw(choice.log_p, generator), x_t)
+
+
+@dataclass(frozen=True)
+class HighQuality(Unmasking):
+    """Fewer tokens per network call, at places drawn uniformly (Improved VQ-Diffusion, section 3.2; `prior_rule=1`)."""
+
+    most: int | None = None
+    quota: tuple[int, ...] | None = None
+
+    def choose(self, log_p: Tensor, x_t: Tensor) -> Choice:
+        return Choice(torch.zeros(x_t.shape, device=x_t.device), log_p, at_random=True)
+
+
+@dataclass(frozen=True)
+class Purity(Unmasking):
+    """Write first where the belief is purest (Improved VQ-Diffusion, section 3.2; `prior_rule=2`).
+
+    Places are drawn in proportion to max_k p(x_0 = k); with `weight` r > 0 codes are drawn from the belief to the power
+    1 + r * purity, purity being relative to the purest position of the picture.
+    """
+
+    weight: float = 1.0
+    most: int | None = None
+    quota: tuple[int, ...] | None = None
+
+    def choose(self, log_p: Tensor, x_t: Tensor) -> Choice:
+        top = log_p.amax(-1)  # [B, L]
+        purity = (top - top.amax(-1, keepdim=True)).exp()
+        sharp = log_p * (1 + self.weight * purity[..., None]) if self.weight else log_p
+        return Choice(top, sharp, at_random=True)
+
+
+@dataclass(frozen=True)
+class Confident(Unmasking):
+    """Write first where the belief is surest: parallel decoding in the manner of MaskGIT (Chang et al. 2022)."""
+
+    most: int | None = None
+    quota: tuple[int, ...] | None = None
+
+    def choose(self, log_p: Tensor, x_t: Tensor) -> Choice:
+        return Choice(log_p.amax(-1), log_p, at_random=False)
+
+
+@dataclass(frozen=True)
+class Halton(Unmasking):
+    """Write in the order of a Halton sequence over the grid, so that the places of one call lie far apart."""
+
+    most: int | None = None
+    quota: tuple[int, ...] | None = None
+
+    def choose(self, log_p: Tensor, x_t: Tensor) -> Choice:
+        order = halton_order(x_t.shape[1]).to(x_t.device)
+        rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x_t.device))
+        return Choice(-rank.double().expand(x_t.shape), log_p, at_random=False)
+
+
+@dataclass(frozen=True)
+class EntropyBounded(Unmasking):
+    """As many places per call as their entropies allow: the surest, while all but the largest sum to at most `bound`.
+
+    The entropies bound how much the places, drawn apart, can depend on each other (Ben-Hamu et al. 2025). The number of
+    calls follows from the beliefs, at most that of `times`; the time told to the network is that of the masked share.
+    """
+
+    bound: float = 0.5  # nats
+
+    def choose(self, log_p: Tensor, x_t: Tensor) -> Choice:
+        return Choice(-entropy(log_p), log_p, at_random=False)
+
+    @torch.no_grad()
+    def __call__(
+        self, denoise: Denoiser, x_t: Tensor, schedule: MaskReplaceSchedule, times: Iterable[int], *,
+        generator: Generators = None, on_step: OnStep = None,
+    ) -> Tensor:  # fmt: skip
+        times = falling(times)
+        length = x_t.shape[1]
+        for number in range(len(times) - 1):
+            masked = x_t == schedule.mask_id
+            t = time_of_share(float(masked.sum(-1).max()) / length, schedule, times[0])
+            log_p = denoise(x_t, t)
+            count = self.count(log_p, masked)
+            if number == len(times) - 2 or bool((count >= masked.sum(-1)).all()):
+                x_t = p_sample_step(log_p, x_t, t, schedule, s=0, generator=generator)
+                if on_step is not None:
+                    on_step(number, 0, x_t)
+                return x_t
+            x_t = write(self.choose(log_p, x_t), x_t, count, schedule.mask_id, generator)
+            if on_step is not None:
+                on_step(number, t, x_t)
+        return x_t
+
+    def count(self, log_p: Tensor, masked: Tensor) -> Tensor:
+        """How many places the bound allows, `[B]`, at least one."""
+        each = entropy(log_p).masked_fill(~masked, torch.inf).sort(-1)[0]  # [B, L]
+        before = (
+            each.masked_fill(each.isinf(), 0).cumsum(-1) - each
+        )  # of all that are surer; the largest does not count
+        return ((before <= self.bound) & ~each.isinf()).sum(-1).clamp(min=1)
+
+
+def time_of_share(share: float, schedule: MaskReplaceSchedule, last: int) -> int:
+    """The first time, at most `last`, by which at least this share of the masks of time T has appeared."""
+    curve = schedule.gamma_bar.cpu() / schedule.gamma_bar[-1].cpu()
+    return min(last, max(1, int(torch.searchsorted(curve, torch.tensor(share).double()))))
+
+
+def entropy(log_p: Tensor) -> Tensor:
+    """Entropy of a belief in nats, `[B, L, K]` -> `[B, L]`, of its mass if that is less than 1."""
+    return -(log_p.exp() * log_p.clamp(min=-1e30)).sum(-1)
+
+
+@functools.cache
+def halton_order(length: int) -> Tensor:
+    """The positions of a square grid in the order in which a Halton sequence (bases 2, 3) first meets them, `[L]`.
+
+    A length that is no square is a single row.
+    """
+    side = math.isqrt(length)
+    rows, columns = (side, side) if side * side == length else (1, length)
+    seen: dict[int, None] = {}
+    for number in itertools.count(1):
+        row, column = int(_radical_inverse(number, 3) * rows), int(_radical_inverse(number, 2) * columns)
+        seen.setdefault(row * columns + column)
+        if len(seen) == length:
+            break
+    return torch.tensor(list(seen))
+
+
+def _radical_inverse(number: int, base: int) -> float:
+    """The digits of a number, mirrored at the point: 6 = 110 in base 2 becomes 0.011 = 3/8."""
+    value, share = 0.0, 1.0 / base
+    while number:
+        value += share * (number % base)
+        number, share = number // base, share / base
+    return value
