@@ -15,6 +15,7 @@ FLOORS = [
     ["__main__", "plots", "widgets", "checks", "course"],
     [
         "pipeline",
+        "cost",
         "scheduler",
         "checkpoints",
         "saving",

@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vqlearn import VQDiffusionPipeline
+from vqlearn import VQDiffusionPipeline, cost, guidance, sampling
+from vqlearn.pipeline import SAMPLERS
 
 PROMPT = "a large red circle left of a small blue square"
 
@@ -162,7 +163,242 @@ def test_a_long_run_on_a_cpu_is_announced_before_it_begins(shipped):
     with pytest.warns(
         UserWarning, match=r"about \d+.* (minutes|hours) on this CPU \(100 network calls of .* TFLOP each\)"
     ):
-        shipped._announce(100, 20_000)
+        cost.announce(shipped.transformer, 100, 100 * 20_000)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        shipped._announce(100, 8)  # a few seconds are not worth a word
+        cost.announce(shipped.transformer, 100, 100 * 8)  # a few seconds are not worth a word
+
+
+# ------------------------------------------------------------------------------------------ samplers, guidance, editing
+
+
+@pytest.mark.parametrize("name", [*SAMPLERS, "reference"])
+def test_every_sampler_has_a_name(shipped, name):
+    """Each draws clean tokens, the same for the same seed, in at most as many network calls as it was given steps."""
+    if name == "first_hitting":
+        with pytest.raises(ValueError, match="without replacement"):  # this model's schedule has some
+            _draw(shipped, sampler=name)
+        return
+    tokens = _draw(shipped, sampler=name, num_inference_steps=5)
+    assert tokens.shape == (1, 64) and int(tokens.max()) < 1024
+    assert torch.equal(tokens, _draw(shipped, sampler=name, num_inference_steps=5))
+    itself = shipped.scheduler if name == "reference" else SAMPLERS[name]
+    assert torch.equal(tokens, _draw(shipped, sampler=itself, num_inference_steps=5))
+
+
+def test_a_sampler_by_a_wrong_name(shipped):
+    with pytest.raises(
+        ValueError, match=r"sampler must be one of ancestral, corrector, .*, reference, or a function, got 'ddim'"
+    ):
+        _draw(shipped, sampler="ddim")
+
+
+def test_given_times_are_the_times_of_the_walk(shipped):
+    seen = []
+    _draw(shipped, times=[100, 60, 10, 0], callback=lambda number, timestep, _: seen.append((number, timestep)))
+    assert seen == [(0, 99), (1, 59), (2, 9)]
+    assert torch.equal(_draw(shipped, times=range(100, -1, -25)), _draw(shipped, num_inference_steps=4))
+    with pytest.raises(ValueError, match="times must begin with 100"):
+        _draw(shipped, times=[50, 0])
+    with pytest.raises(ValueError, match="fall strictly"):
+        _draw(shipped, times=[100, 100, 0])
+
+
+@pytest.fixture
+def rows_seen(shipped, monkeypatch):
+    """How many rows the network is asked for, call by call."""
+    seen, network = [], shipped._network
+
+    def counting(x_t, condition, timestep):
+        logits = network(x_t, condition, timestep)
+        seen.append(len(logits))
+        return logits
+
+    monkeypatch.setattr(shipped, "_network", counting)
+    return seen
+
+
+def test_guidance_within_an_interval_costs_half_outside(shipped, rows_seen):
+    _draw(shipped, guidance_scale=guidance.within(2.0, 50, 75))  # at t = 100, 75, 50, 25
+    assert rows_seen == [1, 2, 2, 1]
+    rows_seen.clear()
+    everywhere = _draw(shipped, guidance_scale=guidance.within(2.0, 0, 100))
+    assert rows_seen == [2, 2, 2, 2]
+    assert torch.equal(everywhere, _draw(shipped, guidance_scale=2.0))
+    assert torch.equal(_draw(shipped, guidance_scale=guidance.within(2.0, 1, 2)), _draw(shipped, guidance_scale=1.0))
+
+
+def test_a_schedule_of_scales_is_asked_at_each_time(shipped):
+    asked = []
+    _draw(shipped, guidance_scale=lambda t: asked.append(t) or 1.5)
+    assert {25, 50, 75, 100} <= set(asked)
+    with pytest.raises(ValueError, match="guidance_scale must be a number from 0 to 1000, got 'much' at t = 100"):
+        _draw(shipped, guidance_scale=lambda t: "much")
+    with pytest.raises(ValueError, match="low <= high"):
+        guidance.within(2.0, 60, 40)
+
+
+def test_the_null_text_alone_and_the_text_alone(shipped, rows_seen):
+    """At scale 0 the words have no say, and at both ends one branch is enough."""
+    other = "a small star"
+    assert torch.equal(_draw(shipped, guidance_scale=0), _draw(shipped, guidance_scale=0, prompt=other))
+    assert not torch.equal(_draw(shipped, guidance_scale=1), _draw(shipped, guidance_scale=1, prompt=other))
+    assert set(rows_seen) == {1}
+
+
+def test_a_negative_prompt_takes_the_place_of_the_null_text(shipped):
+    x_t, negative = torch.full((1, 64), 1024), "a red circle"
+    denoise = shipped.denoiser(PROMPT, guidance_scale=3.0, negative_prompt=negative)
+    alone = [shipped.denoiser(text)(x_t, 80) for text in (PROMPT, negative)]
+    torch.testing.assert_close(denoise(x_t, 80), guidance.guide(*alone, 3.0), atol=1e-4, rtol=1e-4)
+    shipped.denoiser([PROMPT, PROMPT], guidance_scale=3.0, negative_prompt=[negative, "a star"])
+    for wrong in (["a star"] * 3, 5, [None]):
+        with pytest.raises(ValueError, match="negative_prompt must be a string or a list of 1 strings"):
+            shipped.denoiser(PROMPT, guidance_scale=3.0, negative_prompt=wrong)
+
+
+def test_top_k_leaves_k(shipped):
+    x_t = torch.full((2, 64), 1024)
+    log_p = shipped.denoiser([PROMPT, "a star"], top_k=3)(x_t, 50)
+    assert bool(((log_p > -torch.inf).sum(-1) == 3).all())
+    with pytest.raises(ValueError, match="top_k"):
+        _draw(shipped, top_k=0)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 2.0])
+def test_a_batch_split_for_the_memory_draws_the_same(shipped, monkeypatch, rows_seen, scale):
+    call = {"prompt": [PROMPT, "a star", "a small cross"], "num_images_per_prompt": 2, "guidance_scale": scale}
+    whole = _draw(shipped, **call)
+    assert rows_seen[0] == 6 * (1 if scale in (0, 1) else 2)
+    monkeypatch.setattr(cost, "free_bytes", lambda device: 1)  # room for less than one
+    assert torch.equal(_draw(shipped, **call), whole)
+    assert rows_seen[-1] == (1 if scale in (0, 1) else 2)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_out_of_memory_says_what_to_lower(shipped, monkeypatch, error):
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr(shipped, "_network", full)
+    with pytest.raises(MemoryError, match="for 7 pictures at once: give fewer prompts, a lower num_images_per_prompt"):
+        _draw(shipped, num_images_per_prompt=7)
+
+
+def test_other_errors_stay_what_they_are(shipped, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(shipped, "_network", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        _draw(shipped)
+
+
+def test_a_compiled_denoiser_believes_the_same(shipped):
+    """Compiled eagerly here: what torch.compile makes of it is its own matter, that the call reaches it is ours."""
+    pipe = VQDiffusionPipeline(**shipped.components)
+    x_t = torch.full((1, 64), 1024)
+    expected = pipe.denoiser(PROMPT, guidance_scale=2.0)(x_t, 50)
+    pipe.compile(backend="eager", mode=None)
+    torch.testing.assert_close(pipe.denoiser(PROMPT, guidance_scale=2.0)(x_t, 50), expected)
+    assert pipe._network is not shipped._network
+
+
+@pytest.fixture(scope="module")
+def picture(shipped):
+    """A scene of the world, its tokens, and a mask over its upper left quarter that ends in the middle of a patch."""
+    from vqlearn import scenes
+
+    image = scenes.to_tensor([scenes.draw(scenes.sample("test", 3)[0])])
+    mask = torch.zeros(32, 32, dtype=torch.bool)
+    mask[:14, :17] = True
+    return image, shipped.encode(image), mask
+
+
+def test_a_mask_over_pixels_becomes_one_over_tokens(shipped, picture):
+    tokens = shipped.token_mask(picture[2]).view(8, 8)
+    expected = torch.zeros(8, 8, dtype=torch.bool)
+    expected[:4, :5] = True  # a patch of 4 x 4 pixels counts as soon as one of them is touched
+    assert torch.equal(tokens, expected)
+    as_image = Image.fromarray((picture[2].numpy() * 255).astype(np.uint8))
+    assert torch.equal(shipped.token_mask(as_image).view(8, 8), expected)
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "first_hitting"] + ["reference"])
+def test_inpainting_keeps_every_token_outside_the_mask(shipped, picture, name):
+    image, x_0, mask = picture
+    redrawn = shipped.token_mask(mask)
+    call = {"num_inference_steps": 5, "output_type": "latent", "sampler": name}
+    tokens = shipped.inpaint(image, mask, PROMPT, generator=torch.Generator().manual_seed(0), **call).images
+    assert torch.equal(tokens[:, ~redrawn], x_0[:, ~redrawn])
+    assert not torch.equal(tokens, x_0)
+    nothing = shipped.inpaint(image, torch.zeros_like(mask), PROMPT, **call).images
+    assert torch.equal(nothing, x_0)
+
+
+def test_known_tokens_are_as_noisy_on_the_way_as_all_others(shipped, picture):
+    """Each is drawn from q(x_s | x_t, x_0), so at time s a share gamma_bar_s of them is masked (6 sigma, 64 x 64)."""
+    image, _, mask = picture
+    seen = {}
+    shipped.inpaint(
+        image, torch.zeros_like(mask), PROMPT, num_inference_steps=4, num_images_per_prompt=64, output_type="latent",
+        generator=torch.Generator().manual_seed(0), callback=lambda number, timestep, x: seen.setdefault(number, x),
+    )  # fmt: skip
+    for number, s in enumerate((75, 50, 25)):
+        share, expected = float((seen[number] == 1024).float().mean()), float(shipped.schedule.gamma_bar[s])
+        assert abs(share - expected) < 6 * (expected * (1 - expected) / 4096) ** 0.5
+
+
+def test_inpainting_takes_pil_images_and_gives_several(shipped, picture):
+    image, _, mask = picture
+    as_image = Image.fromarray(((image[0] / 2 + 0.5) * 255).round().permute(1, 2, 0).numpy().astype(np.uint8))
+    as_mask = Image.fromarray((mask.numpy() * 255).astype(np.uint8))
+    images = shipped.inpaint(as_image, as_mask, PROMPT, num_inference_steps=2, num_images_per_prompt=3).images
+    assert len(images) == 3 and images[0].size == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"mask": torch.zeros(16, 16, dtype=torch.bool)},
+            r"mask must be .* bool \[32, 32\], got torch.bool \[16, 16\]",
+        ),
+        ({"mask": torch.zeros(32, 32)}, "mask must be .*got torch.float32"),
+        ({"mask": "left"}, "mask must be .*got str"),
+        ({"image": torch.zeros(3, 64, 64)}, "image must be 32 x 32 pixels"),
+        ({"image": torch.zeros(32, 32)}, "image must be a PIL image or float"),
+        ({"image": torch.zeros(2, 3, 32, 32)}, r"image must be one or 1 \(one per picture\), got 2"),
+    ],
+)
+def test_inpainting_refuses_other_sizes(shipped, picture, change, words):
+    call = {"image": picture[0], "mask": picture[2], **change}
+    with pytest.raises(ValueError, match=words):
+        shipped.inpaint(prompt=PROMPT, num_inference_steps=1, **call)
+
+
+def test_variations_begin_at_the_pictures_own_noisy_tokens(shipped, picture):
+    image, x_0, _ = picture
+    call = {"output_type": "latent", "num_images_per_prompt": 8}
+    changed = {}
+    for strength in (0.05, 0.5, 1.0):
+        steps = []
+        tokens = shipped.variations(
+            image, "a picture", strength, num_inference_steps=20, generator=torch.Generator().manual_seed(0),
+            callback=lambda number, timestep, _, steps=steps: steps.append(timestep), guidance_scale=0, **call,
+        ).images  # fmt: skip
+        assert len(steps) == round(20 * strength) and steps[0] == round(100 * strength) - 1
+        changed[strength] = float((tokens != x_0).float().mean())
+    assert changed[0.05] <= changed[0.5] < changed[1.0]
+    for wrong in (0, 1.5, "much"):
+        with pytest.raises(ValueError, match=r"strength must lie in \(0, 1\]"):
+            shipped.variations(image, PROMPT, wrong)
+
+
+def test_keeping_passes_on_where_a_sampler_begins(shipped):
+    known = torch.ones(1, 64, dtype=torch.bool)
+    kept = sampling.keeping(SAMPLERS["halton"], torch.zeros(1, 64, dtype=torch.int64), known)
+    assert bool((kept.start(shipped.schedule, 1, 64) == 1024).all())
+    assert not hasattr(sampling.keeping(sampling.ancestral, known, known), "start")

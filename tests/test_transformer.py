@@ -71,3 +71,25 @@ def test_a_convolution_sees_neighbours_in_both_directions():
 def test_wrong_configuration_is_named():
     with pytest.raises(ValueError, match="feed_forward must be 'linear' or 'convolution', got 'gated'"):
         Transformer2DModel(feed_forward="gated")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("timestep", [torch.tensor(3), torch.tensor([0, 4, 9])])
+def test_several_conditions_for_one_grid_share_what_comes_before_them(timestep):
+    """The same logits as of the grid given once per condition, with the text or with what is remembered of it."""
+    torch.manual_seed(0)
+    network = Transformer2DModel(2, 8, 2, 8, 17, 4, 10, feed_forward_mult=2).eval()
+    tokens, text = torch.randint(17, (3, 16)), torch.randn(6, 5, 8)
+    twice = timestep.repeat(2) if timestep.ndim else timestep
+    expected = network(tokens.repeat(2, 1), text, twice)
+    for condition in (text, network.remember(text)):
+        torch.testing.assert_close(network(tokens, condition, timestep), expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_several_classes_for_one_grid():
+    torch.manual_seed(0)
+    network = Transformer2DModel(2, 8, 2, None, 17, 4, 10, feed_forward_mult=2, num_classes=5).eval()
+    tokens, classes = torch.randint(17, (3, 16)), torch.tensor([0, 1, 2, 5, 5, 5])
+    expected = network(tokens.repeat(2, 1), classes, torch.tensor(3))
+    torch.testing.assert_close(network(tokens, classes, torch.tensor(3)), expected, atol=1e-5, rtol=1e-5)

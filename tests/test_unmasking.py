@@ -72,7 +72,7 @@ def test_with_the_original_table_it_does_what_the_original_does(run, original, s
         masks.append((x_s == 8).sum(-1))
         pure.append((x_s == 8)[:, ::2].sum(-1).double())
 
-    x_T = sampler.start(batch, L, schedule=schedule)
+    x_T = sampler.start(schedule, batch, L)
     x_0 = sampler(denoise, x_T, schedule, range(steps, -1, -1), generator=seeded(0), on_step=on_step)
     assert [int(row.unique()) for row in masks] == arrays[f"{run}.masked_mean"].astype(int).tolist()
     assert np.bincount(calls, minlength=steps + 1)[:0:-1].tolist() == arrays[f"{run}.calls"].astype(int).tolist()
@@ -98,7 +98,7 @@ def test_any_length_and_any_number_of_steps(sampler, length, steps, preset, seed
         calls[0] += 1
         return torch.zeros(*x_t.shape, 6).log_softmax(-1)
 
-    x_T = sampler.start(3, length, schedule=schedule)
+    x_T = sampler.start(schedule, 3, length)
     x_0 = sampler(denoise, x_T, schedule, times, generator=seeded(1),
                   on_step=lambda number, s, x_s: left.append((x_s == 6).sum(-1).tolist()))  # fmt: skip
     assert x_0.shape == (3, length) and int(x_0.max()) < 6

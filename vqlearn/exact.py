@@ -169,6 +169,7 @@ def _steps(sampler, table, schedule, states, number, times):
 
 def _marginals(sampler, log_p, x_t, t, s, schedule, times) -> Tensor:
     """The law of each position's x_s, `[B, L, K + 1]`, for samplers that draw the positions apart."""
+    log_p = log_p.log_softmax(-1)  # what a truncated belief leaves is drawn from as if it were all
     if sampler is sampling.official_fast:
         step = official_step(t, s, times[0] - times[1] - 1)
         return q_posterior(log_p, x_t, step, schedule).exp()
@@ -231,7 +232,7 @@ def _subsets(choice, masked: Tensor, count: Tensor):
         if size == 0:
             found[()] = torch.ones(len(masked), dtype=torch.float64)
         else:  # the last of the set to be drawn was one of them, after all the others
-            members, share = tuple(subset.nonzero()[:, 0].tolist()), 0.0
+            members, share = tuple(subset.nonzero()[:, 0].tolist()), torch.zeros(len(masked), dtype=torch.float64)
             for last in members:
                 others = tuple(m for m in members if m != last)
                 left = total - weight[:, list(others)].sum(-1)
@@ -253,7 +254,7 @@ def _entropy_bounded(sampler, table, schedule, states, times) -> Outcome:
             log_p = table(t)[rows]
             count = sampler.count(log_p, masked[rows])
             if number == len(times) - 2 or bool((count >= masked[rows].sum(-1)).all()):
-                done += law[rows] @ _joint(q_posterior(log_p, states[rows], t, schedule, s=0).exp())
+                done += law[rows] @ _joint(_marginals(sampler, log_p, states[rows], t, 0, schedule, times))
             else:
                 new += law[rows] @ written(sampler.choose(log_p, states[rows]), states[rows], count, schedule)
         law = new

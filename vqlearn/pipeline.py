@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import re
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,15 +14,31 @@ from PIL import Image
 from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
-from vqlearn import guidance, sampling
+from vqlearn import cost, guidance, sampling
 from vqlearn.checkpoints import LIBRARIES, load_components
 from vqlearn.conditioning import encode_ids, tokenize
+from vqlearn.guidance import Scale
 from vqlearn.hub import locate
 from vqlearn.saving import save_components
+from vqlearn.transformer import Condition
+from vqlearn.transition import q_sample
+from vqlearn.unmasking import Confident, EntropyBounded, Halton, HighQuality, Purity
 
 OUTPUTS = ("pil", "np", "pt", "latent")
-LONG = 60  # seconds of work on a CPU that are announced before they begin
 Prompt = str | int | Sequence[str | int] | None
+Picture = Image.Image | Tensor
+
+SAMPLERS: dict[str, Callable] = {
+    "ancestral": sampling.ancestral,
+    "corrector": sampling.Corrector(),
+    "high_quality": HighQuality(),
+    "purity": Purity(),
+    "confident": Confident(),
+    "halton": Halton(),
+    "entropy_bounded": EntropyBounded(),
+    "first_hitting": sampling.first_hitting,
+    "official_fast": sampling.official_fast,
+}  # and "reference", the pipeline's own scheduler
 
 
 class ImagePipelineOutput(NamedTuple):
@@ -47,6 +61,7 @@ class VQDiffusionPipeline:
         self.vqvae, self.text_encoder, self.tokenizer = vqvae, text_encoder, tokenizer
         self.transformer, self.scheduler = transformer, scheduler
         self.learned_classifier_free_sampling_embeddings = learned_classifier_free_sampling_embeddings
+        self._network: Callable = transformer
         self.defaults: dict[str, Any] = {}
         self._bar: dict[str, Any] = {}
 
@@ -124,7 +139,7 @@ class VQDiffusionPipeline:
         self,
         prompt: Prompt = None,
         num_inference_steps: int = 100,
-        guidance_scale: float | None = None,
+        guidance_scale: Scale | None = None,
         truncation_rate: float | None = None,
         num_images_per_prompt: int = 1,
         generator: Generator | list[Generator] | None = None,
@@ -134,87 +149,168 @@ class VQDiffusionPipeline:
         callback: Callable[[int, int, Tensor], None] | None = None,
         callback_steps: int = 1,
         *,
-        sampler: Callable = sampling.ancestral,
+        sampler: str | Callable = "ancestral",
+        times: Sequence[int] | None = None,
+        negative_prompt: str | list[str] | None = None,
+        top_k: int | None = None,
     ) -> Any:
         """Draw pictures of prompts (VQ-Diffusion, Algorithm 2; guidance: Improved VQ-Diffusion, section 3.1).
 
         `prompt` is a text, a class (its number or name) or a list of them, as the model reads, None for a model that
-        reads nothing. Any number of steps from 1 to T is an exact stride. `guidance_scale` and `truncation_rate` None
-        are the model's own (5.0 and 1.0 where it states none); 1 leaves either out. One generator serves the batch, a
-        list gives each picture its own. `latents` are tokens x_T, int64 `[B, L]`. `callback(step, timestep, tokens)`
-        is called every `callback_steps` steps. `sampler` has the signature of `ancestral`; the scheduler is one too,
-        and draws as diffusers does. `return_dict=False` gives a plain tuple. Raises ValueError for wrong arguments.
+        reads nothing. Any number of steps from 1 to T is an exact stride; `times` [T, ..., 0] gives the times
+        themselves. `guidance_scale` and `truncation_rate` None are the model's own (5.0 and 1.0 where it states none);
+        1 leaves either out, and a function of t is a scale per time (`guidance.within`). `negative_prompt` takes the
+        place of the null text. One generator serves the batch, a list gives each picture its own. `latents` are tokens
+        at the first time, int64 `[B, L]`. `callback(step, timestep, tokens)` is called every `callback_steps` steps.
+        `sampler` is a name in `SAMPLERS`, "reference" (the scheduler, which draws as diffusers does) or a function with
+        the signature of `ancestral`. `return_dict=False` gives a plain tuple. Raises ValueError for wrong arguments.
         """
         self._check_numbers(num_images_per_prompt, output_type, callback_steps)
         self.check(num_inference_steps, guidance_scale, truncation_rate)
+        walk = self.sampler(sampler)
+        times = self._times(walk, num_inference_steps, times, latents is not None)
         prompts = self.prompts(prompt)
         batch = len(prompts) * num_images_per_prompt
         if isinstance(generator, list) and len(generator) != batch:
             raise ValueError(f"generator must be one or a list of {batch} (one per picture), got {len(generator)}")
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
         rate = self.defaults.get("truncation_rate", 1.0) if truncation_rate is None else truncation_rate
-        x_t = self._start(latents, batch, generator, sampler)
-        denoise = self.denoiser(
-            prompts, guidance_scale=scale, truncation_rate=rate, num_images_per_prompt=num_images_per_prompt
-        )
-        plan = getattr(sampler, "times", None)
-        times = (
-            plan(num_inference_steps) if plan else sampling.strided_times(self.schedule.num_steps, num_inference_steps)
-        )
-        self._announce(len(times) - 1, batch * (1 if scale == 1 else 2))
-        with tqdm(total=len(times) - 1, **{"desc": "denoising", "unit": "step", **self._bar}) as bar:
+        x_t = self._start(latents, batch, generator, walk)
+        with cost.out_of_memory_is_explained(batch):
+            denoise = self.denoiser(
+                prompts, guidance_scale=scale, truncation_rate=rate, num_images_per_prompt=num_images_per_prompt,
+                negative_prompt=negative_prompt, top_k=top_k,
+            )  # fmt: skip
+            branches = sum(1 if guidance.scale_at(scale, t) in (0, 1) else 2 for t in times[:-1])
+            cost.announce(self.transformer, len(times) - 1, branches * batch)
+            with tqdm(total=len(times) - 1, **{"desc": "denoising", "unit": "step", **self._bar}) as bar:
 
-            def on_step(number: int, s: int, x_s: Tensor) -> None:
-                bar.update()
-                if callback is not None and number % callback_steps == 0:
-                    callback(number, times[number] - 1, x_s)
+                def on_step(number: int, s: int, x_s: Tensor) -> None:
+                    bar.update()
+                    if callback is not None and number % callback_steps == 0:
+                        callback(number, times[number] - 1, x_s)
 
-            tokens = sampler(denoise, x_t, self.schedule, times, generator=generator, on_step=on_step)
-        images = tokens if output_type == "latent" else _convert(self.decode(tokens), output_type)
+                tokens = walk(denoise, x_t, self.schedule, times, generator=generator, on_step=on_step)
+            images = tokens if output_type == "latent" else _convert(self.decode(tokens), output_type)
         return ImagePipelineOutput(images) if return_dict else (images,)
 
+    @torch.no_grad()
+    def inpaint(self, image: Picture, mask: Picture, prompt: Prompt = None, **call) -> Any:
+        """Draw anew what `mask` covers of a picture, to a prompt; `call` is that of the pipeline.
+
+        A token is drawn anew if the mask touches any of its pixels (`token_mask`); all others come back as they are,
+        and on the way each is drawn from q(x_s | x_t, x_0), so the network sees them as noisy as everything else.
+        `image` is a PIL image or float `[3, H, W]` or `[B, 3, H, W]` in [-1, 1], `mask` a PIL image (white is drawn
+        anew) or bool `[H, W]`. Raises ValueError for sizes that the codec does not know.
+        """
+        x_0 = self._tokens_of(image)
+        walk = self.sampler(call.pop("sampler", "ancestral"))
+        batch = len(self.prompts(prompt)) * call.get("num_images_per_prompt", 1)
+        x_0 = _as_many(x_0, batch, "image")
+        known = ~self.token_mask(mask).to(x_0.device).expand(batch, -1)
+        return self(prompt, sampler=sampling.keeping(walk, x_0, known), **call)
+
+    @torch.no_grad()
+    def variations(self, image: Picture, prompt: Prompt = None, strength: float = 0.6, **call) -> Any:
+        """Pictures near a given one: its tokens are noised to time t = `strength` T, and the walk back begins there.
+
+        Of the steps only those from t on are taken. `strength` lies in (0, 1]; at 1 nothing of the picture is left.
+        `image` as in `inpaint`, `call` as in the pipeline. Raises ValueError for wrong arguments.
+        """
+        if not isinstance(strength, int | float) or not 0 < strength <= 1:
+            raise ValueError(f"strength must lie in (0, 1], got {strength!r}")
+        x_0 = self._tokens_of(image)
+        batch = len(self.prompts(prompt)) * call.get("num_images_per_prompt", 1)
+        t = max(1, round(strength * self.schedule.num_steps))
+        steps = max(1, round(call.pop("num_inference_steps", 100) * t / self.schedule.num_steps))
+        x_t = q_sample(_as_many(x_0, batch, "image"), t, self.schedule, generator=call.get("generator"))
+        return self(prompt, latents=x_t, times=sampling.strided_times(t, min(steps, t)), **call)
+
+    @torch.no_grad()
     def denoiser(
         self,
         prompt: Prompt,
         *,
-        guidance_scale: float = 1.0,
+        guidance_scale: Scale = 1.0,
         truncation_rate: float = 1.0,
         num_images_per_prompt: int = 1,
+        negative_prompt: str | list[str] | None = None,
+        top_k: int | None = None,
     ) -> sampling.Denoiser:
-        """The seam: `denoise(x_t, t) -> log_p_x0` for prompts, with guidance and truncation applied.
+        """The seam: `denoise(x_t, t) -> log_p_x0` for prompts, with guidance, truncation and top-k applied.
 
-        Under guidance both branches run as one batch, the null text or class first, as published.
+        Where the scale at t is neither 0 nor 1 both branches run as one batch, the null text or class first, as
+        published; else one branch runs. A batch too large for the memory is split, which changes no draw.
         """
         guidance.check_truncation_rate(truncation_rate)
-        guided = guidance_scale != 1
-        condition = self._condition(self.prompts(prompt), num_images_per_prompt, guided)
+        if top_k is not None:
+            guidance.check_top_k(top_k)
+        constant = None if callable(guidance_scale) else guidance.scale_at(guidance_scale, 0)
+        prompts = self.prompts(prompt)
+        condition = self._conditions(prompts, num_images_per_prompt, constant != 1, negative_prompt)
+        batch = len(prompts) * num_images_per_prompt
 
         def denoise(x_t: Tensor, t: int) -> Tensor:
-            timestep = torch.tensor(t - 1, device=x_t.device)  # the network counts from 0: the one place that converts
-            logits = self.transformer(torch.cat([x_t, x_t]) if guided else x_t, condition, timestep)
-            log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-            if guided:
-                null, conditional = log_p.chunk(2)
-                log_p = guidance.guide(conditional, null, guidance_scale)
-            return guidance.truncate(log_p, truncation_rate)
+            scale, parts = guidance.scale_at(guidance_scale, t), []
+            each = cost.pictures_at_once(self.transformer, 1 if scale in (0, 1) else 2)
+            for begin in range(0, batch, each):
+                part = _rows(condition, begin, min(begin + each, batch), batch, scale)
+                log_p = guidance.truncate(self._believe(x_t[begin : begin + each], t, scale, part), truncation_rate)
+                parts.append(log_p if top_k is None else guidance.top_k(log_p, top_k))
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
 
         return torch.no_grad()(denoise)
 
-    def _condition(self, prompts: list, copies: int, guided: bool) -> Tensor | None:
+    def _believe(self, x_t: Tensor, t: int, scale: float, condition: Condition) -> Tensor:
+        """Guided log p(x_0 | x_t) of some rows; `condition` is for both branches, the null one first, or for one."""
+        timestep = torch.tensor(t - 1, device=x_t.device)  # the network counts from 0: the one place that converts
+        logits = self._network(x_t, condition, timestep)
+        log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+        if scale in (0, 1):
+            return log_p
+        null, told = log_p.chunk(2)
+        return guidance.guide(told, null, scale)
+
+    def compile(self, **options) -> VQDiffusionPipeline:
+        """Let `torch.compile` make one program of the denoiser for each batch size; the first step of each is slow.
+
+        On a GPU the program is captured as a graph (`mode="reduce-overhead"`). `options` go to `torch.compile`.
+        """
+        mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+        self._network = torch.compile(self.transformer, dynamic=False, **{"mode": mode, **options})
+        return self
+
+    def _conditions(self, prompts: list, copies: int, guided: bool, negative: Any) -> Condition:
         """What the transformer reads for prompts, each `copies` times; under guidance as many null ones come first."""
         reads = self.transformer.reads
+        if negative is not None and reads != "text":
+            raise ValueError("negative_prompt is for models that read text")
         if reads == "nothing":
             if guided:
                 raise ValueError("guidance_scale must be 1 for a model that reads neither text nor class")
             return None
         if reads == "class":
-            condition = torch.tensor(prompts, device=self.device)
-            null = torch.full_like(condition[:1], self.transformer.config["num_classes"])
-        else:
-            condition = self.encode_prompt(prompts)
-            null = self.null_embeds() if guided else condition[:1]
-        condition = condition.repeat_interleave(copies, dim=0)
-        return torch.cat([null.expand_as(condition), condition]) if guided else condition
+            told = torch.tensor(prompts, device=self.device).repeat_interleave(copies, dim=0)
+            null = torch.full_like(told, self.transformer.config["num_classes"])
+            return torch.cat([null, told]) if guided else told
+        text = self.encode_prompt(prompts)
+        if guided:
+            text = torch.cat([self._null_text(negative, len(prompts)), text])
+        return [
+            (k.repeat_interleave(copies, dim=0), v.repeat_interleave(copies, dim=0))
+            for k, v in self.transformer.remember(text)
+        ]
+
+    def _null_text(self, negative: Any, count: int) -> Tensor:
+        """The text of the null branch, `[count, S, D]`: negative prompts, or the model's null text."""
+        if negative is None:
+            return self.null_embeds().expand(count, -1, -1)
+        texts = [negative] * count if isinstance(negative, str) else negative
+        if not isinstance(texts, list) or len(texts) != count or not all(isinstance(text, str) for text in texts):
+            raise ValueError(
+                f"negative_prompt must be a string or a list of {count} strings (one per prompt), got {negative!r:.60}"
+            )
+        return self.encode_prompt(texts)
 
     @torch.no_grad()
     def encode_prompt(self, prompts: list[str]) -> Tensor:
@@ -264,13 +360,59 @@ class VQDiffusionPipeline:
         """Tokens per picture."""
         return self.transformer.num_positions
 
-    def check(self, num_inference_steps: int, guidance_scale: float | None, truncation_rate: float | None) -> None:
+    def check(self, num_inference_steps: int, guidance_scale: Scale | None, truncation_rate: float | None) -> None:
         """Raise ValueError for wrong numbers."""
-        if guidance_scale is not None and not (isinstance(guidance_scale, int | float) and 0 <= guidance_scale <= 1000):
-            raise ValueError(f"guidance_scale must be a number from 0 to 1000, got {guidance_scale!r}")
+        if guidance_scale is not None:
+            guidance.scale_at(guidance_scale, self.schedule.num_steps)
         if truncation_rate is not None:
             guidance.check_truncation_rate(truncation_rate)
         sampling.strided_times(self.schedule.num_steps, num_inference_steps)
+
+    def sampler(self, name: str | Callable) -> Callable:
+        """A sampler by its name, or itself; raises ValueError for a name that is none."""
+        if callable(name):
+            return name
+        found = {**SAMPLERS, "reference": self.scheduler}.get(name) if isinstance(name, str) else None
+        if found is None:
+            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, reference, or a function, got {name!r}")
+        return found
+
+    def _times(self, sampler: Callable, count: int, times: Sequence[int] | None, given: bool) -> list[int]:
+        """The times of a walk, from those given, from the sampler, or by an even stride."""
+        last = self.schedule.num_steps
+        if times is not None:
+            times = sampling.falling(times)
+            if times[0] > last or (times[0] < last and not given):
+                raise ValueError(f"times must begin with {last} (or less, where latents are given), got {times[0]}")
+            return times
+        plan = getattr(sampler, "times", None)
+        return plan(count) if plan else sampling.strided_times(last, count)
+
+    def token_mask(self, mask: Picture) -> Tensor:
+        """Which tokens a mask over pixels touches, bool `[L]`: all those of whose pixels at least one is to be redrawn.
+
+        `mask` is a PIL image (white, 128 and above) or bool `[H, W]`. Raises ValueError for another kind or size.
+        """
+        if isinstance(mask, Image.Image):
+            mask = torch.from_numpy(np.array(mask.convert("L"))) >= 128
+        side, factor = round(self.length**0.5), self.vqvae.factor
+        size = [side * factor] * 2
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or list(mask.shape) != size:
+            got = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+            raise ValueError(f"mask must be a PIL image of {size[1]} x {size[0]} pixels or bool {size}, got {got}")
+        return mask.unflatten(1, (side, factor)).unflatten(0, (side, factor)).any(3).any(1).flatten()
+
+    def _tokens_of(self, image: Picture) -> Tensor:
+        """Tokens `[B, L]` of a PIL image or of images in [-1, 1]."""
+        if isinstance(image, Image.Image):
+            image = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 127.5 - 1
+        if not isinstance(image, Tensor) or image.ndim not in (3, 4) or not image.is_floating_point():
+            got = f"{image.dtype} {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+            raise ValueError(f"image must be a PIL image or float [3, H, W] or [B, 3, H, W] in [-1, 1], got {got}")
+        side = round(self.length**0.5) * self.vqvae.factor
+        if list(image.shape[-3:]) != [3, side, side]:
+            raise ValueError(f"image must be {side} x {side} pixels of 3 colours, got {list(image.shape)}")
+        return self.encode(image if image.ndim == 4 else image[None])
 
     def _check_numbers(self, count, output_type, callback_steps) -> None:
         for name, value in (("num_images_per_prompt", count), ("callback_steps", callback_steps)):
@@ -313,35 +455,10 @@ class VQDiffusionPipeline:
             raise ValueError(f"prompt must be a class, a number from 0 to {count - 1} or a name, got {label!r:.60}")
         return int(label)
 
-    def _announce(self, calls: int, batch: int) -> None:
-        """Say what a long run on a CPU will cost, before it begins: the work, at the speed of a timed one."""
-        if self.device.type != "cpu":
-            return
-        network = self.transformer.config
-        width = network["num_attention_heads"] * network["attention_head_dim"]
-        each = sum(p.numel() for p in self.transformer.parameters() if p.ndim > 1) + 2 * self.length * width
-        work = 2.0 * each * self.length * batch * calls
-        if work < 1e13:  # a few seconds anywhere
-            return
-        a = torch.ones(1024, 2048, dtype=self.dtype)
-        times = []
-        for _ in range(3):
-            begin = time.perf_counter()
-            a @ a.T
-            times.append(time.perf_counter() - begin)
-        seconds = work / (2 * a.shape[0] * a.numel() / min(times))
-        if seconds > LONG:
-            long = f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
-            warnings.warn(
-                f"this will take about {long} on this CPU ({calls} network calls of {work / calls / 1e12:.2g} TFLOP "
-                "each); a CUDA GPU, fewer steps or torch_dtype=torch.bfloat16 are faster",
-                stacklevel=3,
-            )
-
     def _start(self, latents: Tensor | None, batch: int, generator, sampler: Callable) -> Tensor:
         if latents is None:
-            start = getattr(sampler, "start", functools.partial(sampling.prior_sample, self.schedule))
-            return start(batch, self.length, generator=generator, device=self.device)
+            start = getattr(sampler, "start", sampling.prior_sample)
+            return start(self.schedule, batch, self.length, generator=generator, device=self.device)
         expected, top = (batch, self.length), self.schedule.mask_id
         if not isinstance(latents, Tensor) or latents.dtype != torch.int64 or tuple(latents.shape) != expected:
             got = f"{latents.dtype} {list(latents.shape)}" if isinstance(latents, Tensor) else type(latents).__name__
@@ -352,6 +469,28 @@ class VQDiffusionPipeline:
                 f"got values from {int(latents.min())} to {int(latents.max())}"
             )
         return latents.to(self.device)
+
+
+def _rows(condition: Any, begin: int, end: int, batch: int, scale: float) -> Any:
+    """What rows begin ... end of `batch` read, of a condition for them all or for both branches of them all."""
+    if condition is None:
+        return None
+    if isinstance(condition, list):
+        return [(_rows(k, begin, end, batch, scale), _rows(v, begin, end, batch, scale)) for k, v in condition]
+    if len(condition) == batch:
+        return condition[begin:end]
+    if scale in (0, 1):
+        return condition.unflatten(0, (2, batch))[int(scale), begin:end]
+    if end - begin == batch:
+        return condition
+    return condition.unflatten(0, (2, batch))[:, begin:end].flatten(0, 1)
+
+
+def _as_many(tokens: Tensor, batch: int, name: str) -> Tensor:
+    """One row for each of `batch` pictures."""
+    if len(tokens) not in (1, batch):
+        raise ValueError(f"{name} must be one or {batch} (one per picture), got {len(tokens)}")
+    return tokens.expand(batch, -1)
 
 
 def _convert(images: Tensor, output_type: str):

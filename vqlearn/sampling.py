@@ -82,7 +82,7 @@ def official_fast(
 
     A token that is at t is treated as if it were at s + 1, so far too few masks are uncovered on the way, and the rest
     all at once at the end. From a time that the first stride would jump over, the step is the one at that time itself,
-    as in the original (`sample_fast` of microsoft/VQ-Diffusion; `official_times` gives its times).
+    as in the original (`sample_fast` of microsoft/VQ-Diffusion; `official_times` gives its times, which visit 1 last).
     """
     times = falling(times)
     skip = times[0] - times[1] - 1
@@ -96,7 +96,7 @@ def official_fast(
 
 def official_step(t: int, s: int, skip: int) -> int:
     """The time at which the public code's skip takes its one step back, for a jump from t to s."""
-    return s + 1 if t - 1 > skip else t
+    return s + 1 if t - 1 > skip or s == 0 else t
 
 
 def official_times(num_steps: int, skip: int) -> list[int]:
@@ -180,6 +180,18 @@ def first_hitting(
         if on_step is not None:
             on_step(number - 1, times[number], x_t)
     return x_t
+
+
+def keeping(sampler: Callable, x_0: Tensor, known: Tensor) -> Callable:
+    """A sampler that keeps the tokens of `x_0` `[B, L]` where `known` `[B, L]` is true; it draws the rest as before."""
+
+    def kept(denoise: Denoiser, x_t: Tensor, schedule: MaskReplaceSchedule, times: Iterable[int], **more) -> Tensor:
+        return sampler(lambda x, t: keep_known(denoise(x, t), x_0, known), x_t, schedule, times, **more)
+
+    for name in ("start", "times"):
+        if hasattr(sampler, name):
+            setattr(kept, name, getattr(sampler, name))
+    return kept
 
 
 def settled(log_p_x0: Tensor, x_t: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:

@@ -80,9 +80,9 @@ class VQDiffusionScheduler:
         strided = strided_times(self.schedule.num_steps, num_inference_steps)
         return list(range(num_inference_steps, -1, -1)) if self.config["spacing"] == "consecutive" else strided
 
-    def start(self, batch: int, length: int, *, device="cpu", **_) -> Tensor:
+    def start(self, schedule: MaskReplaceSchedule, batch: int, length: int, *, generator=None, device="cpu") -> Tensor:
         """Where diffusers starts whatever the schedule says: everything masked, `[batch, length]`, nothing drawn."""
-        return torch.full((batch, length), self.mask_class, device=device)
+        return torch.full((batch, length), schedule.mask_id, device=device)
 
     @torch.no_grad()
     def __call__(

@@ -7,11 +7,17 @@ timestep, and a feed-forward, for classes under an AdaLayerNorm over the class (
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 ACTIVATION = "geglu-approximate"  # diffusers' name for x * sigmoid(1.702 x), which is not gated
+
+
+KeysValues = tuple[Tensor, Tensor]  # each [B, heads, S, C / heads]
+Condition = Tensor | list[KeysValues] | None
 
 
 class Transformer2DModel(nn.Module):
@@ -51,7 +57,7 @@ class Transformer2DModel(nn.Module):
             raise ValueError("a denoiser reads a text or a class: cross_attention_dim or num_classes must be None")
         if num_positions is not None and not 1 <= num_positions <= sample_size**2:
             raise ValueError(f"num_positions must lie in 1 ... {sample_size**2} (the grid), got {num_positions}")
-        self.config = {
+        self.config: dict[str, Any] = {
             "_class_name": "Transformer2DModel",
             "num_attention_heads": num_attention_heads,
             "attention_head_dim": attention_head_dim,
@@ -70,7 +76,7 @@ class Transformer2DModel(nn.Module):
             "num_classes": num_classes,
             "learnable_null_class": learnable_null_class,
         }
-        width = num_attention_heads * attention_head_dim
+        self.width = width = num_attention_heads * attention_head_dim
         self.num_positions = num_positions or sample_size**2
         self.latent_image_embedding = TokenEmbedding(num_vector_embeds, width, sample_size)
         self.transformer_blocks = nn.ModuleList(Block(width, self.config) for _ in range(num_layers))
@@ -84,16 +90,26 @@ class Transformer2DModel(nn.Module):
             return "class"
         return "text" if self.config["cross_attention_dim"] is not None else "nothing"
 
-    def forward(self, x_t: Tensor, condition: Tensor | None, timestep: Tensor) -> Tensor:
-        """`condition` is a text `[B, S, D]`, class labels int64 `[B]` (`num_classes` is the null class), or None.
+    def forward(self, x_t: Tensor, condition: Condition, timestep: Tensor) -> Tensor:
+        """`condition` is a text `[B, S, D]` or what `remember` made of it, class labels int64 `[B]` (`num_classes` is
+        the null class), or None. `timestep` is an int64 scalar or `[B]`, counted 0 ... T - 1 (our time t less one).
 
-        `timestep` is an int64 scalar or `[B]`, counted 0 ... T - 1 (our time t less one).
+        With n B conditions (guidance: 2 B) the logits are `[n B, L, K]`, of all x_t under the first B of them, then
+        under the next, and what comes before a condition is first read is computed once.
         """
         x = self.latent_image_embedding(x_t)  # [B, L, C]
         timestep = timestep.expand(len(x_t)) if timestep.ndim else timestep
-        for block in self.transformer_blocks:
-            x = block(x, condition, timestep)
+        texts = condition if isinstance(condition, list) else [condition] * len(self.transformer_blocks)
+        for block, text in zip(self.transformer_blocks, texts, strict=True):
+            x = block(x, text, timestep)
+            if timestep.ndim:
+                timestep = timestep.repeat(len(x) // len(timestep))
         return self.out(self.norm_out(x))
+
+    def remember(self, text: Tensor) -> list[KeysValues]:
+        """Every block's keys and values of a text `[B, S, D]`: they are the same at all times, so once is enough."""
+        blocks: Any = self.transformer_blocks
+        return [block.attn2.keys_values(text) for block in blocks]
 
 
 class TokenEmbedding(nn.Module):
@@ -127,12 +143,19 @@ class Block(nn.Module):
             self.norm3 = AdaLayerNorm(width, classes + null_row, eps, mean_last=not null_row)
         self.ff = FeedForward(width, config["feed_forward_mult"], config["feed_forward"] == "convolution")
 
-    def forward(self, x: Tensor, condition: Tensor | None, timestep: Tensor) -> Tensor:
+    def forward(self, x: Tensor, condition: Any, timestep: Tensor) -> Tensor:
         h = self.norm1(x, timestep)
         x = x + self.attn1(h, h)
         if hasattr(self, "attn2"):
-            x = x + self.attn2(self.norm2(x, timestep), condition)
-        h = self.norm3(x, condition) if isinstance(self.norm3, AdaLayerNorm) else self.norm3(x)
+            q = self.attn2.queries(self.norm2(x, timestep))
+            k, v = condition if isinstance(condition, tuple) else self.attn2.keys_values(condition)
+            times = len(k) // len(x)
+            x = x.repeat(times, 1, 1) + self.attn2.read(q.repeat(times, 1, 1, 1), k, v)
+        if isinstance(self.norm3, AdaLayerNorm):
+            x = x.repeat(len(condition) // len(x), 1, 1)
+            h = self.norm3(x, condition)
+        else:
+            h = self.norm3(x)
         return x + self.ff(h)
 
 
@@ -169,11 +192,22 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, heads, L or S, C / heads]
-            for part in (self.to_q(x), self.to_k(context), self.to_v(context))
-        )
+        return self.read(self.queries(x), *self.keys_values(context))
+
+    def queries(self, x: Tensor) -> Tensor:
+        """`[B, heads, L, C / heads]`."""
+        return self._heads(self.to_q(x))
+
+    def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Each `[B, heads, S, C / heads]`."""
+        return self._heads(self.to_k(context)), self._heads(self.to_v(context))
+
+    def read(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """What queries find, `[B, L, C]`."""
         return self.to_out[0](F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class FeedForward(nn.Module):

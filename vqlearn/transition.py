@@ -165,9 +165,12 @@ def q_posterior_sample(
 def draw(log_p: Tensor, generator: Generators = None) -> Tensor:
     """Draw from unnormalised log probabilities, `[..., K]` -> `[...]`, by the inverse of the cumulative sum.
 
-    Exact to float64: no floor, no bounded noise, one uniform number per draw. Classes at `-inf` are never drawn.
+    Each probability is as exact as its log, sums and draw are float64: no floor, no bounded noise, one uniform number
+    per draw. Classes at `-inf` are never drawn.
     """
-    cumulative = (log_p.double() - log_p.amax(-1, keepdim=True)).exp_().cumsum(-1)  # [..., K]
+    log_p = log_p.to(torch.promote_types(log_p.dtype, torch.float32))
+    p = (log_p - log_p.amax(-1, keepdim=True)).exp_()
+    cumulative = p.cumsum(-1, dtype=torch.float64)  # [..., K]
     u = uniform(log_p.shape[:-1], generator, log_p.device)[..., None]
     found = torch.searchsorted(cumulative, u * cumulative[..., -1:], right=True)
     return found[..., 0].clamp(max=log_p.shape[-1] - 1)

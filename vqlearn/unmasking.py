@@ -45,7 +45,7 @@ class Unmasking:
     def choose(self, log_p: Tensor, x_t: Tensor) -> Choice:
         raise NotImplementedError
 
-    def start(self, batch: int, length: int, *, schedule: MaskReplaceSchedule, device="cpu", **_) -> Tensor:
+    def start(self, schedule: MaskReplaceSchedule, batch: int, length: int, *, generator=None, device="cpu") -> Tensor:
         """Masks alone, `[batch, length]`."""
         return torch.full((batch, length), schedule.mask_id, device=device)
 
