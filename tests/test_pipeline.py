@@ -275,6 +275,21 @@ def test_a_batch_split_for_the_memory_draws_the_same(shipped, monkeypatch, rows_
     assert rows_seen[-1] == (1 if scale in (0, 1) else 2)
 
 
+def test_a_call_holds_what_fits(shipped, monkeypatch):
+    """Half as many pictures with two branches as with one; with little memory fewer, but never none."""
+    one, two = (cost.pictures_at_once(shipped.transformer, branches) for branches in (1, 2))
+    assert one == 2 * two == 64 * torch.get_num_threads()
+    needed = 64 * 2 * (12 + 1) * 128 * 4 + 64 * (2 * 2 + 4) * 1025 * 4  # bytes, of one picture with two branches
+    monkeypatch.setattr(cost, "free_bytes", lambda device: 2 * 7.5 * needed)
+    assert cost.pictures_at_once(shipped.transformer, 2) == 7
+    monkeypatch.setattr(cost, "free_bytes", lambda device: 0)
+    assert cost.pictures_at_once(shipped.transformer, 2) == 1
+
+
+def test_free_memory_is_what_the_system_says():
+    assert 2**20 < cost.free_bytes(torch.device("cpu")) < 2**50
+
+
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )

@@ -173,3 +173,11 @@ def test_name_rows_writes_to_the_left_of_each_row():
     drawn(plots.name_rows(figure, ["upper", "lower"]))
     assert [text.get_text() for ax in figure.axes for text in ax.texts] == ["upper", "lower"]
     assert figure.axes[0].texts and figure.axes[3].texts
+
+
+def test_growth_names_the_slope_of_each_curve():
+    points = {"batch": {n: {"seconds": 0.1 * n, "GB": 2.0 * n**2} for n in (1, 2, 4)}}
+    figure = drawn(plots.growth(points))
+    assert [ax.get_title() for ax in figure.axes] == ["batch: slope 1.00", "batch: slope 2.00"]
+    assert [ax.get_ylabel() for ax in figure.axes] == ["seconds", "GB"]
+    assert all(ax.get_xscale() == ax.get_yscale() == "log" for ax in figure.axes)

@@ -123,6 +123,7 @@ def _add_drawing(parser: argparse.ArgumentParser, **several) -> None:
     parser.add_argument("--steps", type=_whole("--steps", 1), default=default, help=f"{steps} (default 25)", **several)
     parser.add_argument("--guidance", type=float, help=f"{scale} (default: the model's own)", **several)
     parser.add_argument("--truncation", type=float, help=f"{rate}, 1 is off (default: the model's own)")
+    parser.add_argument("--sampler", default="ancestral", help="how to walk back (default %(default)s); see the README")
     parser.add_argument("--model", help="a model folder or a hub name (default: the shipped model)")
 
 
@@ -156,6 +157,7 @@ def _generate(arguments: argparse.Namespace) -> None:
             num_inference_steps=arguments.steps,
             guidance_scale=arguments.guidance,
             truncation_rate=arguments.truncation,
+            sampler=arguments.sampler,
             num_images_per_prompt=arguments.count,
             generator=torch.Generator().manual_seed(arguments.seed),
         ).images
@@ -253,11 +255,13 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     scales = arguments.guidance or [pipe.guidance_scale]
     for steps, scale in itertools.product(arguments.steps, scales):  # wrong arguments are found before the work
         pipe.check(num_inference_steps=steps, guidance_scale=scale, truncation_rate=arguments.truncation)
+    pipe.sampler(arguments.sampler)
     print(f"codec alone: {reconstruction(pipe, **chosen):.1%} of {arguments.count} scenes read the same\n")
     head = ["steps", "guidance", "all right", "1 thing", "2", "3", *ATTRIBUTES]
     print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
     for steps, scale in itertools.product(arguments.steps, scales):
-        call = {"num_inference_steps": steps, "guidance_scale": scale, "truncation_rate": arguments.truncation}
+        call = {"num_inference_steps": steps, "guidance_scale": scale, "truncation_rate": arguments.truncation,
+                "sampler": arguments.sampler}  # fmt: skip
         report = evaluate(pipe, seed=arguments.seed, **chosen, **call)
         print(f"| {steps} | {scale:g} | {_row(report)} |", flush=True)
     bits = ", ".join(f"{name} {bits:.2f}" for name, bits in report.entropy.items())

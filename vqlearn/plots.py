@@ -249,6 +249,28 @@ def loss_curve(path: str | Path) -> Figure:
     return figure
 
 
+def growth(points: Mapping[str, Mapping[int, Mapping[str, float]]]) -> Figure:
+    """How `{what: {size: {quantity: value}}}` grows, a column per what, a row per quantity, both axes in logs.
+
+    Under each title stands the slope between the last two points: 1 is growth in proportion, 2 with the square.
+    """
+    quantities = list(next(iter(next(iter(points.values())).values())))
+    figure = Figure(figsize=(3.1 * len(points), 2.7 * len(quantities)), layout="constrained")
+    axes = figure.subplots(len(quantities), len(points), squeeze=False, sharey="row")
+    for column, (what, sizes) in enumerate(points.items()):
+        x = np.array(list(sizes), dtype=float)
+        for row, quantity in enumerate(quantities):
+            y, ax = np.array([sizes[size][quantity] for size in sizes]), axes[row, column]
+            slope = np.log(y[-1] / y[-2]) / np.log(x[-1] / x[-2])
+            ax.loglog(x, y, marker="o", color=BLUE)
+            ax.set(title=f"{what}: slope {slope:.2f}", xlabel=what, ylabel=quantity if column == 0 else "")
+            ax.set_xticks(x, [f"{size:g}" for size in x])
+            ax.yaxis.set(major_formatter="{x:g}", minor_formatter=NullFormatter())
+            ax.minorticks_off()
+            ax.grid(axis="y")
+    return figure
+
+
 # ------------------------------------------------------------------------------------------ inside
 
 

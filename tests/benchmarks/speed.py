@@ -1,0 +1,164 @@
+"""How long is a guided step, here and in diffusers? The same weights, dtype and guidance, in turns, in one process.
+
+    python -m tests.benchmarks.speed                     # 6 layers x 256, 256 positions and codes, batch 8
+    python -m tests.benchmarks.speed --size full         # the published model's size, batch 1; 12 GB of memory
+    python -m tests.benchmarks.speed --growth growth.png # time and memory of ours against batch, positions and codes
+
+Each side draws with its own pipeline: text, denoiser, guidance, truncation and draw. The first step of a run warms up
+and is left out; a figure is the median of the others, a ratio is between figures of one run. Weights are random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from statistics import median
+
+import torch
+
+from tests.benchmarks.peers import diffusers_pipeline, diffusers_transformer, drawing
+from vqlearn import Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler, guidance, p_sample_step, tiny
+
+SIZES = {
+    "small": {"batch": 8, "num_attention_heads": 8, "attention_head_dim": 32, "num_layers": 6, "sample_size": 16,
+              "num_vector_embeds": 257},
+    "full": {"batch": 1, "num_attention_heads": 16, "attention_head_dim": 88, "num_layers": 36, "sample_size": 32,
+             "num_vector_embeds": 4097},
+}  # fmt: skip
+CALL = {"guidance_scale": 5.0, "truncation_rate": 0.86}
+PROMPT = "a large red circle left of a small blue square"
+
+
+def build(size: dict, dtype: torch.dtype) -> VQDiffusionPipeline:
+    """A pipeline of a size without a codec, with the tiny text encoder and random weights."""
+    network = {key: value for key, value in size.items() if key != "batch"}
+    parts = tiny.networks()
+    with torch.device("meta"):
+        denoiser = Transformer2DModel(**network, cross_attention_dim=tiny.TEXT_WIDTH)
+    denoiser = denoiser.to_empty(device="cpu")
+    torch.manual_seed(0)
+    for name, parameter in denoiser.named_parameters():
+        parameter.data.normal_(std=0.02).add_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+    parts.update(transformer=denoiser, scheduler=VQDiffusionScheduler(size["num_vector_embeds"]), vqvae=None)
+    pipe = VQDiffusionPipeline(**parts).to(dtype)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def seconds_per_step(draw, count: int) -> list[float]:
+    """Of each step but the first."""
+    at: list[float] = []
+    draw(count + 1, torch.Generator().manual_seed(0), lambda *_: at.append(time.perf_counter()))
+    return [later - earlier for earlier, later in itertools.pairwise(at)]
+
+
+def compare(size: str, dtypes: list[str], steps: int, rounds: int) -> None:
+    """Print the table of guided steps."""
+    batch, base = SIZES[size]["batch"], None
+    print(
+        f"| {size}, batch {batch} | diffusers, s | vqlearn, s | ratio | to float32 diffusers |\n|---|---|---|---|---|"
+    )
+    for dtype in dtypes:
+        pipe = build(SIZES[size], getattr(torch, dtype))
+        theirs = drawing(diffusers_pipeline(pipe, diffusers_transformer(pipe)), **CALL)
+        sides = {
+            "diffusers": lambda count, generator, note, theirs=theirs: theirs([PROMPT] * batch, count, generator, note),
+            "vqlearn": lambda count, generator, note, pipe=pipe: pipe(
+                [PROMPT] * batch, count, generator=generator, output_type="latent", callback=note, **CALL
+            ),
+        }
+        found: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(rounds):
+            for name, draw in sides.items():
+                found[name] += seconds_per_step(draw, steps)
+        diffusers, ours = (median(found[name]) for name in sides)
+        base = base or diffusers
+        print(f"| {dtype} | {diffusers:.3f} | {ours:.3f} | {ours / diffusers:.3f} | {ours / base:.3f} |", flush=True)
+        if dtype == "float32":
+            share = around(pipe, batch) / ours
+    print(f"\ntruncation and draw are {share:.2%} of our step in float32")
+
+
+def around(pipe: VQDiffusionPipeline, batch: int) -> float:
+    """Seconds of what surrounds the network and its guidance in a step: truncation, and the draw of x_s."""
+    length, schedule = pipe.length, pipe.schedule
+    x_t = torch.full((batch, length), schedule.mask_id)
+    log_p = pipe.denoiser([PROMPT] * batch, guidance_scale=CALL["guidance_scale"])(x_t, 50)
+    times = []
+    for _ in range(7):
+        begin = time.perf_counter()
+        p_sample_step(guidance.truncate(log_p, CALL["truncation_rate"]), x_t, 50, schedule, s=46)
+        times.append(time.perf_counter() - begin)
+    return median(times)
+
+
+GROWTH = {"batch": [1, 2, 4, 8, 16, 32], "positions": [64, 144, 256, 576, 1024], "codes": [256, 1024, 4096, 16384]}
+
+
+def point(name: str, value: int) -> dict[str, float]:
+    """Seconds of a guided step of the small network and the memory that it needs, with one number changed."""
+    size = dict(SIZES["small"], batch=4)
+    size.update({"batch": {"batch": value}, "positions": {"sample_size": round(value**0.5)},
+                 "codes": {"num_vector_embeds": value + 1}}[name])  # fmt: skip
+    pipe = build(size, torch.float32)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    steps = seconds_per_step(
+        lambda count, generator, note: pipe(
+            [PROMPT] * size["batch"], count, generator=generator, output_type="latent", callback=note, **CALL
+        ),
+        3,
+    )
+    return {"seconds": median(steps), "GB": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20}
+
+
+def growth(path: str) -> None:
+    """Measure each point in a process of its own, print the table and draw the picture with its slopes."""
+    from vqlearn import plots
+
+    found = {}
+    for name, values in GROWTH.items():
+        for value in values:
+            command = [sys.executable, "-m", "tests.benchmarks.speed", "--point", name, str(value)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            found[name, value] = json.loads(done.stdout.splitlines()[-1])
+            print(
+                f"{name} {value}: {found[name, value]['seconds']:.3f} s, {found[name, value]['GB']:.3f} GB", flush=True
+            )
+    curves = {name: {v: found[name, v] for v in values} for name, values in GROWTH.items()}
+    plots.growth(curves).savefig(path, dpi=144)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], default=["float32", "bfloat16"])
+    parser.add_argument("--steps", type=int, help="timed steps of a run (default 10, full size 2)")
+    parser.add_argument("--rounds", type=int, help="runs of each side (default 3, full size 1)")
+    parser.add_argument("--growth", metavar="PICTURE", help="measure growth instead")
+    parser.add_argument("--point", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if arguments.point:
+        print(json.dumps(point(arguments.point[0], int(arguments.point[1]))))
+        return
+    load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
+    print(f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads, load {load}\n")
+    if arguments.growth:
+        growth(arguments.growth)
+        return
+    full = arguments.size == "full"
+    compare(
+        arguments.size, arguments.dtypes, arguments.steps or (2 if full else 10), arguments.rounds or (1 if full else 3)
+    )
+
+
+if __name__ == "__main__":
+    main()
