@@ -23,6 +23,7 @@ FLOORS = [
         "weights",
         "convert",
         "training",
+        "walks",
         "runs",
         "evaluate",
         "tiny",

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vqlearn import scenes, tiny
+from vqlearn import VQDiffusionPipeline, scenes, tiny
 from vqlearn.conditioning import tokenize
 from vqlearn.runs import fit
 from vqlearn.training import (
@@ -207,6 +207,18 @@ def test_both_stages_end_in_a_folder_that_loads(tmp_path):
     pipe = VQDiffusionPipeline.from_pretrained(tmp_path / "model")
     pipe.set_progress_bar_config(disable=True)
     assert len(pipe("a red circle", num_inference_steps=1).images) == 1
+
+
+def test_a_model_learns_on_with_its_own_codec(tmp_path, shipped):
+    """From the shipped weights, after one step at a rate of next to nothing, they are still the shipped weights."""
+    start = VQDiffusionPipeline.from_pretrained()
+    recipe = DenoiserRecipe(steps=1, batch=2, learning_rate=1e-12)
+    pipe = tiny.train(tmp_path, denoiser=recipe, start_from=start, progress=False)
+    assert not (tmp_path / "codec").exists()
+    for part in ("vqvae", "transformer", "text_encoder"):
+        ours, theirs = (getattr(each, part).state_dict() for each in (pipe, shipped))
+        for name, tensor in ours.items():
+            torch.testing.assert_close(tensor, theirs[name], atol=1e-6, rtol=1e-3)
 
 
 def test_wrong_recipe_is_named():

@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", required=True, help="folder for checkpoints, logs and the finished model; an earlier run there goes on"
     )
     train.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    train.add_argument("--start-from", metavar="MODEL", help="a model of this kind to learn on, or 'shipped'")
     train.add_argument("--codec-steps", type=_whole("--codec-steps", 1), help="updates of the codec")
     train.add_argument("--steps", type=_whole("--steps", 1), help="updates of the denoiser")
     train.add_argument("--objective", choices=["ideal", "cross_entropy", "bound"], help="what the denoiser minimises")
@@ -219,6 +220,7 @@ def _train(arguments: argparse.Namespace) -> None:
     import torch
 
     from vqlearn.evaluate import evaluate
+    from vqlearn.pipeline import VQDiffusionPipeline
     from vqlearn.plots import loss_curve
     from vqlearn.tiny import train
     from vqlearn.training import CodecRecipe, DenoiserRecipe
@@ -235,8 +237,11 @@ def _train(arguments: argparse.Namespace) -> None:
     denoiser = replace(
         denoiser, steps=arguments.steps or denoiser.steps, objective=arguments.objective or denoiser.objective
     )
-    pipe = train(out, codec=codec, denoiser=denoiser, device=arguments.device)
-    for stage in ("codec", "denoiser"):
+    start = arguments.start_from
+    if start is not None:
+        start = VQDiffusionPipeline.from_pretrained(None if start == "shipped" else start)
+    pipe = train(out, codec=codec, denoiser=denoiser, start_from=start, device=arguments.device)
+    for stage in ("codec", "denoiser") if start is None else ("denoiser",):
         loss_curve(out / stage / "log.csv").savefig(out / stage / "loss.png", dpi=120)
     found = evaluate(pipe, count=200, num_inference_steps=25)
     print(f"wrote {out / 'model'}: {found.all:.1%} ± {found.margin:.1%} of 200 held-out captions all right at 25 steps")

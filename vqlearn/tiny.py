@@ -77,18 +77,25 @@ def train(
     *,
     codec: CodecRecipe | None = None,
     denoiser: DenoiserRecipe | None = None,
+    start_from: VQDiffusionPipeline | None = None,
     device: str = "cpu",
     save_every: int = 250,
     progress: bool = True,
 ) -> VQDiffusionPipeline:
-    """Train both stages in `out` and write the pipeline to `out/model`; goes on where an earlier run stopped."""
+    """Train both stages in `out` and write the pipeline to `out/model`; goes on where an earlier run stopped.
+
+    With `start_from`, a pipeline of this kind, its codec is kept and its denoiser learns on.
+    """
     out = Path(out)
     autocast = device != "cpu" or has_fast_bfloat16()
-    parts = networks()
-    codec_stage = CodecStage(parts["vqvae"], codec or CodecRecipe(), device, autocast)
-    fit(codec_stage, out / "codec", save_every=save_every, progress=progress)
-    pipe = VQDiffusionPipeline(**parts)
-    initialise(pipe.transformer, pipe.vqvae.quantize.embedding.weight.cpu())
+    if start_from is None:
+        parts = networks()
+        codec_stage = CodecStage(parts["vqvae"], codec or CodecRecipe(), device, autocast)
+        fit(codec_stage, out / "codec", save_every=save_every, progress=progress)
+        pipe = VQDiffusionPipeline(**parts)
+        initialise(pipe.transformer, pipe.vqvae.quantize.embedding.weight.cpu())
+    else:
+        pipe = start_from.to(torch.float32)
     stage = DenoiserStage(
         pipe.vqvae,
         pipe.transformer,

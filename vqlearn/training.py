@@ -26,6 +26,7 @@ from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transformer import Transformer2DModel
 from vqlearn.transition import q_sample
 from vqlearn.vqvae import CodebookEMA, VQModel
+from vqlearn.walks import Walks
 
 OBJECTIVES = ("ideal", "cross_entropy", "bound")
 
@@ -50,8 +51,8 @@ class DenoiserRecipe:
     `objective` is "ideal", the cross-entropy from the ideal denoiser's belief to the network's; "cross_entropy",
     the mean of -log p(x_0 | x_t) over all tokens, of which "ideal" is the expectation given x_t, so the same with
     less noise; or "bound", the published loss. Times of the first two are drawn with a density in proportion to
-    t^(`time_power` - 1), because the layout is decided late. `relation_weight` is that of the text encoder's own
-    task, see `RelationReader`.
+    t^(`time_power` - 1), because the layout is decided late. With "ideal", `walk_share` of each batch are states of the
+    network's own walks (`walks`). `relation_weight` is that of the text encoder's own task, see `RelationReader`.
     """
 
     steps: int = 50000
@@ -63,6 +64,7 @@ class DenoiserRecipe:
     time_power: float = 3.0
     relation_weight: float = 0.2
     objective: str = "ideal"
+    walk_share: float = 0.5
     ema: float = 0.999
     clip: float = 1.0
     seed: int = 0
@@ -149,6 +151,8 @@ class DenoiserStage:
         self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         self.times = TimeSampler(schedule.num_steps)
         self.codes = code_table(self.codec_tokens) if recipe.objective == "ideal" else None
+        count = round(recipe.walk_share * recipe.batch) if recipe.objective == "ideal" else 0
+        self.walks = Walks(count, transformer.num_positions, schedule, _generator(recipe.seed, 0))
         self.optimizer = torch.optim.AdamW(
             _groups(self.model),
             lr=recipe.learning_rate,
@@ -160,11 +164,15 @@ class DenoiserStage:
     def step(self, number: int) -> dict[str, float]:
         """One update on batch `number`; returns the figures of the log."""
         recipe, generator = self.recipe, _generator(self.recipe.seed, number)
-        images, captions = batch_of_scenes("train", number, recipe.batch)
+        drawn = recipe.batch - len(self.walks.x_t)
+        images, captions = batch_of_scenes("train", number, drawn)
         x_0 = self.codec_tokens(images).cpu()
-        t, p_t = self._times(generator)
+        t, p_t = self._times(drawn, generator)
         x_t = q_sample(x_0, t, self.schedule, generator=generator)
+        x_t, t = torch.cat([x_t, self.walks.x_t]), torch.cat([t, self.walks.times()])
+        captions = captions + self.walks.captions()
         is_null = torch.rand(recipe.batch, generator=generator) < recipe.null_share
+        is_null[drawn:] = False
         ids, _ = tokenize(self.tokenizer, captions)
         with self._fast():
             hidden = encode_ids(self.model["text_encoder"], ids.to(self.device))  # [B, S, D]
@@ -175,6 +183,8 @@ class DenoiserStage:
             loss = self._bound(log_p_x0, x_0, x_t, t, p_t)
         else:
             loss = -(self._target(x_0, x_t, t, captions, is_null).to(log_p_x0) * log_p_x0).sum(-1).mean()
+        if len(self.walks.x_t):
+            self.walks.advance(log_p_x0[drawn:].detach().cpu(), generator)
         relation = self.model["reader"](hidden, ids, captions)
         total = loss + recipe.relation_weight * relation
         norm = _update(self.optimizer, total, number, recipe, self.model.parameters(), recipe.clip)
@@ -189,9 +199,10 @@ class DenoiserStage:
     def _target(self, x_0: Tensor, x_t: Tensor, t: Tensor, captions: list[str], is_null: Tensor) -> Tensor:
         """What cross-entropy compares with, `[B, L, K]`: the drawn x_0, or its law given x_t and the caption.
 
-        Without its caption (`is_null`) the law is not known, and the drawn x_0 stands.
+        Without its caption (`is_null`) the law is not known, and the drawn x_0 stands. Walks, without x_0, come last.
         """
-        target = F.one_hot(x_0, self.schedule.num_codes).float()
+        target = torch.zeros(*x_t.shape, self.schedule.num_codes)
+        target[: len(x_0)] = F.one_hot(x_0, self.schedule.num_codes).float()
         told = (~is_null).nonzero()[:, 0].tolist()
         if self.codes is None or not told:
             return target
@@ -207,11 +218,11 @@ class DenoiserStage:
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.autocast), sdpa_kernel(backends):
             yield
 
-    def _times(self, generator: Generator) -> tuple[Tensor, Tensor]:
+    def _times(self, batch: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Times of a batch and their probabilities; without the bound one time from each of B equal shares of them."""
         if self.recipe.objective == "bound":
-            return self.times.sample(self.recipe.batch, generator)
-        steps, batch = self.schedule.num_steps, self.recipe.batch
+            return self.times.sample(batch, generator)
+        steps = self.schedule.num_steps
         share = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
         t = (steps * share ** (1 / self.recipe.time_power)).ceil().long().clamp(1, steps)
         return t, torch.ones(batch)
@@ -237,11 +248,12 @@ class DenoiserStage:
 
     def state_dict(self) -> dict:
         return {"model": self.model.state_dict(), "average": self.average, "times": self.times.state_dict(),
-                "optimizer": self.optimizer.state_dict()}  # fmt: skip
+                "walks": self.walks.state_dict(), "optimizer": self.optimizer.state_dict()}  # fmt: skip
 
     def load_state_dict(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
         self.times.load_state_dict(state["times"])
+        self.walks.load_state_dict(state["walks"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name, value in state["average"].items():
             self.average[name].copy_(value)
