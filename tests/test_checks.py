@@ -31,6 +31,18 @@ def test_a_float32_answer_passes(capsys, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_an_answer_that_spoils_its_arguments_is_judged_by_what_it_returned(capsys, name):
+    def spoiling(*case):
+        answer = LIBRARY[name](*[value.clone() if isinstance(value, torch.Tensor) else value for value in case])
+        for value in case:
+            if isinstance(value, torch.Tensor):
+                value.zero_()
+        return answer
+
+    assert said(capsys, name, spoiling).startswith("Right: ")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_stub_is_not_attempted(capsys, name):
     def stub(*case):
         raise NotImplementedError

@@ -47,8 +47,8 @@ class MaskReplaceSchedule:
                 f"alpha_bar and gamma_bar must have equal lengths T + 1, got {len(alpha_bar)} and {len(gamma_bar)}"
             )
         self.num_steps = _whole(len(alpha_bar) - 1, "num_steps (the curves' length less one)")
-        # The replaced share as a difference: where it is tiny beside 1 (1e-6 in the presets' worst case) it
-        # keeps ten digits, not sixteen. Everything below multiplies it and subtracts no more.
+        # The replaced share as a difference: where it is tiny beside 1 (1e-6 in the presets' worst case) it keeps ten
+        # digits, not sixteen, and a single step's, a difference of two such, seven. All else below multiplies it.
         seen = 1 - gamma_bar
         replaced = seen - alpha_bar
         if replaced.min() < -ROUNDING:

@@ -18,7 +18,7 @@ def judge(
 ) -> None:
     """Run the attempt on every case and print the verdict."""
     try:
-        answers = [attempt(*case) for case in cases]
+        answers = [attempt(*_copies(case)) for case in cases]  # whoever changes an argument changes a copy
         found = [torch.as_tensor(answer).double() for answer in answers if answer is not None]
     except NotImplementedError:
         print("not attempted yet")
@@ -61,6 +61,10 @@ def at(right: Callable, times: Callable) -> Callable:
 def share(values: Tensor) -> Tensor:
     """Values over their sum."""
     return values / values.sum()
+
+
+def _copies(case: tuple) -> list:
+    return [value.clone() if isinstance(value, Tensor) else value for value in case]
 
 
 def _each(function: Callable, cases: Sequence[tuple]) -> list[Tensor]:
