@@ -15,15 +15,16 @@ from torch import Tensor
 def guide(log_p: Tensor, log_p_null: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance: null + scale * (conditional - null), normalised (Improved VQ-Diffusion, Eq. 8).
 
-    Both beliefs are normalised logs `[B, L, K]`; scale 1 returns the conditional one, 0 the null one. A class at
-    `-inf` in the conditional belief stays out; one at `-inf` in the null belief alone keeps its conditional weight.
+    Both beliefs are logs `[B, L, K]`, normalised or not, since a constant per position cancels; scale 1 returns the
+    conditional one as it is, 0 the null one. A class at `-inf` in the conditional belief stays out; one at `-inf` in
+    the null belief alone keeps its conditional weight.
     """
     if scale == 1:
         return log_p
     if scale == 0:
         return log_p_null
-    gap = (log_p - log_p_null).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-    return (log_p + (scale - 1) * gap).log_softmax(-1)
+    gap = (log_p - log_p_null).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+    return gap.mul_(scale - 1).add_(log_p).log_softmax(-1)
 
 
 Scale = float | Callable[[int], float]  # one for all times, or one per time t

@@ -265,10 +265,10 @@ class VQDiffusionPipeline:
         """Guided log p(x_0 | x_t) of some rows; `condition` is for both branches, the null one first, or for one."""
         timestep = torch.tensor(t - 1, device=x_t.device)  # the network counts from 0: the one place that converts
         logits = self._network(x_t, condition, timestep)
-        log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if scale in (0, 1):
-            return log_p
-        null, told = log_p.chunk(2)
+            return logits.log_softmax(-1)
+        null, told = logits.chunk(2)
         return guidance.guide(told, null, scale)
 
     def compile(self, **options) -> VQDiffusionPipeline:
