@@ -16,6 +16,13 @@ SHARE_OF_MEMORY = 0.5  # of what is free, for one network call
 CACHED = 2**21  # bytes of one layer's activations per thread; a CPU took 5 to 15 % longer with twice or half of it
 
 
+def work(transformer: Transformer2DModel) -> float:
+    """Floating-point operations of one call for one picture and one branch."""
+    length = transformer.num_positions
+    each = sum(p.numel() for p in transformer.parameters() if p.ndim > 1) + 2 * length * transformer.width
+    return 2.0 * each * length
+
+
 def announce(transformer: Transformer2DModel, calls: int, pictures: int) -> None:
     """Warn of a long run on a CPU: its work, at the speed of a timed matrix product.
 
@@ -24,25 +31,29 @@ def announce(transformer: Transformer2DModel, calls: int, pictures: int) -> None
     weight = transformer.out.weight
     if weight.device.type != "cpu":
         return
-    length = transformer.num_positions
-    each = sum(p.numel() for p in transformer.parameters() if p.ndim > 1) + 2 * length * transformer.width
-    work = 2.0 * each * length * pictures
-    if work < 1e13:  # a few seconds anywhere
+    total = work(transformer) * pictures
+    if total < 1e13:  # a few seconds anywhere
         return
-    a = torch.ones(1024, 2048, dtype=weight.dtype)
-    times = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        a @ a.T
-        times.append(time.perf_counter() - begin)
-    seconds = work / (2 * a.shape[0] * a.numel() / min(times))
+    seconds = total / matmul_rate(weight.device, weight.dtype)
     if seconds > LONG:
         long = f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
         warnings.warn(
-            f"this will take about {long} on this CPU ({calls} network calls of {work / calls / 1e12:.2g} TFLOP "
+            f"this will take about {long} on this CPU ({calls} network calls of {total / calls / 1e12:.2g} TFLOP "
             "each); a CUDA GPU, fewer steps or torch_dtype=torch.bfloat16 are faster",
             stacklevel=3,
         )
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 1024) -> float:
+    """Floating-point operations per second of a matrix product, the best of three."""
+    a, times = torch.ones(size, 2 * size, dtype=dtype, device=device), []
+    for _ in range(3):
+        begin = time.perf_counter()
+        a @ a.T
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - begin)
+    return 2 * size * a.numel() / min(times)
 
 
 def pictures_at_once(transformer: Transformer2DModel, branches: int) -> int:

@@ -264,10 +264,15 @@ def _two_times(s: Time | None, t: Time, x_t: Tensor, schedule: MaskReplaceSchedu
 
 
 def check_tokens(tokens: Tensor, schedule: MaskReplaceSchedule, name: str, *, mask_allowed: bool) -> None:
-    """Raise ValueError unless `tokens` is an int64 tensor `[B, L]` of codes, with or without masks."""
+    """Raise ValueError unless `tokens` is an int64 tensor `[B, L]` of codes, with or without masks.
+
+    A GPU is not asked for the values of its tokens: every step of a walk would have to wait for the answer.
+    """
     top = schedule.mask_id if mask_allowed else schedule.mask_id - 1
     if tokens.dtype != torch.int64 or tokens.ndim != 2:
         raise ValueError(f"{name} must be int64 [B, L], got {tokens.dtype} {list(tokens.shape)}")
+    if tokens.is_cuda:
+        return
     if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) > top):
         low, high = int(tokens.min()), int(tokens.max())
         which = "codes and the mask" if mask_allowed else "codes, no mask"

@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.speed                     # 6 layers x 256, 256 positions and codes, batch 8
     python -m tests.benchmarks.speed --size full         # the published model's size, batch 1; 12 GB of memory
+    python -m tests.benchmarks.speed --size full --device cuda --dtypes float16 bfloat16 --batch 1 8 64 --compile
     python -m tests.benchmarks.speed --growth growth.png # time and memory of ours against batch, positions and codes
 
 Each side draws with its own pipeline: text, denoiser, guidance, truncation and draw. The first step of a run warms up
@@ -25,7 +26,7 @@ from statistics import median
 import torch
 
 from tests.benchmarks.peers import diffusers_pipeline, diffusers_transformer, drawing
-from vqlearn import Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler, guidance, p_sample_step, tiny
+from vqlearn import Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler, cost, guidance, p_sample_step, tiny
 
 SIZES = {
     "small": {"batch": 8, "num_attention_heads": 8, "attention_head_dim": 32, "num_layers": 6, "sample_size": 16,
@@ -53,49 +54,60 @@ def build(size: dict, dtype: torch.dtype) -> VQDiffusionPipeline:
     return pipe
 
 
-def seconds_per_step(draw, count: int) -> list[float]:
+def seconds_per_step(draw, count: int, device: str = "cpu") -> list[float]:
     """Of each step but the first."""
     at: list[float] = []
-    draw(count + 1, torch.Generator().manual_seed(0), lambda *_: at.append(time.perf_counter()))
+
+    def note(*_):
+        if device != "cpu":
+            torch.cuda.synchronize()
+        at.append(time.perf_counter())
+
+    draw(count + 1, torch.Generator(device).manual_seed(0), note)
     return [later - earlier for earlier, later in itertools.pairwise(at)]
 
 
-def compare(size: str, dtypes: list[str], steps: int, rounds: int) -> None:
-    """Print the table of guided steps."""
-    batch, base = SIZES[size]["batch"], None
-    print(
-        f"| {size}, batch {batch} | diffusers, s | vqlearn, s | ratio | to float32 diffusers |\n|---|---|---|---|---|"
-    )
-    for dtype in dtypes:
-        pipe = build(SIZES[size], getattr(torch, dtype))
+def compare(
+    size: str, dtypes: list[str], batches: list[int], steps: int, rounds: int, device: str, faster: bool
+) -> None:
+    """Print the table of guided steps, and the share of our step that is not network and guidance."""
+    print(f"| {size} | diffusers, s | vqlearn, s | ratio | to the first of diffusers | pictures/s at 100 steps "
+          "| of the matrix products' rate |\n" + "|---" * 7 + "|")  # fmt: skip
+    first: dict[int, float] = {}
+    for dtype, batch in itertools.product(dtypes, batches):
+        pipe = build(SIZES[size], getattr(torch, dtype)).to(device)
         theirs = drawing(diffusers_pipeline(pipe, diffusers_transformer(pipe)), **CALL)
+        if faster:
+            pipe.compile()
         sides = {
-            "diffusers": lambda count, generator, note, theirs=theirs: theirs([PROMPT] * batch, count, generator, note),
-            "vqlearn": lambda count, generator, note, pipe=pipe: pipe(
+            "diffusers": lambda count, generator, note, theirs=theirs, batch=batch: theirs(
+                [PROMPT] * batch, count, generator, note
+            ),
+            "vqlearn": lambda count, generator, note, pipe=pipe, batch=batch: pipe(
                 [PROMPT] * batch, count, generator=generator, output_type="latent", callback=note, **CALL
             ),
         }
         found: dict[str, list[float]] = {name: [] for name in sides}
         for _ in range(rounds):
             for name, draw in sides.items():
-                found[name] += seconds_per_step(draw, steps)
+                found[name] += seconds_per_step(draw, steps, device)
         diffusers, ours = (median(found[name]) for name in sides)
-        base = base or diffusers
-        print(f"| {dtype} | {diffusers:.3f} | {ours:.3f} | {ours / diffusers:.3f} | {ours / base:.3f} |", flush=True)
-        if dtype == "float32":
-            share = around(pipe, batch) / ours
-    print(f"\ntruncation and draw are {share:.2%} of our step in float32")
+        base = first.setdefault(batch, diffusers)
+        rate = 2 * batch * cost.work(pipe.transformer) / ours / cost.matmul_rate(pipe.device, pipe.dtype, 4096)
+        print(f"| {dtype}, batch {batch} | {diffusers:.4f} | {ours:.4f} | {ours / diffusers:.3f} | {ours / base:.3f} "
+              f"| {batch / ours / 100:.3f} | {rate:.0%} |", flush=True)  # fmt: skip
+        print(f"  truncation and draw: {around(pipe, batch) / ours:.2%} of our step", file=sys.stderr, flush=True)
 
 
 def around(pipe: VQDiffusionPipeline, batch: int) -> float:
     """Seconds of what surrounds the network and its guidance in a step: truncation, and the draw of x_s."""
     length, schedule = pipe.length, pipe.schedule
-    x_t = torch.full((batch, length), schedule.mask_id)
+    x_t = torch.full((batch, length), schedule.mask_id, device=pipe.device)
     log_p = pipe.denoiser([PROMPT] * batch, guidance_scale=CALL["guidance_scale"])(x_t, 50)
     times = []
     for _ in range(7):
         begin = time.perf_counter()
-        p_sample_step(guidance.truncate(log_p, CALL["truncation_rate"]), x_t, 50, schedule, s=46)
+        p_sample_step(guidance.truncate(log_p, CALL["truncation_rate"]), x_t, 50, schedule, s=46).cpu()
         times.append(time.perf_counter() - begin)
     return median(times)
 
@@ -139,7 +151,11 @@ def growth(path: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], default=["float32", "bfloat16"])
+    dtypes = ["float32", "bfloat16", "float16"]
+    parser.add_argument("--dtypes", nargs="+", choices=dtypes, default=dtypes[:2])
+    parser.add_argument("--batch", type=int, nargs="+", help="pictures at once (default 8, full size 1)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true", help="with pipe.compile()")
     parser.add_argument("--steps", type=int, help="timed steps of a run (default 10, full size 2)")
     parser.add_argument("--rounds", type=int, help="runs of each side (default 3, full size 1)")
     parser.add_argument("--growth", metavar="PICTURE", help="measure growth instead")
@@ -155,9 +171,9 @@ def main() -> None:
         growth(arguments.growth)
         return
     full = arguments.size == "full"
-    compare(
-        arguments.size, arguments.dtypes, arguments.steps or (2 if full else 10), arguments.rounds or (1 if full else 3)
-    )
+    steps, rounds = arguments.steps or (2 if full else 10), arguments.rounds or (1 if full else 3)
+    batches = arguments.batch or [SIZES[arguments.size]["batch"]]
+    compare(arguments.size, arguments.dtypes, batches, steps, rounds, arguments.device, arguments.compile)
 
 
 if __name__ == "__main__":
