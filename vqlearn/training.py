@@ -61,7 +61,7 @@ class DenoiserRecipe:
     decay: float = 0.5
     weight_decay: float = 1e-2
     null_share: float = 0.1
-    time_power: float = 3.0
+    time_power: float = 4.0
     relation_weight: float = 0.2
     objective: str = "ideal"
     walk_share: float = 0.5

@@ -17,6 +17,7 @@ from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import p_sample_step
 
 STEPS = (10, 25, 25, 50)  # of walk number n, by turns
+END = 30  # the time at which a walk is left: what is still open then the network knows, to a tenth of a nat per picture
 FIRST = 10**9  # their captions are those of the training scenes from this number on, which no other batch reaches
 
 
@@ -45,7 +46,7 @@ class Walks:
         self.x_t = p_sample_step(log_p_x0, self.x_t, self.times(), self.schedule, s=s, generator=generator)
         self.taken += 1
         begun = prior_sample(self.schedule, *self.x_t.shape, generator=generator)
-        for row in (s == 0).nonzero()[:, 0].tolist():
+        for row in (s <= END).nonzero()[:, 0].tolist():
             self.x_t[row], self.number[row], self.taken[row] = begun[row], self.number.max() + 1, 0
 
     def state_dict(self) -> dict[str, Tensor]:
