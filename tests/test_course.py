@@ -132,7 +132,7 @@ def test_links_out_of_the_folder_name_the_file_or_lead_to_the_site(small, tmp_pa
     text = nbformat.read(tmp_path / "mine" / "00_small.ipynb", as_version=4).cells[2].source
     card = "the model card (`vqlearn/models/scenes/README.md`)"
     assert f"See {card}, `vqlearn/plots.py` and [the next](01_next.ipynb)." in text
-    monkeypatch.setattr(course, "_site", lambda: "https://example.org/vqlearn")
+    monkeypatch.setattr(course, "address", lambda: "https://example.org/vqlearn")
     course.copy(tmp_path / "again")
     text = nbformat.read(tmp_path / "again" / "00_small.ipynb", as_version=4).cells[2].source
     assert "[`plots`](https://example.org/vqlearn/blob/HEAD/vqlearn/plots.py)" in text

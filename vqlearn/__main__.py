@@ -88,10 +88,17 @@ def _parser() -> argparse.ArgumentParser:
     info.set_defaults(run=_info, interrupted="nothing was changed")
 
     course = commands.add_parser(
-        "course", help="copy the course's notebooks, or check a learner's", description=_course.__doc__
+        "course",
+        help="copy the course's notebooks, make pages of them, or check a learner's",
+        description=_course.__doc__,
     )
     course.add_argument(
         "folder", metavar="DIR", help="the folder to copy to (made if need be), or with --check to read"
+    )
+    course.add_argument(
+        "--site",
+        action="store_true",
+        help="write the course to DIR as web pages, with its outputs, to be read without running anything",
     )
     course.add_argument(
         "--exercises-only", action="store_true", help="copy the exercises alone: cards, hints and stubs, no solutions"
@@ -330,9 +337,12 @@ def _describe(pipe, where: Path) -> None:
 
 
 def _course(arguments: argparse.Namespace) -> None:
-    """Copy the course's notebooks to DIR, where nothing is overwritten; or check the exercises of a learner's copy."""
+    """Copy the course's notebooks to DIR, where nothing is overwritten; make a site; or check a learner's exercises."""
     from vqlearn import course
 
+    if arguments.site:
+        _site(arguments)
+        return
     copying, checking = ("exercises_only", "without_outputs"), ("json", "timeout")
     for name in copying if arguments.check else checking:
         if getattr(arguments, name):
@@ -350,6 +360,16 @@ def _course(arguments: argparse.Namespace) -> None:
     }
     for name, state in course.copy(arguments.folder, **{name: getattr(arguments, name) for name in copying}):
         print(f"{state:9}  {name}{meant.get(state, '')}")
+
+
+def _site(arguments: argparse.Namespace) -> None:
+    from vqlearn import course, site
+
+    for name in ("check", "exercises_only", "without_outputs", "json", "timeout"):
+        if getattr(arguments, name):
+            raise ValueError(f"--{name.replace('_', '-')} does not go with --site")
+    pages = site.build(arguments.folder, course.notebooks(), address=course.address())
+    print(f"{len(pages)} pages; open {Path(arguments.folder, 'index.html')} in a browser")
 
 
 def _doctor(arguments: argparse.Namespace) -> None:

@@ -138,13 +138,13 @@ def _from_outside(link: re.Match) -> str:
     """A link to a file of the project as it reads in another folder: to the project's site, or as the file's name."""
     text, target = link.groups()
     inside = posixpath.normpath(posixpath.join("notebooks", target))
-    if site := _site():
+    if site := address():
         return f"[{text}]({site}/blob/HEAD/{inside})"
     return f"`{inside}`" if text.strip("`") == Path(inside).stem else f"{text} (`{inside}`)"
 
 
 @functools.cache
-def _site() -> str | None:
+def address() -> str | None:
     """The project's address as pyproject.toml gives it, `[project.urls] Source = ...`."""
     try:
         stated = importlib.metadata.metadata("vqlearn").get_all("Project-URL") or []

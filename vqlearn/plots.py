@@ -17,13 +17,19 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path as Outline
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from PIL import Image
 
 BLUE, VERMILLION, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"  # Okabe and Ito
 NEUTRAL, INK = "#E4E4E4", "#8A8A8A"  # a masked token: the cell and its hatching
 LINES = ((BLUE, "-"), (VERMILLION, "--"), (BLACK, ":"), (GREEN, "-."))
+MARKS = tuple(
+    zip((BLACK, "#E69F00", BLUE, "#CC79A7", GREEN, "#56B4E9", VERMILLION, "#F0E442", INK), "oXsDv^Pd*", strict=True)
+)
 STYLE: Any = {  # matplotlib's stubs want every key as a literal
     "font.size": 10,
     "axes.titlesize": 10,
@@ -57,6 +63,29 @@ def show(figure: Figure, alt: str) -> None:
     picture, width = base64.b64encode(buffer.getvalue()).decode(), round(figure.get_figwidth() * 96)
     tag = f'<img alt="{html.escape(alt)}" width="{width}" src="data:image/png;base64,{picture}">'
     display({"text/html": tag, "text/plain": alt}, raw=True)
+
+
+def picture(figure: Figure, alt: str, *, like: list | None = None) -> str:
+    """A figure as an HTML picture with its alternative text, drawn for the screen in some tens of milliseconds.
+
+    The layout is the slow part. `like` is a list to keep it in: the first figure is laid out and its places are noted,
+    the next ones, with as many axes, are drawn where those were.
+    """
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(96)
+    if like is not None and len(like) == len(figure.axes):
+        figure.set_layout_engine("none")
+        for ax, place in zip(figure.axes, like, strict=True):
+            ax.set_position(place)
+            ax.set_title(ax.get_title(), y=1.0)  # where it is; to look for the place takes a third of the time
+    canvas.draw()
+    if like is not None:
+        like[:] = [ax.get_position(original=True) for ax in figure.axes]
+    buffer, pixels = io.BytesIO(), np.asarray(canvas.buffer_rgba())[..., :3]
+    Image.fromarray(pixels).save(buffer, "png", compress_level=1)
+    code = base64.b64encode(buffer.getvalue()).decode()
+    height, width, _ = pixels.shape
+    return f'<img alt="{html.escape(alt)}" width="{width}" height="{height}" src="data:image/png;base64,{code}">'
 
 
 def tokens(
@@ -122,16 +151,49 @@ def name_rows(figure: Figure, names: Sequence[str]) -> Figure:
 
 def schedule_curves(*schedules, titles: Sequence[str] = ()) -> Figure:
     """What has become of a token by time t: kept, replaced (K beta_bar) or masked; a panel per schedule."""
-    names = (r"kept $\bar\alpha_t$", r"replaced $K\bar\beta_t$", r"masked $\bar\gamma_t$")
     figure, axes = _panels(len(schedules), titles, 5.4 if len(schedules) == 1 else 3.8, 2.9)
     for ax, schedule in zip(axes, schedules, strict=True):
-        shares = (schedule.alpha_bar, schedule.num_codes * schedule.beta_bar, schedule.gamma_bar)
-        for (color, line), name, share in zip(LINES, names, shares, strict=False):
-            ax.plot(_array(share), color=color, linestyle=line, label=name)
-        ax.set(xlabel="time t", ylim=(-0.03, 1.03))
-        ax.grid(axis="y")
+        _share_lines(ax, schedule)
     axes[0].set_ylabel("share of the tokens")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def schedule_strip(schedule, grids: Sequence, times: Sequence[int], *, truth=None) -> Figure:
+    """The curves of a schedule, and below them token grids `[H, W]` at some times; marked as in `tokens`."""
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    top, bottom = figure.subplots(2, 1, height_ratios=(2, 1))
+    _share_lines(top, schedule)
+    top.set_ylabel("share of the tokens")
+    top.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    grids = [_array(grid) for grid in grids]
+    height, width = grids[0].shape
+    step = width + max(1, width // 6)  # a grid and the gap after it
+    row = np.ma.array(np.zeros((height, step * len(grids) - step + width)), mask=True)
+    for place, grid in enumerate(grids):
+        row[:, place * step : place * step + width] = np.ma.masked_equal(grid, schedule.mask_id)
+    bottom.imshow(row, cmap="cividis", vmin=0, vmax=max(schedule.mask_id - 1, 1), extent=(0, row.shape[1], height, 0))
+    for place, (grid, t) in enumerate(zip(grids, times, strict=True)):
+        _mark_at_once(bottom, grid, schedule.mask_id, truth, 1, 1, left=place * step)
+        bottom.text(place * step + width / 2, -0.3, f"t = {t}", ha="center", va="bottom")
+    bottom.set_axis_off()
+    return figure
+
+
+def film(grid, picture, mask_id: int, *, truth=None, title: str = "", size: float = 3.0) -> Figure:
+    """One frame of a film: a token grid `[H, W]` and, beside it, its decoding `[h, w, 3]`, marked alike.
+
+    Hatched where the grid is masked and, with `truth` `[H, W]`, outlined where a token is replaced.
+    """
+    grid, picture = _array(grid), np.asarray(picture)
+    figure, (left, right) = _panels(2, (title or "tokens", "decoded"), size, size)
+    codes = np.ma.masked_equal(grid, mask_id)
+    left.imshow(codes, cmap="cividis", vmin=0, vmax=max(mask_id - 1, 1), extent=(0, grid.shape[1], len(grid), 0))
+    right.imshow(picture, interpolation="nearest", extent=(0, picture.shape[1], len(picture), 0))
+    _mark_at_once(left, grid, mask_id, truth, 1, 1)
+    _mark_at_once(right, grid, mask_id, truth, len(picture) / len(grid), picture.shape[1] / grid.shape[1])
+    for ax in (left, right):
+        ax.set_axis_off()
     return figure
 
 
@@ -143,6 +205,39 @@ def curves(lines: Mapping[str, tuple], *, x_label: str, y_label: str, log_y: boo
     ax.set(xlabel=x_label, ylabel=y_label, yscale="log" if log_y else "linear")
     ax.grid(axis="y")
     ax.legend()
+    return figure
+
+
+def comparison(
+    panels: Mapping[str, Mapping[str, tuple]], *, x_label: str, y_label: str, log: bool = False, least: float = 0.0
+) -> Figure:
+    """Up to nine named lines `(x, y)` per panel, told apart by colour and marker, with one legend and one scale.
+
+    `log` makes both axes logarithmic; with `least` the vertical one is so above it only, and 0 has its place below.
+    """
+    width, names = 6.4 if len(panels) == 1 else 4.6, list(next(iter(panels.values())))
+    figure, axes = _panels(len(panels), list(panels), width, 3.9 if log else 3.0)
+    for ax, lines in zip(axes, panels.values(), strict=True):
+        ax.sharey(axes[0])
+        for (color, marker), (name, (x, y)) in zip(MARKS, lines.items(), strict=False):
+            look = {"marker": marker, "markersize": 5, "linewidth": 1.6, "clip_on": False}
+            ax.plot(_array(x), _array(y), color=color, label=name, **look)
+        ax.set_xlabel(x_label)
+        ax.grid(axis="y")
+        if log:
+            ax.set_xscale("log")
+            ax.set_yscale("symlog", linthresh=least, linscale=0.4) if least else ax.set_yscale("log")
+            for axis, low in ((ax.xaxis, -10), (ax.yaxis, np.log10(least) if least else -10)):
+                ticks = [m * 10.0**e for e in range(-9, 9) for m in (1, 2, 5) if m * 10.0**e >= 10.0**low * 0.999]
+                axis.set_ticks([0, *ticks] if axis is ax.yaxis and least else ticks)
+                axis.set_major_formatter("{x:g}")
+            ax.minorticks_off()
+            x, y = (np.concatenate([_array(line[i]) for line in lines.values()]) for i in (0, 1))
+            ax.set_xlim(x.min() / 1.1, x.max() * 1.1)
+            ax.set_ylim(0 if least else y[y > 0].min() / 1.3, y.max() * 1.2)
+    axes[0].set_ylabel(y_label)
+    columns = int(figure.get_figwidth() / (0.55 + 0.085 * max(map(len, names))))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns)
     return figure
 
 
@@ -308,6 +403,32 @@ def _mark(ax, grid: np.ndarray, mask_id: int, truth, height: float, width: float
             ax.add_patch(Rectangle(corner, *sides, facecolor=NEUTRAL, edgecolor=INK, hatch="///", linewidth=0))
         elif truth is not None and code != _array(truth)[row, col]:
             _outline(ax, x + 0.08 * width, y + 0.08 * height, 0.84 * width, 0.84 * height, linewidth=2)
+
+
+def _mark_at_once(ax, grid: np.ndarray, mask_id: int, truth, height: float, width: float, left: float = 0) -> None:
+    """As `_mark`, with one path for all cells of a kind: fewer artists, so quick enough to follow a slider."""
+    masked = grid == mask_id
+    replaced = np.zeros_like(masked) if truth is None else ~masked & (grid != _array(truth))
+    ax.add_artist(_boxes(masked, height, width, left, 0, facecolor="white", edgecolor="white", linewidth=0.8))
+    ax.add_artist(_boxes(masked, height, width, left, 0.02, facecolor=NEUTRAL, edgecolor=INK, hatch="///", linewidth=0))
+    ax.add_artist(_boxes(replaced, height, width, left, 0.08, fill=False, edgecolor=VERMILLION, linewidth=2))
+
+
+def _boxes(where: np.ndarray, height: float, width: float, left: float, inset: float, **look) -> PathPatch:
+    """The cells of a grid that are true in `where`, each smaller by `inset` on every side, as one patch."""
+    corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)]) * (1 - 2 * inset) + inset
+    cells = (np.argwhere(where)[:, None, ::-1] + corners) * (width, height) + (left, 0)  # [cells, 5, (x, y)]
+    codes = [Outline.MOVETO, Outline.LINETO, Outline.LINETO, Outline.LINETO, Outline.CLOSEPOLY] * len(cells)
+    return PathPatch(Outline(cells.reshape(-1, 2), codes), **look)
+
+
+def _share_lines(ax, schedule) -> None:
+    names = (r"kept $\bar\alpha_t$", r"replaced $K\bar\beta_t$", r"masked $\bar\gamma_t$")
+    shares = (schedule.alpha_bar, schedule.num_codes * schedule.beta_bar, schedule.gamma_bar)
+    for (color, line), name, share in zip(LINES, names, shares, strict=False):
+        ax.plot(_array(share), color=color, linestyle=line, label=name)
+    ax.set(xlabel="time t", ylim=(-0.03, 1.03))
+    ax.grid(axis="y")
 
 
 def _bar_panel(ax, title: str, values: np.ndarray, top: float) -> None:

@@ -1,0 +1,247 @@
+"""The site of the course: every page is whole, stands alone, and reads well on a phone, in light and dark."""
+
+import itertools
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from vqlearn import course, site
+from vqlearn.__main__ import main
+
+VOID = {"meta", "link", "img", "br", "hr", "input", "col", "path"}
+
+
+class Page(HTMLParser):
+    """What a page is made of: its tags, the text outside of code, and whether every tag is closed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.ids = [found["id"] for _, found in self.tags if "id" in found]
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        while self.open and self.open[-1] in ("p", "li") and tag != self.open[-1]:
+            self.open.pop()
+        if tag not in VOID:
+            assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing at {self.getpos()}"
+
+    def handle_data(self, data):
+        if not {"code", "pre", "script", "style", "title"} & set(self.open):
+            self.text += data
+
+    def every(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("site") / "pages"
+    site.build(folder, course.notebooks())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(folder) -> dict[Path, Page]:
+    return {path: Page(path) for path in folder.rglob("*.html")}
+
+
+def test_each_notebook_is_a_page_and_so_is_the_source_that_it_links(folder, pages):
+    names = {path.relative_to(folder).as_posix() for path in pages}
+    assert {f"{path.stem}.html" for path in course.notebooks()} | {"index.html"} <= names
+    assert {"source/transition.py.html", "source/models-scenes-README.md.html"} <= names
+
+
+def test_every_page_has_title_language_viewport_and_navigation(pages):
+    titles = [re.search("<title>(.*?)</title>", page.source)[1] for page in pages.values()]
+    assert len(set(titles)) == len(titles) and all(title.endswith(" · vqlearn") for title in titles)
+    for path, page in pages.items():
+        assert page.every("html")[0]["lang"] == "en-GB"
+        assert any(tag.get("name") == "viewport" for tag in page.every("meta"))
+        assert len([name for name, _ in page.tags if name == "h1"]) == 1, path
+        assert {tag.get("href").split("/")[-1] for tag in page.every("a") if "href" in tag} >= {"index.html"}
+        assert page.every("nav") and page.open == [], page.open
+        assert len(set(page.ids)) == len(page.ids), path
+
+
+def test_pages_lead_to_the_next_and_back(folder):
+    order = ["index.html", *(f"{path.stem}.html" for path in course.notebooks())]
+    for here, there in itertools.pairwise(order):
+        assert f'rel="next" href="{there}"' in (folder / here).read_text(encoding="utf-8")
+        assert f'rel="prev" href="{here}"' in (folder / there).read_text(encoding="utf-8")
+
+
+def test_mathematics_is_set_and_no_tex_is_left(pages):
+    assert sum(len(page.every("math")) for page in pages.values()) > 500
+    for path, page in pages.items():
+        for left in (r"\$", r"\\[A-Za-z(\[]", r"\btag\{"):
+            assert not re.search(left, page.text), (path.name, re.search(f".{{0,40}}{left}.{{0,40}}", page.text))
+
+
+def test_everything_a_page_loads_is_beside_it_and_every_link_is_alive(folder, pages):
+    for path, page in pages.items():
+        loaded = [tag.get("src") or tag.get("href") for name in ("img", "script", "link") for tag in page.every(name)]
+        linked = [tag["href"] for tag in page.every("a") if "href" in tag]
+        for target in loaded + linked:
+            if target in linked and re.match(r"https?:", target):
+                continue
+            assert not re.match(r"[a-z]+:|//|/", target), (path.name, target)
+            file, _, fragment = target.partition("#")
+            there = (path.parent / file).resolve() if file else path
+            assert there.is_relative_to(folder.resolve()) and there.is_file(), (path.name, target)
+            if fragment and there.suffix == ".html":
+                assert unquote(fragment) in Page(there).ids if there != path else page.ids, (path.name, target)
+        assert all(len(tag["alt"]) >= 20 for tag in page.every("img") if "images/" in tag["src"])
+    for name in ("site.css", "site.js"):
+        assert not re.search(r"https?:|@import|url\(", (folder / name).read_text(encoding="utf-8"))
+
+
+def test_nothing_of_this_machine_is_on_a_page(folder):
+    for path in folder.rglob("*"):
+        if path.suffix in (".html", ".css", ".js", ".json"):
+            text = path.read_text(encoding="utf-8")
+            assert str(Path.home()) + "/" not in text or str(Path.home()) == "/"
+            assert not re.search(r"file://|(?<![\w./:])/(?:home|Users|tmp|root|work)/", text), path
+
+
+def test_outputs_pictures_and_folded_hints_are_there(folder, pages):
+    page = pages[folder / "05_posterior.html"]
+    assert len([tag for tag in page.every("img") if "images/05-" in tag["src"]]) >= 3
+    folded = [tag for tag in page.every("details") if tag.get("class") != "menu"]
+    assert len(folded) == 8 and not any("open" in tag for tag in folded)
+    assert "NBVAL" not in page.source and "not attempted yet" in page.source
+    assert 'id="eq-5.1"' in page.source and '<span class="number">(5.1)</span>' in page.source
+
+
+def test_links_out_of_the_package_go_to_the_project_or_are_words(tmp_path):
+    text = site._Site(tmp_path, [], None)
+    assert text.link("notebooks/x.ipynb", "x.html", "../README.md") is None
+    assert text.link("notebooks/x.ipynb", "x.html", "../vqlearn/nothing.py") is None
+    text = site._Site(tmp_path, [], "https://example.org/vqlearn")
+    assert text.link("notebooks/x.ipynb", "x.html", "../README.md") == "https://example.org/vqlearn/blob/HEAD/README.md"
+    assert text.link("notebooks/x.ipynb", "x.html", "../vqlearn/exact.py#L3") == "source/exact.py.html#L3"
+
+
+def test_mathml():
+    assert "<munderover>" in site.mathml(r"\sum_{k=1}^K p_k \tag{1.2}", block=True)
+    assert 'id="eq-1.2"' in site.mathml(r"x \tag{1.2}", block=True)
+    assert "𝐐" in site.mathml(r"\mathbf{Q}") and "mathvariant" not in site.mathml(r"\mathbf{Q}")
+    assert 'log</mi><mspace width="0.17em"/>' in site.mathml(r"\log p") and "mspace" not in site.mathml(r"\log(p)")
+    assert "\\" not in site.mathml(r"\bigl\{ \arg\min_k x \bigr\}")
+    with pytest.raises(ValueError, match="no_such_command"):
+        site.mathml(r"\no_such_command x")
+
+
+def test_a_folder_with_other_things_is_refused_and_an_old_site_is_replaced(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(course, "notebooks", lambda: course.PLACES[1].glob("05_*.ipynb"))
+    place = tmp_path / "pages"
+    assert main(["course", str(place), "--site"]) == 0
+    assert "pages; open " in capsys.readouterr().out
+    (place / "05_posterior.html").write_text("old")
+    assert main(["course", str(place), "--site"]) == 0
+    assert (place / "05_posterior.html").stat().st_size > 1000
+    (place / "mine.txt").write_text("mine")
+    assert main(["course", str(place), "--site"]) == 2
+    assert "holds 'mine.txt', which is no part of a site" in capsys.readouterr().err
+    assert (place / "mine.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pages"]
+
+
+def test_a_failure_leaves_the_old_site_as_it_was(tmp_path, monkeypatch):
+    place = tmp_path / "pages"
+    books = list(course.PLACES[1].glob("05_*.ipynb"))
+    site.build(place, books)
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+    def fail(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(site, "_code_colours", fail)
+    with pytest.raises(OSError, match="no space"):
+        site.build(place, books)
+    assert before == {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    assert [path.name for path in tmp_path.iterdir()] == ["pages"]
+
+
+WRONG_USAGE = {
+    "DIR must be a folder, 'file.txt' is a file or a link": ["file.txt"],
+    "DIR: there is no folder 'nowhere'": ["nowhere/pages"],
+    "--check does not go with --site": ["pages", "--check"],
+    "--json does not go with --site": ["pages", "--json"],
+    "--without-outputs does not go with --site": ["pages", "--without-outputs"],
+}
+
+
+@pytest.mark.parametrize("sentence", WRONG_USAGE)
+def test_wrong_usage_is_one_sentence_and_status_2(sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("file.txt").write_text("x")
+    assert main(["course", *WRONG_USAGE[sentence], "--site"]) == 2
+    assert sentence.split("'")[0] in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+# ------------------------------------------------------------------------------------------ in a browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    import shutil
+
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with sync_api.sync_playwright() as running:
+        try:
+            started = running.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        except sync_api.Error:
+            pytest.skip("no Chromium was found for playwright")
+        yield started
+        started.close()
+
+
+BROKEN = """() => [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"""
+WIDE = "() => document.documentElement.scrollWidth - window.innerWidth"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_load_whole_and_fit_a_phone(scheme, browser, folder, pages):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    tab, trouble = context.new_page(), []
+    tab.on("console", lambda message: trouble.append(message.text) if message.type in ("error", "warning") else None)
+    tab.on("pageerror", lambda error: trouble.append(str(error)))
+    tab.on("request", lambda r: trouble.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+    tab.on("requestfailed", lambda request: trouble.append(request.url))
+    for path in pages:
+        tab.goto(path.as_uri())
+        tab.evaluate("() => document.querySelectorAll('img').forEach(i => { i.loading = 'eager' })")
+        tab.wait_for_function("() => [...document.images].every(i => i.complete)")
+        tab.evaluate("() => document.querySelectorAll('details:not(.menu)').forEach(d => { d.open = true })")
+        assert tab.evaluate(BROKEN) == [] and tab.evaluate(WIDE) <= 0, path.name
+        dark = tab.evaluate("() => getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+        assert dark == (scheme == "dark")
+    assert trouble == []
+    context.close()
+
+
+def test_the_reader_chooses_the_colours_and_keeps_them(browser, folder):
+    context = browser.new_context(color_scheme="light")
+    tab = context.new_page()
+    tab.goto((folder / "index.html").as_uri())
+    tab.get_by_role("button", name="Use the dark colours").click()
+    tab.goto((folder / "05_posterior.html").as_uri())
+    assert tab.evaluate("() => getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+    context.close()

@@ -1,0 +1,282 @@
+"""The widgets without a browser: values are set as sliders would, buttons clicked, and the pictures must answer."""
+
+import re
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import ipywidgets
+import nbformat
+import pytest
+import torch
+
+from vqlearn import scenes, widgets
+from vqlearn.schedule import MaskReplaceSchedule
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+ASK = "a small red circle"
+
+
+def controls(panel) -> dict[str, ipywidgets.Widget]:
+    """All controls by their descriptions."""
+    found, todo = {}, list(panel.children)
+    while todo:
+        child = todo.pop(0)
+        if isinstance(child, ipywidgets.Box):
+            todo += child.children
+        elif not isinstance(child, ipywidgets.HTML | ipywidgets.Play):
+            found[child.description] = child
+    return found
+
+
+def picture(panel) -> str:
+    return re.search(r'src="data:image/png;base64,([^"]+)"', panel.image.value)[1]
+
+
+def alt(panel) -> str:
+    return re.search(r'alt="([^"]*)"', panel.image.value)[1]
+
+
+def line(panel) -> str:
+    return re.fullmatch(r'<div role="status">(.*)</div>', panel.line.value, re.S)[1]
+
+
+@pytest.fixture(scope="module")
+def mathematical(shipped):
+    return {
+        "schedule": widgets.schedule_explorer(),
+        "corruption": widgets.corruption_player(pipe=shipped),
+        "posterior": widgets.posterior_microscope(),
+    }
+
+
+MOVES = [
+    ("schedule", "kept at t = T", 0.1),
+    ("schedule", "masked at t = T", 0.5),
+    ("schedule", "on the way", "cosine"),
+    ("corruption", "time t", 51),
+    ("corruption", "seed", 1),
+    ("corruption", "schedule", "uniform only"),
+    ("posterior", "clean token x_0", 3),
+    ("posterior", "seen token x_t", 4),
+    ("posterior", "earlier time s", 1),
+    ("posterior", "later time t", 9),
+]
+
+
+@pytest.mark.parametrize(("name", "control", "value"), MOVES)
+def test_a_move_changes_the_picture_and_its_words_and_back_again(mathematical, name, control, value):
+    panel = mathematical[name]
+    slider = controls(panel)[control]
+    before, words, old = picture(panel), alt(panel), slider.value
+    slider.value = value
+    assert picture(panel) != before and line(panel) == ""
+    assert len(alt(panel)) > 40
+    if control not in ("on the way", "seed"):
+        assert alt(panel) != words
+    slider.value = old
+    assert picture(panel) == before
+
+
+def test_every_control_has_a_label(mathematical, shipped):
+    for panel in (*mathematical.values(), widgets.denoising_player(shipped), widgets.sampler_race(shipped)):
+        assert all(controls(panel)) and len(controls(panel)) >= 3
+
+
+def test_a_move_is_quick(mathematical):
+    """About 0.08 s of one core each where the course was written (corruption 0.04 s); the limit leaves room."""
+    for name, control in (("schedule", "kept at t = T"), ("corruption", "time t"), ("posterior", "later time t")):
+        slider = controls(mathematical[name])[control]
+        taken = []
+        for part in range(1, 9):
+            begin = time.thread_time()
+            slider.value = slider.min + type(slider.value)((slider.max - slider.min) * part / 9)
+            taken.append(time.thread_time() - begin)
+        assert min(taken) < 0.15, f"{name}: {min(taken):.3f} s"
+
+
+def test_shares_that_would_exceed_one_make_room():
+    sliders = controls(panel := widgets.schedule_explorer())
+    kept, masked = sliders["kept at t = T"], sliders["masked at t = T"]
+    kept.value = 0.37
+    assert masked.value == 0.63
+    masked.value = 1.0
+    assert kept.value == 0.0 and line(panel) == ""
+
+
+def test_the_schedule_explorer_takes_a_grid_of_its_own():
+    panel = widgets.schedule_explorer(torch.zeros(4, 4, dtype=torch.int64), num_codes=2, num_steps=10)
+    assert picture(panel) != picture(widgets.schedule_explorer())
+
+
+def test_masks_stay_masked_while_the_corruption_plays(shipped):
+    panel = widgets.corruption_player(scenes.draw(scenes.sample("test", 0)[0]), pipe=shipped)
+    counts = []
+    for t in (0, 30, 60, 100):
+        controls(panel)["time t"].value = t
+        counts.append(int(re.search(r"(\d+) of 64 tokens are masked", alt(panel))[1]))
+    assert counts == sorted(counts) and counts[0] == 0 and counts[-1] > 45
+
+
+def test_the_earlier_time_stays_earlier():
+    sliders = controls(panel := widgets.posterior_microscope())
+    s, t = sliders["earlier time s"], sliders["later time t"]
+    s.value = 9
+    assert (s.value, t.value) == (9, 10) and "x_9 for" in alt(panel)
+    t.value = 1
+    assert (s.value, t.value) == (0, 1) and line(panel) == "" and "x_0 for" in alt(panel)
+
+
+def test_what_cannot_be_is_said_in_a_sentence():
+    falling = torch.linspace(1, 0, 11).double()
+    panel = widgets.posterior_microscope(MaskReplaceSchedule(falling, 1 - falling, num_codes=4))
+    assert line(panel) == "x_t = 2 cannot have come from x_0 = 1 under this schedule"
+    controls(panel)["seen token x_t"].value = 4
+    assert line(panel) == "" and picture(panel)
+
+
+# ------------------------------------------------------------------------------------------ runs
+
+
+def run(panel, **values) -> str:
+    for name, value in values.items():
+        controls(panel)[name].value = value
+    panel.start.click()
+    assert panel.wait(60)
+    assert not panel.start.disabled and panel.stop.disabled
+    assert "Traceback" not in panel.line.value
+    return line(panel)
+
+
+def test_a_picture_is_generated_and_played(shipped):
+    panel = widgets.denoising_player(shipped, prompt=ASK)
+    assert line(panel) == "Press Generate." and panel.image.value == ""
+    assert run(panel, steps=5, seed=3) == "Drawn in 5 steps; move the slider or press play."
+    assert panel.progress.value == panel.progress.max == 5
+    step = controls(panel)["step"]
+    assert (step.value, step.max) == (5, 5)
+    seen = {picture(panel)}
+    for number in range(5):
+        step.value = number
+        seen.add(picture(panel))
+    assert len(seen) == 6
+    step.value = 0
+    assert alt(panel).startswith("after step 0 of 5: ")
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "purity", "entropy_bounded", "official_fast", "reference"])
+def test_what_is_played_is_what_the_pipeline_draws(shipped, seeded, monkeypatch, sampler):
+    panel, walk = widgets.denoising_player(shipped, prompt=ASK), []
+    frame = widgets._frame
+    monkeypatch.setattr(widgets, "_frame", lambda pipe, x_t, *more: walk.append(x_t) or frame(pipe, x_t, *more))
+    run(panel, steps=4, seed=7, sampler=sampler)
+    call = {"guidance_scale": shipped.guidance_scale, "sampler": sampler, "generator": seeded(7)}
+    assert torch.equal(walk[-1], shipped(ASK, 4, output_type="latent", **call).images)
+
+
+def test_stop_ends_the_run_and_leaves_a_panel_that_can_be_used(shipped):
+    panel = widgets.denoising_player(shipped, prompt=ASK)
+    panel.progress.observe(lambda change: panel.stop.click() if change.new == 3 else None, "value")
+    assert run(panel, steps=100) == "Stopped after 3 of 100 steps; what there is can be played."
+    step, stopped = controls(panel)["step"], picture(panel)
+    assert (step.value, step.max) == (3, 3)
+    assert re.match(r"after step 3 of 100: [1-9]\d* of 64 tokens are masked", alt(panel))
+    step.value = 0
+    assert picture(panel) != stopped
+    assert run(panel, steps=2).startswith("Drawn in 2 steps") and step.max == 2
+
+
+def test_a_second_click_while_it_runs_does_nothing(shipped):
+    panel = widgets.denoising_player(shipped, prompt=ASK)
+    threads = []
+
+    def click_again(change):
+        threads.append(panel._thread)
+        panel.start.click()
+
+    panel.progress.observe(click_again, "value")
+    run(panel, steps=3)
+    assert len(set(threads)) == 1
+
+
+def test_wrong_prompts_are_answered_with_a_sentence(shipped):
+    for panel in (widgets.denoising_player(shipped), widgets.sampler_race(shipped, samplers=("halton",))):
+        said = run(panel, steps=2, prompt=" ")
+        assert said.startswith("prompt must not be empty") and "\n" not in said and panel.image.value == ""
+        assert "never seen &#x27;dog&#x27;" in run(panel, prompt="a red dog") and picture(panel)
+
+
+def test_whatever_fails_is_said_and_can_be_tried_again(shipped, monkeypatch):
+    panel = widgets.denoising_player(shipped, prompt=ASK)
+    with monkeypatch.context() as patch:
+        patch.setattr(widgets, "_dice", lambda seed: 1 / 0)
+        assert run(panel, steps=2) == "ZeroDivisionError: division by zero"
+    assert run(panel).startswith("Drawn in 2 steps")
+
+
+def test_a_run_leaves_the_pipeline_as_it_was(shipped):
+    bar, names = dict(shipped._bar), dict(vars(shipped))
+    run(widgets.denoising_player(shipped, prompt=ASK), steps=2)
+    assert shipped._bar == bar and vars(shipped) == names
+
+
+def test_the_race_reads_each_picture_back(shipped, seeded):
+    panel = widgets.sampler_race(shipped, prompt=ASK, samplers=("ancestral", "confident"))
+    assert run(panel, steps=5, seed=1) == "2 of 2 pictures, all from seed 1."
+    assert panel.progress.value == panel.progress.max == 10
+    image = shipped(ASK, 5, shipped.guidance_scale, generator=seeded(1), output_type="np").images[0]
+    assert f"ancestral: {widgets.verdict(image, ASK)};" in alt(panel)
+
+
+def test_a_sampler_that_cannot_run_here_does_not_end_the_race(shipped):
+    panel = widgets.sampler_race(shipped, prompt=ASK, samplers=("first_hitting", "halton"))
+    said = run(panel, steps=2)
+    assert said.startswith("1 of 2 pictures, all from seed 0. first_hitting: ") and "halton: " in alt(panel)
+    assert run(panel, samplers=()) == "Choose at least one sampler."
+
+
+def test_a_stopped_race_shows_who_has_arrived(shipped):
+    panel = widgets.sampler_race(shipped, prompt=ASK, samplers=("ancestral", "halton"))
+    panel.progress.observe(lambda change: panel.stop.click() if change.new == 4 else None, "value")
+    assert run(panel, steps=3).startswith("Stopped after 4 of 6 steps")
+    assert "ancestral: " in alt(panel) and "halton" not in alt(panel)
+
+
+def test_verdicts():
+    image = scenes.draw(scenes.Scene("white", (scenes.Thing("small", "red", "circle", 8, 8),))) / 255
+    assert widgets.verdict(image, ASK) == "as asked"
+    assert widgets.verdict(image, "a large blue circle") == "wrong: color, size"
+    assert widgets.verdict(image, "a sunset") == ""
+
+
+# ------------------------------------------------------------------------------------------ in notebooks
+
+
+def test_a_batch_run_gets_a_picture_and_a_person_the_widget(monkeypatch):
+    panel = widgets.posterior_microscope()
+    monkeypatch.setattr(widgets, "_someone_is_there", lambda: False)
+    saved = panel._repr_mimebundle_()
+    assert set(saved) == {"text/plain", "text/html"} and saved["text/html"].startswith("<img alt=")
+    monkeypatch.setattr(widgets, "_someone_is_there", lambda: True)
+    assert VIEW in panel._repr_mimebundle_() and "Posterior microscope" in panel._repr_mimebundle_()["text/plain"]
+
+
+@pytest.mark.parametrize(
+    ("content", "there"), [({"allow_stdin": False}, False), ({"allow_stdin": True}, True), ({}, True)]
+)
+def test_a_person_is_someone_who_can_be_asked(monkeypatch, content, there):
+    shell = SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda: {"content": content}))
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    assert widgets._someone_is_there() is there
+    monkeypatch.setattr("IPython.get_ipython", lambda: None)
+    assert widgets._someone_is_there() is False
+
+
+def test_saved_notebooks_show_their_widgets_without_a_kernel():
+    shown = 0
+    for path in (Path(__file__).parent.parent / "notebooks").glob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for output in cell.get("outputs", []):
+                assert VIEW not in output.get("data", {}), f"{path.name} was saved from a browser"
+                shown += "run this cell in JupyterLab" in output.get("data", {}).get("text/plain", "")
+    assert shown >= 3
