@@ -32,7 +32,7 @@ class MaskReplaceSchedule:
 
         MaskReplaceSchedule(1 - t, t, num_codes=K)             # mask only, t = torch.linspace(0, 1, T + 1)
         MaskReplaceSchedule(1 - t, 0 * t, num_codes=K)         # uniform only
-        MaskReplaceSchedule(c, 1 - c, num_codes=K)             # cosine, c = torch.cos(t * torch.pi / 2)
+        MaskReplaceSchedule(c, 1 - c, num_codes=K)             # cosine, c = torch.cos(t.double() * torch.pi / 2)
 
     Attributes `alpha, beta, gamma` (one step, from t - 1 to t) and `alpha_bar, beta_bar, gamma_bar` (from
     clean data) are float64 tensors `[T + 1]` with the identity at entry 0. `beta_bar` and `gamma_bar` are

@@ -6,29 +6,55 @@ is compared with what each common mistake would give. A check never raises, so a
 
 from vqlearn.checks.bayes import apply_in_logs, likelihood_row, posterior, repair_rate
 from vqlearn.checks.codes import compression, nearest_code, perplexity
+from vqlearn.checks.family import masked_term, pattern_weight, uncover_chance
 from vqlearn.checks.forward import corrupt, visible_law, wrong_tokens
+from vqlearn.checks.laws import next_law, one_call, told_and_seen, variation
 from vqlearn.checks.matrices import apply_shares, cumulative_shares, one_step
+from vqlearn.checks.objective import jump_weight, step_cost, time_odds
+from vqlearn.checks.page import mask_only_step, repaired
 from vqlearn.checks.published import fit_prompt, visible_changes
 from vqlearn.checks.schedules import final_mask_rate, jump_gamma, one_step_alpha
 from vqlearn.checks.start import fates, visible_share
+from vqlearn.checks.steering import guided, guided_law, rows_asked, truncated
+from vqlearn.checks.walks import corrected_law, even_times, masks_left, touched_tokens
 
 __all__ = [
     "apply_in_logs",
     "apply_shares",
     "compression",
+    "corrected_law",
     "corrupt",
     "cumulative_shares",
+    "even_times",
     "fates",
     "final_mask_rate",
     "fit_prompt",
+    "guided",
+    "guided_law",
     "jump_gamma",
+    "jump_weight",
     "likelihood_row",
+    "mask_only_step",
+    "masked_term",
+    "masks_left",
     "nearest_code",
+    "next_law",
+    "one_call",
     "one_step",
     "one_step_alpha",
+    "pattern_weight",
     "perplexity",
     "posterior",
     "repair_rate",
+    "repaired",
+    "rows_asked",
+    "step_cost",
+    "time_odds",
+    "told_and_seen",
+    "touched_tokens",
+    "truncated",
+    "uncover_chance",
+    "variation",
     "visible_changes",
     "visible_law",
     "visible_share",

@@ -1,0 +1,81 @@
+"""Answers to the exercises of notebook 09: the library's, and wrong ones with what names them."""
+
+import torch
+
+from vqlearn import exact
+from vqlearn.schedule import MaskReplaceSchedule
+from vqlearn.transition import q_posterior
+
+
+def variation(p, q):
+    return torch.tensor(exact.total_variation(p, q), dtype=torch.float64)
+
+
+def one_call(joint):
+    """By the lab: one step of `ancestral` from masks alone under masking alone."""
+    codes = len(joint)
+    schedule = MaskReplaceSchedule([1.0, 0.0], [0.0, 1.0], num_codes=codes)
+    denoise = exact.oracle(joint.double().flatten(), schedule)
+    masks = torch.full((1, 3), codes)
+    a, b, c = q_posterior(denoise(masks, 1), masks, 1, schedule)[0, :, :-1].exp()
+    return a[:, None, None] * b[:, None] * c
+
+
+def next_law(law, p):
+    return sum(
+        law[x, y] * torch.outer(p[x, y, 0], p[x, y, 1]) for x in range(len(law)) for y in range(len(law))
+    ) + torch.zeros_like(law)
+
+
+def told_and_seen(n, schedule):
+    share, total = torch.ones((), dtype=torch.float64), 0.0
+    for t in range(n, 0, -1):
+        total = total + share - schedule.gamma_bar[t]
+        share = share * schedule.gamma_bar[t - 1] / schedule.gamma_bar[t]
+    return total / n
+
+
+def each(joint):
+    return joint.sum((1, 2)), joint.sum((0, 2)), joint.sum((0, 1))
+
+
+def all_alike(joint, marginal):
+    return torch.einsum("a,b,c->abc", marginal, marginal, marginal)
+
+
+def marginals_first(law, p):
+    first, second = (torch.einsum("xy,xyc->c", law, p[:, :, i]) for i in (0, 1))
+    return torch.outer(first, second)
+
+
+def never_uncovered(n, schedule):
+    return 1 - schedule.gamma_bar[1 : n + 1].mean()
+
+
+LIBRARY = {"variation": variation, "one_call": one_call, "next_law": next_law, "told_and_seen": told_and_seen}
+WRONG = [
+    ("variation", lambda p, q: (p - q).abs().sum(), "half of the sum"),
+    ("variation", lambda p, q: (p - q).sum() / 2, "cancel to 0"),
+    ("variation", lambda p, q: (p - q).abs().max(), "largest difference in one outcome"),
+    ("variation", lambda p, q: (p - q).abs().mean(), "mean over outcomes"),
+    ("variation", lambda p, q: (p - q).pow(2).sum().sqrt(), "Euclidean"),
+    ("variation", lambda p, q: torch.tensor(exact.divergence(p, q)), "KL(p || q)"),
+    ("variation", lambda p, q: torch.minimum(p, q).sum(), "take it from 1"),
+    ("one_call", lambda joint: joint, "law of the data itself"),
+    ("one_call", lambda joint: torch.ones_like(joint) / joint.numel(), "a flat law"),
+    ("one_call", lambda joint: one_call(joint).permute(2, 1, 0), "reverse order"),
+    ("one_call", lambda joint: all_alike(joint, each(joint)[0]), "the first one's for all"),
+    ("one_call", lambda joint: all_alike(joint, sum(each(joint)) / 3), "their mean"),
+    ("one_call", lambda joint: joint.sum(2, keepdim=True) * joint.sum((0, 1)), "still depend on each other"),
+    ("next_law", marginals_first, "multiply first, then sum"),
+    ("next_law", lambda law, p: next_law(torch.ones_like(law) / law.numel(), p), "weigh each by the law"),
+    ("next_law", lambda law, p: next_law(torch.ones_like(law), p), "the sum over states alone"),
+    ("next_law", lambda law, p: next_law(law, p).T, "two positions are swapped"),
+    ("next_law", lambda law, p: next_law(law.T, p), "positions of x_t are swapped"),
+    ("next_law", lambda law, p: next_law(law, p) / law.numel(), "do not average"),
+    ("told_and_seen", lambda n, schedule: 1 - schedule.gamma_bar[n], "first call alone"),
+    ("told_and_seen", never_uncovered, "masks are uncovered on the way"),
+    ("told_and_seen", lambda n, schedule: -told_and_seen(n, schedule), "not told less seen"),
+    ("told_and_seen", lambda n, schedule: n * told_and_seen(n, schedule), "divide by the number of calls"),
+    ("told_and_seen", lambda n, schedule: n / 10 * told_and_seen(n, schedule), "not by T"),
+]

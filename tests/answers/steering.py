@@ -1,0 +1,98 @@
+"""Answers to the exercises of notebook 08: the library's, and wrong ones with what names them."""
+
+import torch
+
+from vqlearn import guidance
+
+
+def guide(log_p, log_p_null, scale):
+    return guidance.guide(log_p[None, None], log_p_null[None, None], scale)[0, 0]
+
+
+def cut(p, rate):
+    return guidance.truncate(p.log()[None, None], rate)[0, 0].exp()
+
+
+def rows(times, scale, low, high, pictures):
+    scales = guidance.within(scale, low, high)
+    branches = [1 if guidance.scale_at(scales, t) in (0, 1) else 2 for t in times[:-1]]
+    return torch.tensor(float(pictures * sum(branches)))
+
+
+def joint(told, null, scale):
+    return guidance.guide(told.log()[None, None], null.log()[None, None], scale)[0, 0].exp()
+
+
+def without_normalising(log_p, log_p_null, scale):
+    return log_p + (scale - 1) * (log_p - log_p_null)
+
+
+def in_probabilities(log_p, log_p_null, scale):
+    told, null = log_p.softmax(0), log_p_null.softmax(0)
+    return (null + scale * (told - null)).clamp(min=0).log()
+
+
+def cut_with_own_mass(p, rate):
+    ordered, order = p.sort(descending=True)
+    kept = ordered.cumsum(0) < rate
+    kept[0] = True
+    return torch.zeros_like(p).scatter(0, order, ordered * kept)
+
+
+def cut_unsorted(p, rate):
+    kept = p.cumsum(0) - p < rate
+    kept[p.argmax()] = True
+    return p * kept
+
+
+def cut_without_first(p, rate):
+    return cut(p, rate) if rate > 0 else torch.zeros_like(p)
+
+
+def counted(times, scale, low, high, pictures, *, last=0, outside=1):
+    asked = times if last else times[:-1]
+    return sum(pictures * (2 if low <= t <= high and scale != 1 else outside) for t in asked)
+
+
+def counted_whatever_the_scale(times, scale, low, high, pictures):
+    return sum(pictures * (2 if low <= t <= high else 1) for t in times[:-1])
+
+
+def counted_at_s(times, scale, low, high, pictures):
+    return sum(pictures * (2 if low <= t <= high and scale != 1 else 1) for t in times[1:])
+
+
+def joint_in_probabilities(told, null, scale):
+    law = (null + scale * (told - null)).clamp(min=0)
+    return law / law.sum()
+
+
+def joint_unnormalised(told, null, scale):
+    return torch.where(told > 0, told**scale * null ** (1 - scale), 0.0)
+
+
+LIBRARY = {"guided": guide, "truncated": cut, "rows_asked": rows, "guided_law": joint}
+WRONG = [
+    ("guided", without_normalising, "not normalised"),
+    ("guided", lambda p, null, scale: guide(null, p, scale), "branches are swapped"),
+    ("guided", lambda p, null, scale: guide(p, null, scale + 1), "starts at the told belief"),
+    ("guided", in_probabilities, "extrapolate the logs"),
+    ("guided", lambda p, null, scale: (scale * p).log_softmax(-1), "only sharpens"),
+    ("guided", lambda *case: guide(*case).exp(), "asked for in logs"),
+    ("truncated", cut_with_own_mass, "the class that crosses"),
+    ("truncated", cut_unsorted, "sort first"),
+    ("truncated", cut_without_first, "always kept"),
+    ("truncated", lambda p, rate: cut(p, rate) / cut(p, rate).sum(), "renormalised"),
+    ("truncated", lambda p, rate: cut(p, rate).sort(descending=True)[0], "the answer is sorted"),
+    ("truncated", lambda p, rate: p * (p >= 1 - rate), "fixed threshold"),
+    ("rows_asked", lambda *case: counted(*case, last=1), "the network is not asked"),
+    ("rows_asked", lambda *case: counted(*case, outside=2), "one branch is enough"),
+    ("rows_asked", lambda *case: counted(*case, outside=0), "the told branch is still asked"),
+    ("rows_asked", counted_whatever_the_scale, "one branch inside the interval"),
+    ("rows_asked", counted_at_s, "where a step begins"),
+    ("rows_asked", lambda *case: rows(*case[:-1], 1), "a row per picture"),
+    ("guided_law", joint_unnormalised, "does not sum to 1"),
+    ("guided_law", lambda p, null, s: p**s * null ** (1 - s) / (p**s * null ** (1 - s)).sum(), "nan"),
+    ("guided_law", joint_in_probabilities, "goes below 0"),
+    ("guided_law", lambda told, null, scale: told**scale / (told**scale).sum(), "only sharpens"),
+]
