@@ -181,3 +181,15 @@ def test_growth_names_the_slope_of_each_curve():
     assert [ax.get_title() for ax in figure.axes] == ["batch: slope 1.00", "batch: slope 2.00"]
     assert [ax.get_ylabel() for ax in figure.axes] == ["seconds", "GB"]
     assert all(ax.get_xscale() == ax.get_yscale() == "log" for ax in figure.axes)
+
+
+def test_comparison_tells_its_lines_apart_by_colour_and_marker():
+    lines = {"ancestral": ([1, 10, 100], [0.5, 0.05, 0.005]), "halton": ([1, 10, 100], [0.4, 0.04, 0.0])}
+    figure = drawn(
+        plots.comparison({"one": lines, "two": lines}, x_label="calls", y_label="error", log=True, least=0.01)
+    )
+    assert [ax.get_title() for ax in figure.axes] == ["one", "two"]
+    looks = [{(line.get_color(), line.get_marker()) for line in ax.lines} for ax in figure.axes]
+    assert len(looks[0]) == 2 and looks[0] == looks[1]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ancestral", "halton"]
+    assert figure.axes[0].get_xscale() == "log" and figure.axes[0].get_ylim()[0] == 0

@@ -59,8 +59,9 @@ def truncate(log_p_x0: Tensor, rate: float) -> Tensor:
     if rate == 1:
         return log_p_x0
     ordered = _falling(log_p_x0)
-    before = ordered[..., :-1].exp().cumsum(-1)  # mass before each class but the first
-    return _first(log_p_x0, ordered, (before < rate).sum(-1, keepdim=True) + 1)
+    mass = ordered.exp().cumsum(-1)  # of each class and all before it; it never falls
+    short = torch.searchsorted(mass, torch.full_like(mass[..., :1], rate))  # how many of them are short of the rate
+    return _first(log_p_x0, ordered, short.clamp(max=mass.shape[-1] - 1) + 1)
 
 
 def check_truncation_rate(rate: float) -> None:
@@ -77,7 +78,7 @@ def top_k(log_p_x0: Tensor, count: int) -> Tensor:
     check_top_k(count)
     if count >= log_p_x0.shape[-1]:
         return log_p_x0
-    ordered = log_p_x0.topk(count, dim=-1)[0]
+    ordered = log_p_x0.topk(count + 1, dim=-1)[0]  # one more, to see whether it is equal to the last
     return _first(log_p_x0, ordered, torch.full_like(ordered[..., :1], count, dtype=torch.int64))
 
 
@@ -96,14 +97,14 @@ def _falling(log_p: Tensor) -> Tensor:
 
 def _first(log_p: Tensor, ordered: Tensor, count: Tensor) -> Tensor:
     """The `count` `[B, L, 1]` largest entries of each position, given them in order; the others become `-inf`."""
-    least = ordered.gather(-1, count - 1)
-    kept = log_p >= least
-    if log_p.device.type != "cpu" or bool(
-        (kept.sum(-1, keepdim=True) > count).any()
-    ):  # a GPU is not asked, nor waited for
-        edge, above = log_p == least, log_p > least  # of the equal ones at the edge the first by index
-        kept = above | (edge & (edge.cumsum(-1) <= count - above.sum(-1, keepdim=True)))
-    return log_p.masked_fill(~kept, -torch.inf)
+    least, after = ordered.gather(-1, count - 1), ordered.gather(-1, count.clamp(max=ordered.shape[-1] - 1))
+    kept, tied = log_p >= least, ((after == least) & (count < ordered.shape[-1]))[..., 0]  # [B, L]
+    if log_p.device.type != "cpu" or bool(tied.any()):  # a GPU is not asked, nor waited for
+        rows = tied if log_p.device.type == "cpu" else slice(None)
+        some, edge_at = log_p[rows], least[rows]
+        edge, above = some == edge_at, some > edge_at  # of the equal ones at the edge the first by index
+        kept[rows] = above | (edge & (edge.cumsum(-1) <= count[rows] - above.sum(-1, keepdim=True)))
+    return torch.where(kept, log_p, -torch.inf)
 
 
 def keep_known(log_p_x0: Tensor, x_0: Tensor, known: Tensor) -> Tensor:
