@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import warnings
 from pathlib import Path
@@ -76,23 +77,25 @@ def main() -> None:
     parser.add_argument("--calls", type=int, nargs="+", default=CALLS)
     parser.add_argument("--samplers", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--batch", type=int, default=100)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the numbers are kept")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     pipe = VQDiffusionPipeline.from_pretrained(torch_dtype=getattr(torch, arguments.dtype))
     pipe.set_progress_bar_config(disable=True)
-    key = {"model": digest(), "count": arguments.count, "dtype": arguments.dtype}
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    key = {"model": digest(), "dtype": arguments.dtype}
+    kept = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     rows = kept["rows"] if {k: kept.get(k) for k in key} == key else {}
-    for steps in arguments.calls:
-        for name in arguments.samplers:
-            if f"{name} {steps}" not in rows:
-                found, calls = measure(pipe, name, steps, arguments.count, arguments.batch)
-                rows[f"{name} {steps}"] = {"all": round(found.all, 4), "margin": round(found.margin, 4), "calls": calls}
-                RESULTS.parent.mkdir(exist_ok=True)
-                RESULTS.write_text(json.dumps({**key, "rows": rows}, indent=1) + "\n")
-    print(f"{arguments.count} held-out captions, {arguments.dtype}, guidance {pipe.guidance_scale}, truncation "
-          f"{pipe.defaults.get('truncation_rate', 1.0)}\n")  # fmt: skip
+    for steps, name in itertools.product(arguments.calls, arguments.samplers):
+        if rows.get(f"{name} {steps}", {"count": 0})["count"] < arguments.count:
+            found, calls = measure(pipe, name, steps, arguments.count, arguments.batch)
+            rows[f"{name} {steps}"] = {"count": arguments.count, "all": round(found.all, 4),
+                                       "margin": round(found.margin, 4), "calls": calls}  # fmt: skip
+            arguments.out.parent.mkdir(exist_ok=True)
+            arguments.out.write_text(json.dumps({**key, "rows": rows}, indent=1) + "\n")
+    counts = [min(rows[f"{name} {steps}"]["count"] for name in arguments.samplers) for steps in arguments.calls]
+    print(f"{arguments.dtype}, guidance {pipe.guidance_scale}, truncation {pipe.defaults['truncation_rate']}; held-out "
+          f"captions: {', '.join(map(str, counts))}\n")  # fmt: skip
     print("| sampler | " + " | ".join(map(str, arguments.calls)) + " |\n" + "|---" * (len(arguments.calls) + 1) + "|")
     for name in arguments.samplers:
         cells = [_cell(rows[f"{name} {steps}"], steps) for steps in arguments.calls]
