@@ -41,15 +41,16 @@ def digest() -> str:
 
 
 def measure(pipe: VQDiffusionPipeline, name: str, steps: int, count: int, batch: int) -> tuple[Report, float]:
-    """What is right of `count` captions, and the mean number of network calls per picture's batch."""
+    """What is right of `count` captions, and the mean number of network calls that a picture took."""
     captions = [scenes.sample("test", index)[1] for index in range(count)]
-    generator, read, calls = torch.Generator().manual_seed(0), [], 0
+    generator, read, rows = torch.Generator().manual_seed(0), [], 0
     network = pipe._network
 
     def counting(*arguments):
-        nonlocal calls
-        calls += 1
-        return network(*arguments)
+        nonlocal rows
+        logits = network(*arguments)
+        rows += len(logits)
+        return logits
 
     theirs = None
     if name == "diffusers":
@@ -61,14 +62,14 @@ def measure(pipe: VQDiffusionPipeline, name: str, steps: int, count: int, batch:
             some = captions[start : start + batch]
             if theirs:
                 tokens = theirs(some, steps, generator)
-                calls += steps
+                rows += 2 * steps * len(some)
             else:
                 call = {"num_inference_steps": steps, "sampler": name, "output_type": "latent"}
                 tokens = pipe(some, generator=generator, **call).images
             read += [scenes.read(image) for image in pipe.decode(tokens)]
     finally:
         pipe._network = network
-    return report(captions, read), calls / len(range(0, count, batch))
+    return report(captions, read), rows / 2 / count  # guided: two rows per call
 
 
 def main() -> None:
