@@ -1,6 +1,9 @@
 """What several test files share: the data folder, and the shipped pipeline, loaded once."""
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: spinning costs minutes on a busy machine
 
 import pytest
 import torch
