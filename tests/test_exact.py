@@ -95,7 +95,7 @@ def test_the_order_that_the_course_claims(lab):
 
 # ------------------------------------------------------------------------------------------ every sampler has its law
 
-SMALL = {"paper": MaskReplaceSchedule.paper(3, 8), "mask only": MaskReplaceSchedule.released(3, 8)}
+SMALL = {"paper": MaskReplaceSchedule.paper(3, 8), "released": MaskReplaceSchedule.released(3, 8)}
 MASK_ONLY = MaskReplaceSchedule(1 - torch.arange(9).double() / 8, torch.arange(9).double() / 8, num_codes=3)
 EVERY = [
     ancestral, official_fast, Corrector(0.0), Corrector(0.3), Corrector(1.0), HighQuality(), HighQuality(most=1),

@@ -18,13 +18,30 @@ def drawn(figure: Figure) -> Figure:
     return figure
 
 
+def boxes(ax, chosen) -> list[tuple]:
+    """Corner and width of every cell that the chosen patches of a panel draw, each patch being many cells at once."""
+    found = []
+    for patch in filter(chosen, ax.patches):
+        cells = patch.get_path().vertices.reshape(-1, 5, 2)
+        found += [(*cell.min(0).tolist(), float(np.ptp(cell[:, 0]))) for cell in cells]
+    return found
+
+
+def hatched(patch) -> bool:
+    return bool(patch.get_hatch())
+
+
+def outlined(patch) -> bool:
+    return not patch.get_fill()
+
+
 def test_tokens_hatches_masks_and_outlines_replaced_ones():
     truth = torch.tensor([[0, 1], [2, 3]])
     grid = torch.tensor([[4, 1], [0, 4]])
     (ax,) = drawn(plots.tokens(grid, 4, truth=truth, numbers=True)).axes
-    assert sum(bool(patch.get_hatch()) for patch in ax.patches) == 2
-    outlined = [patch for patch in ax.patches if not patch.get_fill()]
-    assert len(outlined) == 1 and outlined[0].get_edgecolor() == to_rgba(plots.VERMILLION)
+    assert [(round(x), round(y)) for x, y, _ in boxes(ax, hatched)] == [(0, 0), (1, 1)]
+    assert [(round(x), round(y)) for x, y, _ in boxes(ax, outlined)] == [(0, 1)]
+    assert {patch.get_edgecolor() for patch in filter(outlined, ax.patches)} == {to_rgba(plots.VERMILLION)}
     assert [text.get_text() for text in ax.texts] == ["1", "0"]
     assert ax.images[0].get_cmap().name == "cividis"
 
@@ -42,18 +59,16 @@ def test_album_hatches_and_outlines_a_picture_like_the_grid_above_it():
     assert [ax.get_title() for ax in figure.axes] == ["noisy", "clean", "", ""]
     assert not clean.patches and not clean_picture.patches
     for ax, side in ((noisy, 1), (noisy_picture, 4)):
-        hatched = [patch for patch in ax.patches if patch.get_hatch()]
-        assert [(round(patch.get_x() / side), round(patch.get_y() / side)) for patch in hatched] == [(0, 0), (1, 1)]
-        (outlined,) = [patch for patch in ax.patches if not patch.get_fill()]
-        assert round(outlined.get_x() / side) == 0 and round(outlined.get_y() / side) == 1
-        hidden = [patch for patch in ax.patches if patch.get_width() == side and not patch.get_hatch()]
-        assert len(hidden) == 2, "nothing of the picture shows through between hatched cells"
+        assert [(round(x / side), round(y / side)) for x, y, _ in boxes(ax, hatched)] == [(0, 0), (1, 1)]
+        assert [(round(x / side), round(y / side)) for x, y, _ in boxes(ax, outlined)] == [(0, 1)]
+        hidden = boxes(ax, lambda patch: not hatched(patch) and not outlined(patch))
+        assert [width for _, _, width in hidden] == [side, side], "nothing shows through between hatched cells"
 
 
 def test_album_leaves_a_picture_without_a_grid_above_it_unmarked():
     panels = [np.zeros((4, 4, 3)), torch.tensor([[4, 1], [0, 4]])]
     picture, grid = drawn(plots.album([panels], 4, numbers=True)).axes
-    assert not picture.patches and sum(bool(patch.get_hatch()) for patch in grid.patches) == 2
+    assert not picture.patches and len(boxes(grid, hatched)) == 2
     assert [text.get_text() for text in grid.texts] == ["1", "0"]
 
 

@@ -34,95 +34,111 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vqlearn", description="Learn, run and research VQ-Diffusion.")
     parser.add_argument("--version", action="version", version=f"vqlearn {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_generate, _add_train, _add_evaluate, _add_convert, _add_info, _add_course, _add_doctor):
+        add(commands)
+    return parser
 
-    generate = commands.add_parser("generate", help="draw a picture of a sentence", description=_generate.__doc__)
-    generate.add_argument(
+
+def _add_generate(commands) -> None:
+    command = commands.add_parser("generate", help="draw a picture of a sentence", description=_generate.__doc__)
+    command.add_argument(
         "prompt",
         nargs="?",
         help='for example "a small red circle above a large blue square"; a class, or nothing, if the model reads that',
     )
-    generate.add_argument(
+    command.add_argument(
         "--out", default="vqlearn.png", help="the PNG to write (default %(default)s); with --count its name is numbered"
     )
-    _add_drawing(generate)
-    generate.add_argument(
+    _add_drawing(command)
+    command.add_argument(
         "--seed", type=_whole("--seed", 0), default=0, help="default %(default)s; the same seed gives the same picture"
     )
-    generate.add_argument(
+    command.add_argument(
         "--count", type=_whole("--count", 1), default=1, help="how many pictures (default %(default)s)"
     )
-    generate.set_defaults(run=_generate, interrupted="nothing was written")
+    command.set_defaults(run=_generate, interrupted="nothing was written")
 
-    train = commands.add_parser("train", help="train the shipped model from nothing", description=_train.__doc__)
-    train.add_argument(
+
+def _add_train(commands) -> None:
+    command = commands.add_parser("train", help="train the shipped model from nothing", description=_train.__doc__)
+    command.add_argument(
         "--out", required=True, help="folder for checkpoints, logs and the finished model; an earlier run there goes on"
     )
-    train.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    train.add_argument("--start-from", metavar="MODEL", help="a model of this kind to learn on, or 'shipped'")
-    train.add_argument("--codec-steps", type=_whole("--codec-steps", 1), help="updates of the codec")
-    train.add_argument("--steps", type=_whole("--steps", 1), help="updates of the denoiser")
-    train.add_argument("--objective", choices=["ideal", "cross_entropy", "bound"], help="what the denoiser minimises")
-    train.set_defaults(run=_train, interrupted="the checkpoint was saved; the same command goes on from it")
+    command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    command.add_argument("--start-from", metavar="MODEL", help="a model of this kind to learn on, or 'shipped'")
+    command.add_argument("--codec-steps", type=_whole("--codec-steps", 1), help="updates of the codec")
+    command.add_argument("--steps", type=_whole("--steps", 1), help="updates of the denoiser")
+    command.add_argument("--objective", choices=["ideal", "cross_entropy", "bound"], help="what the denoiser minimises")
+    command.set_defaults(run=_train, interrupted="the checkpoint was saved; the same command goes on from it")
 
-    evaluate = commands.add_parser(
+
+def _add_evaluate(commands) -> None:
+    command = commands.add_parser(
         "evaluate", help="measure agreement on held-out captions", description=_evaluate.__doc__
     )
-    evaluate.add_argument("--split", choices=["train", "test", "unseen"], default="test")
-    evaluate.add_argument("--count", type=_whole("--count", 1), default=500, help="captions (default %(default)s)")
-    evaluate.add_argument("--seed", type=_whole("--seed", 0), default=0)
-    _add_drawing(evaluate, nargs="+")
-    evaluate.set_defaults(run=_evaluate, interrupted="nothing was measured")
+    command.add_argument("--split", choices=["train", "test", "unseen"], default="test")
+    command.add_argument("--count", type=_whole("--count", 1), default=500, help="captions (default %(default)s)")
+    command.add_argument("--seed", type=_whole("--seed", 0), default=0)
+    _add_drawing(command, nargs="+")
+    command.set_defaults(run=_evaluate, interrupted="nothing was measured")
 
-    convert = commands.add_parser(
+
+def _add_convert(commands) -> None:
+    command = commands.add_parser(
         "convert", help="make a model folder of an original checkpoint", description=_convert.__doc__
     )
-    convert.add_argument("checkpoint", help="a .pth file of the original code")
-    convert.add_argument("--config", required=True, help="its YAML file")
-    convert.add_argument("--codec-config", help="the codec's YAML file (default: where --config names it)")
-    convert.add_argument("--mapping", help="which codes are in use, a .pt file (default: where --config names it)")
-    convert.add_argument("--out", required=True, help="the model folder to write")
-    convert.set_defaults(run=_convert, interrupted="nothing was written")
+    command.add_argument("checkpoint", help="a .pth file of the original code")
+    command.add_argument("--config", required=True, help="its YAML file")
+    command.add_argument("--codec-config", help="the codec's YAML file (default: where --config names it)")
+    command.add_argument("--mapping", help="which codes are in use, a .pt file (default: where --config names it)")
+    command.add_argument("--out", required=True, help="the model folder to write")
+    command.set_defaults(run=_convert, interrupted="nothing was written")
 
-    info = commands.add_parser("info", help="what a model is made of, and what it needs", description=_info.__doc__)
-    info.add_argument("model", nargs="?", help="a model folder or a hub name (default: the shipped model)")
-    info.set_defaults(run=_info, interrupted="nothing was changed")
 
-    course = commands.add_parser(
+def _add_info(commands) -> None:
+    command = commands.add_parser("info", help="what a model is made of, and what it needs", description=_info.__doc__)
+    command.add_argument("model", nargs="?", help="a model folder or a hub name (default: the shipped model)")
+    command.set_defaults(run=_info, interrupted="nothing was changed")
+
+
+def _add_course(commands) -> None:
+    command = commands.add_parser(
         "course",
         help="copy the course's notebooks, make pages of them, or check a learner's",
         description=_course.__doc__,
     )
-    course.add_argument(
+    command.add_argument(
         "folder", metavar="DIR", help="the folder to copy to (made if need be), or with --check to read"
     )
-    course.add_argument(
+    command.add_argument(
         "--site",
         action="store_true",
         help="write the course to DIR as web pages, with its outputs, to be read without running anything",
     )
-    course.add_argument(
+    command.add_argument(
         "--exercises-only", action="store_true", help="copy the exercises alone: cards, hints and stubs, no solutions"
     )
-    course.add_argument("--without-outputs", action="store_true", help="copy without outputs, to be run by the reader")
-    course.add_argument(
+    command.add_argument("--without-outputs", action="store_true", help="copy without outputs, to be run by the reader")
+    command.add_argument(
         "--check",
         action="store_true",
         help="execute the notebooks of DIR, on a copy, and print which exercises are done; their code runs with your "
         "rights, so use a container or an account of its own for strangers",
     )
-    course.add_argument("--json", action="store_true", help="with --check: print the same as JSON")
-    course.add_argument(
+    command.add_argument("--json", action="store_true", help="with --check: print the same as JSON")
+    command.add_argument(
         "--timeout",
         type=_whole("--timeout", 1),
         metavar="SECONDS",
         help="with --check: what a cell, or a call of an exercise's function, may take (default 120)",
     )
-    course.set_defaults(run=_course, interrupted="no notebook is half written, and none was changed")
+    command.set_defaults(run=_course, interrupted="no notebook is half written, and none was changed")
 
-    doctor = commands.add_parser("doctor", help="what a bug report needs", description=_doctor.__doc__)
-    doctor.add_argument("--model", help="also check this model instead of the shipped one")
-    doctor.set_defaults(run=_doctor, interrupted="nothing was changed")
-    return parser
+
+def _add_doctor(commands) -> None:
+    command = commands.add_parser("doctor", help="what a bug report needs", description=_doctor.__doc__)
+    command.add_argument("--model", help="also check this model instead of the shipped one")
+    command.set_defaults(run=_doctor, interrupted="nothing was changed")
 
 
 def _add_drawing(parser: argparse.ArgumentParser, **several) -> None:

@@ -25,6 +25,7 @@ from vqlearn.transition import (
 )
 
 Denoiser = Callable[[Tensor, int], Tensor]
+OnStep = Callable[[int, int, Tensor], None] | None
 
 
 def strided_times(num_steps: int, count: int) -> list[int]:
@@ -46,6 +47,20 @@ def prior_sample(
     return torch.where(u < schedule.gamma_bar[-1].to(device), schedule.mask_id, codes)
 
 
+def walk(
+    x_t: Tensor, times: Iterable[int], step: Callable[[Tensor, int, int], Tensor], on_step: OnStep = None
+) -> Tensor:
+    """Take `step(x_t, t, s) -> x_s` along decreasing `times`, and after each call `on_step(number, s, x_s)`.
+
+    Raises ValueError for times that do not fall to 0.
+    """
+    for number, (t, s) in enumerate(itertools.pairwise(falling(times))):
+        x_t = step(x_t, t, s)
+        if on_step is not None:
+            on_step(number, s, x_t)
+    return x_t
+
+
 @torch.no_grad()
 def ancestral(
     denoise: Denoiser,
@@ -54,18 +69,18 @@ def ancestral(
     times: Iterable[int],
     *,
     generator: Generators = None,
-    on_step: Callable[[int, int, Tensor], None] | None = None,
+    on_step: OnStep = None,
 ) -> Tensor:
     """Walk x_t back along decreasing `times`, each step drawn from p(x_s | x_t) (VQ-Diffusion, Algorithm 2).
 
     Exact for any times: the first is the time of `x_t`, the last is 0. After each step
     `on_step(number, s, x_s)` is called. Returns x_0 `[B, L]`. Raises ValueError for times that do not fall.
     """
-    for number, (t, s) in enumerate(itertools.pairwise(falling(times))):
-        x_t = p_sample_step(denoise(x_t, t), x_t, t, schedule, s=s, generator=generator)
-        if on_step is not None:
-            on_step(number, s, x_t)
-    return x_t
+
+    def step(x_t: Tensor, t: int, s: int) -> Tensor:
+        return p_sample_step(denoise(x_t, t), x_t, t, schedule, s=s, generator=generator)
+
+    return walk(x_t, times, step, on_step)
 
 
 @torch.no_grad()
@@ -76,7 +91,7 @@ def official_fast(
     times: Iterable[int],
     *,
     generator: Generators = None,
-    on_step: Callable[[int, int, Tensor], None] | None = None,
+    on_step: OnStep = None,
 ) -> Tensor:
     """The public code's skip, kept to show what is wrong with it: one ordinary step in place of each jump.
 
@@ -86,12 +101,11 @@ def official_fast(
     """
     times = falling(times)
     skip = times[0] - times[1] - 1
-    for number, (t, s) in enumerate(itertools.pairwise(times)):
-        step = official_step(t, s, skip)
-        x_t = p_sample_step(denoise(x_t, t), x_t, step, schedule, generator=generator)
-        if on_step is not None:
-            on_step(number, s, x_t)
-    return x_t
+
+    def step(x_t: Tensor, t: int, s: int) -> Tensor:
+        return p_sample_step(denoise(x_t, t), x_t, official_step(t, s, skip), schedule, generator=generator)
+
+    return walk(x_t, times, step, on_step)
 
 
 def official_step(t: int, s: int, skip: int) -> int:
@@ -133,19 +147,17 @@ class Corrector:
         times: Iterable[int],
         *,
         generator: Generators = None,
-        on_step: Callable[[int, int, Tensor], None] | None = None,
+        on_step: OnStep = None,
     ) -> Tensor:
-        times = falling(times)
-        for number, (t, s) in enumerate(itertools.pairwise(times)):
+        def step(x_t: Tensor, t: int, s: int) -> Tensor:
             x_0 = draw(settled(denoise(x_t, t), x_t, t, schedule), generator)
             x_s = q_posterior_sample(x_0, x_t, t, schedule, s=s, generator=generator)
-            if s > 0 and self.renew > 0:
-                again = uniform(x_t.shape, generator, x_t.device) < self.renew
-                x_s = torch.where(again, q_sample(x_0, s, schedule, generator=generator), x_s)
-            x_t = x_s
-            if on_step is not None:
-                on_step(number, s, x_t)
-        return x_t
+            if s == 0 or self.renew == 0:
+                return x_s
+            again = uniform(x_t.shape, generator, x_t.device) < self.renew
+            return torch.where(again, q_sample(x_0, s, schedule, generator=generator), x_s)
+
+        return walk(x_t, times, step, on_step)
 
 
 @torch.no_grad()
@@ -156,7 +168,7 @@ def first_hitting(
     times: Iterable[int],
     *,
     generator: Generators = None,
-    on_step: Callable[[int, int, Tensor], None] | None = None,
+    on_step: OnStep = None,
 ) -> Tensor:
     """The law of `ancestral` under masking alone, with a network call only where a token is uncovered.
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from vqlearn.sampling import Denoiser, strided_times
+from vqlearn.sampling import Denoiser, OnStep, strided_times, walk
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import q_likelihood, q_posterior
 
@@ -93,18 +92,18 @@ class VQDiffusionScheduler:
         times: list[int],
         *,
         generator: Generator | None = None,
-        on_step: Callable[[int, int, Tensor], None] | None = None,
+        on_step: OnStep = None,
     ) -> Tensor:
         """As a sampler, `pipe(..., sampler=pipe.scheduler)`: `step` at each of `times`, drawing as diffusers draws."""
         if isinstance(generator, list):
             raise ValueError("generator must be one for the whole batch with this sampler, as in diffusers, got a list")
         self._run(times, x_t.device)
-        for number, (t, s) in enumerate(itertools.pairwise(times)):
+
+        def step(x_t: Tensor, t: int, s: int) -> Tensor:
             belief = denoise(x_t, t).clamp(min=-70)  # as diffusers' pipeline does after truncation
-            x_t = self.step(belief.transpose(1, 2), t - 1, x_t, generator)[0]
-            if on_step is not None:
-                on_step(number, s, x_t)
-        return x_t
+            return self.step(belief.transpose(1, 2), t - 1, x_t, generator)[0]
+
+        return walk(x_t, times, step, on_step)
 
     def step(
         self,

@@ -10,18 +10,16 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vqlearn.sampling import Denoiser, falling
+from vqlearn.sampling import Denoiser, OnStep, falling, walk
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import Generators, draw, p_sample_step, uniform
-
-OnStep = Callable[[int, int, Tensor], None] | None
 
 
 class Choice(NamedTuple):
@@ -57,15 +55,14 @@ class Unmasking:
         """Walk as `ancestral` does; a step that asks for more than `most` tokens takes several network calls."""
         times = falling(times)
         at_first = (x_t == schedule.mask_id).sum(-1)  # [B]
-        for number, (t, s) in enumerate(itertools.pairwise(times)):
+
+        def step(x_t: Tensor, t: int, s: int) -> Tensor:
             if s == 0:
-                x_t = p_sample_step(denoise(x_t, t), x_t, t, schedule, s=0, generator=generator)
-            else:
-                left = self.left(at_first, number, times, schedule)
-                x_t = self._reveal(denoise, x_t, t, schedule, left, generator)
-            if on_step is not None:
-                on_step(number, s, x_t)
-        return x_t
+                return p_sample_step(denoise(x_t, t), x_t, t, schedule, s=0, generator=generator)
+            left = self.left(at_first, times.index(t), times, schedule)
+            return self._reveal(denoise, x_t, t, schedule, left, generator)
+
+        return walk(x_t, times, step, on_step)
 
     def left(self, at_first: Tensor, number: int, times: list[int], schedule: MaskReplaceSchedule) -> Tensor:
         """How many of `at_first` `[B]` masks are left after step `number`: the schedule's share, to a whole number."""

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import torch
 
+from tests.benchmarks.peers import seconds_per_step
+
 PARTS = ("transformer", "vqvae", "text_encoder", "learned_classifier_free_sampling_embeddings")
 NETWORK = {"num_attention_heads": 16, "attention_head_dim": 88, "num_layers": 36, "cross_attention_dim": 512,
            "num_vector_embeds": 4097, "sample_size": 32, "num_embeds_ada_norm": 100}  # fmt: skip
@@ -137,11 +139,13 @@ def steps(folder: Path, count: int, rounds: int) -> list[dict[str, float]]:
         row = {}
         for name, pipe in pipes.items():
             pipe.set_progress_bar_config(disable=True)
-            at: list[float] = []
-            pipe("teddy bear playing in the pool", num_inference_steps=count + 1, guidance_scale=5.0,
-                 output_type="latent", truncation_rate=0.86, generator=torch.Generator().manual_seed(0),
-                 callback=lambda *_, at=at: at.append(time.perf_counter()))  # fmt: skip
-            row[name] = (at[-1] - at[0]) / (len(at) - 1)
+            times = seconds_per_step(
+                lambda number, generator, note, pipe=pipe: pipe(
+                    "teddy bear playing in the pool", number, guidance_scale=5.0, output_type="latent",
+                    truncation_rate=0.86, generator=generator, callback=note,
+                ), count,
+            )  # fmt: skip
+            row[name] = sum(times) / len(times)
         found.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
     return found

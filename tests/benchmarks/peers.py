@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -81,3 +83,16 @@ def drawing(theirs, **call) -> Callable:
         return last[-1]
 
     return draw
+
+
+def seconds_per_step(draw, count: int, device: str = "cpu") -> list[float]:
+    """Of each step but the first."""
+    at: list[float] = []
+
+    def note(*_):
+        if device != "cpu":
+            torch.cuda.synchronize()
+        at.append(time.perf_counter())
+
+    draw(count + 1, torch.Generator(device).manual_seed(0), note)
+    return [later - earlier for earlier, later in itertools.pairwise(at)]

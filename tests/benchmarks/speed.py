@@ -25,7 +25,7 @@ from statistics import median
 
 import torch
 
-from tests.benchmarks.peers import diffusers_pipeline, diffusers_transformer, drawing
+from tests.benchmarks.peers import diffusers_pipeline, diffusers_transformer, drawing, seconds_per_step
 from vqlearn import Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler, cost, guidance, p_sample_step, tiny
 
 SIZES = {
@@ -52,19 +52,6 @@ def build(size: dict, dtype: torch.dtype) -> VQDiffusionPipeline:
     pipe = VQDiffusionPipeline(**parts).to(dtype)
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def seconds_per_step(draw, count: int, device: str = "cpu") -> list[float]:
-    """Of each step but the first."""
-    at: list[float] = []
-
-    def note(*_):
-        if device != "cpu":
-            torch.cuda.synchronize()
-        at.append(time.perf_counter())
-
-    draw(count + 1, torch.Generator(device).manual_seed(0), note)
-    return [later - earlier for earlier, later in itertools.pairwise(at)]
 
 
 def compare(
