@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vqlearn.transition import in_blocks
+
 
 def guide(log_p: Tensor, log_p_null: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance: null + scale * (conditional - null), normalised (Improved VQ-Diffusion, Eq. 8).
@@ -58,10 +60,14 @@ def truncate(log_p_x0: Tensor, rate: float) -> Tensor:
     check_truncation_rate(rate)
     if rate == 1:
         return log_p_x0
-    ordered = _falling(log_p_x0)
-    mass = ordered.exp().cumsum(-1)  # of each class and all before it; it never falls
-    short = torch.searchsorted(mass, torch.full_like(mass[..., :1], rate))  # how many of them are short of the rate
-    return _first(log_p_x0, ordered, short.clamp(max=mass.shape[-1] - 1) + 1)
+
+    def likeliest(log_p: Tensor) -> Tensor:
+        ordered = _falling(log_p)
+        mass = ordered.exp().cumsum(-1)  # of each class and all before it; it never falls
+        short = torch.searchsorted(mass, torch.full_like(mass[:, :1], rate))  # how many of them are short of the rate
+        return _first(log_p, ordered, short.clamp(max=mass.shape[-1] - 1) + 1)
+
+    return in_blocks(likeliest, log_p_x0)
 
 
 def check_truncation_rate(rate: float) -> None:

@@ -168,12 +168,30 @@ def draw(log_p: Tensor, generator: Generators = None) -> Tensor:
     Each probability is as exact as its log, sums and draw are float64: no floor, no bounded noise, one uniform number
     per draw. Classes at `-inf` are never drawn.
     """
+    u = uniform(log_p.shape[:-1], generator, log_p.device)[..., None]
+    return in_blocks(_inverse, log_p, u)[..., 0]
+
+
+def _inverse(log_p: Tensor, u: Tensor) -> Tensor:
+    """The class `[N, 1]` at which the cumulative sum of `exp(log_p)` `[N, K]` passes the part `u` `[N, 1]` of all."""
     log_p = log_p.to(torch.promote_types(log_p.dtype, torch.float32))
     p = (log_p - log_p.amax(-1, keepdim=True)).exp_()
-    cumulative = p.cumsum(-1, dtype=torch.float64)  # [..., K]
-    u = uniform(log_p.shape[:-1], generator, log_p.device)[..., None]
-    found = torch.searchsorted(cumulative, u * cumulative[..., -1:], right=True)
-    return found[..., 0].clamp(max=log_p.shape[-1] - 1)
+    cumulative = p.cumsum(-1, dtype=torch.float64)
+    return torch.searchsorted(cumulative, u * cumulative[:, -1:], right=True).clamp(max=log_p.shape[-1] - 1)
+
+
+BLOCK = 2**18  # numbers that a CPU works on at a time: what is made of them stays in its cache
+
+
+def in_blocks(function: Callable[..., Tensor], *parts: Tensor) -> Tensor:
+    """`function` of `[N, K]` tensors, applied to `[..., K]` ones: on a CPU some positions at a time, elsewhere all."""
+    rows = [part.reshape(-1, part.shape[-1]) for part in parts]
+    size = max(1, BLOCK // rows[0].shape[1]) if rows[0].device.type == "cpu" else len(rows[0])
+    if len(rows[0]) <= size:
+        found = function(*rows)
+    else:
+        found = torch.cat([function(*some) for some in zip(*(row.split(size) for row in rows), strict=True)])
+    return found.reshape(*parts[0].shape[:-1], -1)
 
 
 def uniform(shape: torch.Size | tuple[int, ...], generator: Generators, device: torch.device | str) -> Tensor:
