@@ -8,25 +8,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
-from vqlearn import cost, guidance, sampling
+from vqlearn import cost, guidance, pictures, sampling
 from vqlearn.checkpoints import LIBRARIES, load_components
 from vqlearn.conditioning import encode_ids, tokenize
 from vqlearn.guidance import Scale
 from vqlearn.hub import locate
+from vqlearn.pictures import OUTPUTS, Picture
 from vqlearn.saving import save_components
 from vqlearn.transformer import Condition
 from vqlearn.transition import q_sample
 from vqlearn.unmasking import Confident, EntropyBounded, Halton, HighQuality, Purity
 
-OUTPUTS = ("pil", "np", "pt", "latent")
 Prompt = str | int | Sequence[str | int] | None
-Picture = Image.Image | Tensor
 
 SAMPLERS: dict[str, Callable] = {
     "ancestral": sampling.ancestral,
@@ -191,7 +188,7 @@ class VQDiffusionPipeline:
                         callback(number, times[number] - 1, x_s)
 
                 tokens = walk(denoise, x_t, self.schedule, times, generator=generator, on_step=on_step)
-            images = tokens if output_type == "latent" else _convert(self.decode(tokens), output_type)
+            images = tokens if output_type == "latent" else pictures.convert(self.decode(tokens), output_type)
         return ImagePipelineOutput(images) if return_dict else (images,)
 
     @torch.no_grad()
@@ -393,26 +390,11 @@ class VQDiffusionPipeline:
 
         `mask` is a PIL image (white, 128 and above) or bool `[H, W]`. Raises ValueError for another kind or size.
         """
-        if isinstance(mask, Image.Image):
-            mask = torch.from_numpy(np.array(mask.convert("L"))) >= 128
-        side, factor = round(self.length**0.5), self.vqvae.factor
-        size = [side * factor] * 2
-        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or list(mask.shape) != size:
-            got = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
-            raise ValueError(f"mask must be a PIL image of {size[1]} x {size[0]} pixels or bool {size}, got {got}")
-        return mask.unflatten(1, (side, factor)).unflatten(0, (side, factor)).any(3).any(1).flatten()
+        return pictures.touched(mask, round(self.length**0.5), self.vqvae.factor)
 
     def _tokens_of(self, image: Picture) -> Tensor:
         """Tokens `[B, L]` of a PIL image or of images in [-1, 1]."""
-        if isinstance(image, Image.Image):
-            image = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 127.5 - 1
-        if not isinstance(image, Tensor) or image.ndim not in (3, 4) or not image.is_floating_point():
-            got = f"{image.dtype} {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
-            raise ValueError(f"image must be a PIL image or float [3, H, W] or [B, 3, H, W] in [-1, 1], got {got}")
-        side = round(self.length**0.5) * self.vqvae.factor
-        if list(image.shape[-3:]) != [3, side, side]:
-            raise ValueError(f"image must be {side} x {side} pixels of 3 colours, got {list(image.shape)}")
-        return self.encode(image if image.ndim == 4 else image[None])
+        return self.encode(pictures.to_tensor(image, round(self.length**0.5) * self.vqvae.factor))
 
     def _check_numbers(self, count, output_type, callback_steps) -> None:
         for name, value in (("num_images_per_prompt", count), ("callback_steps", callback_steps)):
@@ -491,14 +473,3 @@ def _as_many(tokens: Tensor, batch: int, name: str) -> Tensor:
     if len(tokens) not in (1, batch):
         raise ValueError(f"{name} must be one or {batch} (one per picture), got {len(tokens)}")
     return tokens.expand(batch, -1)
-
-
-def _convert(images: Tensor, output_type: str):
-    """Images in [-1, 1] as the caller wants them, in [0, 1]."""
-    images = (images / 2 + 0.5).clamp(0, 1)
-    if output_type == "pt":
-        return images
-    array = images.permute(0, 2, 3, 1).cpu().numpy()
-    if output_type == "np":
-        return array
-    return [Image.fromarray(picture) for picture in (array * 255).round().astype(np.uint8)]
