@@ -23,9 +23,9 @@ def test_the_codec_keeps_what_a_scene_means(shipped):
 
 
 def test_the_shipped_model_draws_what_it_is_told(shipped):
-    """Measured: see the card. At 86 %, fewer than 34 of 48 come once in 500 draws, and this draw is fixed."""
+    """Measured: see the card. At 90 %, fewer than 37 of 48 come once in 450 draws, and this draw is fixed."""
     found = evaluate(shipped, count=48, num_inference_steps=25, progress=False)
-    assert found.all >= 34 / 48
+    assert found.all >= 37 / 48
     assert found.entropy["background"] > 0.5
 
 

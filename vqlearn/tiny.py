@@ -112,7 +112,7 @@ def train(
     pipe.to("cpu")
     pipe.text_encoder.eval()
     pipe.transformer.eval()
-    pipe.defaults = {"guidance_scale": 1.15, "truncation_rate": 0.8, "words": sorted(scenes.VOCABULARY)}
+    pipe.defaults = {"guidance_scale": 1.15, "truncation_rate": 0.6, "words": sorted(scenes.VOCABULARY)}
     pipe.transformer.half()  # 10.5 MB on disk instead of 17.2; loading casts back
     pipe.save_pretrained(out / "model")
     return VQDiffusionPipeline.from_pretrained(out / "model")
