@@ -40,6 +40,24 @@ def test_strided_times_by_example():
     assert strided_times(5, 5) == [5, 4, 3, 2, 1, 0] and strided_times(5, 1) == [5, 0]
 
 
+@law
+@given(st.integers(1, 300), st.floats(1, 8), st.data())
+def test_a_power_shortens_the_strides_towards_0(num_steps, power, data):
+    count = data.draw(st.integers(1, num_steps))
+    times = strided_times(num_steps, count, power)
+    assert (times[0], times[-1], len(times)) == (num_steps, 0, count + 1)
+    assert min(t - s for t, s in itertools.pairwise(times)) >= 1
+    assert all(late <= even for late, even in zip(times, strided_times(num_steps, count), strict=True))
+
+
+def test_a_power_by_example():
+    assert strided_times(100, 5, 2.0) == [100, 64, 36, 16, 4, 0]
+    assert strided_times(10, 5, 2.0) == [10, 6, 4, 2, 1, 0]
+    for power in (0.5, float("nan"), float("inf"), True, "2"):
+        with pytest.raises(ValueError, match="power must be a number of at least 1, got"):
+            strided_times(10, 5, power)
+
+
 @pytest.mark.parametrize("count", [0, -1, 11, 2.0, True, "3", None])
 def test_strided_times_refuse_other_counts(count):
     with pytest.raises(ValueError, match="num_inference_steps must be a whole number from 1 to 10, got"):

@@ -6,6 +6,7 @@ A denoiser is `denoise(x_t, t) -> log_p_x0`: tokens `[B, L]` and an int to `[B, 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -28,14 +29,19 @@ Denoiser = Callable[[Tensor, int], Tensor]
 OnStep = Callable[[int, int, Tensor], None] | None
 
 
-def strided_times(num_steps: int, count: int) -> list[int]:
+def strided_times(num_steps: int, count: int, power: float = 1.0) -> list[int]:
     """`count` + 1 times from T down to 0, each the nearest whole number to an even stride, halves upwards.
 
-    For T = 10 and 4 steps: [10, 8, 5, 3, 0]. Raises ValueError unless 1 <= count <= T.
+    For T = 10 and 4 steps: [10, 8, 5, 3, 0]. `power` above 1 makes the strides shorter towards 0: with k steps left the
+    time is T (k / count)^power, but at least k. Raises ValueError unless 1 <= count <= T and power >= 1.
     """
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= num_steps:
         raise ValueError(f"num_inference_steps must be a whole number from 1 to {num_steps}, got {count!r}")
-    return [(2 * num_steps * left + count) // (2 * count) for left in range(count, -1, -1)]
+    if isinstance(power, bool) or not isinstance(power, int | float) or not 1 <= power < math.inf:
+        raise ValueError(f"power must be a number of at least 1, got {power!r}")
+    if power == 1:
+        return [(2 * num_steps * left + count) // (2 * count) for left in range(count, -1, -1)]
+    return [max(left, math.floor(num_steps * (left / count) ** power + 0.5)) for left in range(count, -1, -1)]
 
 
 def prior_sample(

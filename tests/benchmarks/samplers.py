@@ -5,7 +5,8 @@
 prints a table, sampler by network calls, of the pictures that are right in every part, with half of a 95 % interval,
 and keeps each number in tests/benchmarks/results/samplers.json as soon as it is known: an interrupted run goes on, and
 numbers of another model are measured anew. The row "diffusers" is the loop of diffusers' own pipeline, with its
-scheduler and its timesteps n - 1 ... 0, around the same weights.
+scheduler and its timesteps n - 1 ... 0, around the same weights. "ancestral, late" and "high_quality, late" are these
+samplers with strides that grow shorter, `strided_times(T, n, power=1.25)`.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ import torch
 from tqdm import tqdm
 
 from tests.benchmarks.peers import Adapter, diffusers_pipeline, drawing
-from vqlearn import VQDiffusionPipeline, scenes
+from vqlearn import VQDiffusionPipeline, scenes, strided_times
 from vqlearn.evaluate import Report, report
 from vqlearn.pipeline import SAMPLERS
 
 RESULTS = Path(__file__).parent / "results" / "samplers.json"
 CALLS = (5, 10, 16, 25, 50, 100)
-# first_hitting is for schedules without replacement, which the shipped model's is not
-NAMES = [*(name for name in SAMPLERS if name != "first_hitting"), "diffusers"]
+LATE = ", late"
+KNOWN = [name for name in SAMPLERS if name != "first_hitting"]  # which asks for a schedule without replacement
+NAMES = [*KNOWN, "ancestral" + LATE, "high_quality" + LATE, "diffusers"]
 MODEL = Path(scenes.__file__).parent / "models" / "scenes"
 
 
@@ -64,7 +66,8 @@ def measure(pipe: VQDiffusionPipeline, name: str, steps: int, count: int, batch:
                 tokens = theirs(some, steps, generator)
                 rows += 2 * steps * len(some)
             else:
-                call = {"num_inference_steps": steps, "sampler": name, "output_type": "latent"}
+                times = strided_times(pipe.schedule.num_steps, steps, 1.25 if name.endswith(LATE) else 1)
+                call = {"times": times, "sampler": name.removesuffix(LATE), "output_type": "latent"}
                 tokens = pipe(some, generator=generator, **call).images
             read += [scenes.read(image) for image in pipe.decode(tokens)]
     finally:
