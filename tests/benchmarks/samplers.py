@@ -90,20 +90,28 @@ def main() -> None:
     key = {"model": digest(), "dtype": arguments.dtype}
     kept = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     rows = kept["rows"] if {k: kept.get(k) for k in key} == key else {}
+    last = pipe.schedule.num_steps
     for steps, name in itertools.product(arguments.calls, arguments.samplers):
-        if rows.get(f"{name} {steps}", {"count": 0})["count"] < arguments.count:
+        entry = row(name, steps, last)
+        if rows.get(entry, {"count": 0})["count"] < arguments.count:
             found, calls = measure(pipe, name, steps, arguments.count, arguments.batch)
-            rows[f"{name} {steps}"] = {"count": arguments.count, "all": round(found.all, 4),
-                                       "margin": round(found.margin, 4), "calls": calls}  # fmt: skip
+            rows[entry] = {"count": arguments.count, "all": round(found.all, 4), "margin": round(found.margin, 4),
+                           "calls": calls}  # fmt: skip
             arguments.out.parent.mkdir(exist_ok=True)
             arguments.out.write_text(json.dumps({**key, "rows": rows}, indent=1) + "\n")
-    counts = [min(rows[f"{name} {steps}"]["count"] for name in arguments.samplers) for steps in arguments.calls]
+    table = {name: [rows[row(name, steps, last)] for steps in arguments.calls] for name in arguments.samplers}
+    counts = [min(found["count"] for found in column) for column in zip(*table.values(), strict=True)]
     print(f"{arguments.dtype}, guidance {pipe.guidance_scale}, truncation {pipe.defaults['truncation_rate']}; held-out "
           f"captions: {', '.join(map(str, counts))}\n")  # fmt: skip
     print("| sampler | " + " | ".join(map(str, arguments.calls)) + " |\n" + "|---" * (len(arguments.calls) + 1) + "|")
-    for name in arguments.samplers:
-        cells = [_cell(rows[f"{name} {steps}"], steps) for steps in arguments.calls]
+    for name, found in table.items():
+        cells = [_cell(one, steps) for one, steps in zip(found, arguments.calls, strict=True)]
         print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def row(name: str, steps: int, last: int) -> str:
+    """Under which name a figure is kept; in as many steps as there are times no stride can be shorter."""
+    return f"{name.removesuffix(LATE) if steps == last else name} {steps}"
 
 
 def _cell(row: dict, steps: int) -> str:
