@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import inspect
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from textwrap import indent
 
 import nbformat
 import pytest
@@ -324,7 +326,8 @@ def test_outcomes_that_no_desk_sends_are_no_pass():
 
 # ------------------------------------------------------------------------------------------------- whole notebooks
 
-LOOP = "while True:\n    pass"
+LOOP = "while True:\n    open(CLOCK, 'ab').write(b'.')"  # for ever; CLOCK becomes the path of the file below
+LIMIT = 2  # seconds that a cell may take, by the clock below: 200 bytes
 COLUMN = """def likelihood_row(x_t, s, t, schedule):
     return vqlearn.transition_matrix(schedule, t, s)[:, x_t]"""
 NOISY = RIGHT["fit_prompt"].replace("    return", "    print('x' * 30_000_000)\n    return")
@@ -334,13 +337,13 @@ SUBMISSIONS = {
         IMPORTS,
         "print('x' * 100_000_000)\nprint('\\n' * 100_000)",
         "raise ValueError('before the exercises')",
-        LOOP.replace("pass", "print('x' * 10_000_000)"),
+        f"{LOOP}\n    print('x' * 10_000_000)",
         "import helper\nopen('left.txt', 'w').write('behind')",
         exercise("visible_share", RIGHT["visible_share"]),
         exercise("fates"),
         exercise("likelihood_row", COLUMN),
         exercise("apply_in_logs", "def apply_in_logs(*case):\n    return 1 / 0"),
-        exercise("repair_rate", f"def repair_rate(*case):\n    {LOOP.replace('pass', '    pass')}"),
+        exercise("repair_rate", "def repair_rate(*case):\n" + indent(LOOP, " " * 4)),
         "visible_share = 'this name now means something else'",
         exercise("fit_prompt", NOISY),
         "%time checks.visible_changes(lambda walk, mask_id: helper.changes(walk, mask_id))",
@@ -378,7 +381,7 @@ SUBMISSIONS = {
     ],
     "04_stubborn": [
         IMPORTS,
-        "def visible_share(*case):\n    while True:\n        try:\n            while True:\n                pass\n"
+        f"def visible_share(*case):\n    while True:\n        try:\n{indent(LOOP, ' ' * 12)}\n"
         "        except BaseException:\n            pass\n\n\nvisible_share()\nchecks.visible_share(visible_share)",
     ],
 }
@@ -403,15 +406,30 @@ ASKED = {
 }
 
 
+class Clock:
+    """In place of the module `time`: only the cells that hang advance it, by the bytes that they write to a file.
+
+    So their limit expires and no other cell's does, however slow the machine is. In case something hangs that should
+    not, it also advances by itself, 600 times too slowly.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.path.touch()
+
+    def monotonic(self) -> float:
+        return time.monotonic() / 600 + self.path.stat().st_size / 100
+
+
 @pytest.fixture(scope="module")
 def marked(tmp_path_factory):
     """Rows for all these notebooks, by notebook and exercise, and what has become of the learner's folder."""
     place = tmp_path_factory.mktemp("marked")
-    learner, temporary = place / "learner", place / "temporary"
+    learner, temporary, clock = place / "learner", place / "temporary", Clock(place / "clock")
     learner.mkdir()
     temporary.mkdir()
     for name, cells in SUBMISSIONS.items():
-        write(learner / f"{name}.ipynb", cells)
+        write(learner / f"{name}.ipynb", [cell.replace("CLOCK", repr(str(clock.path))) for cell in cells])
     (learner / "helper.py").write_text(
         "def changes(walk, mask_id):\n    a, b = walk[:-1], walk[1:]\n"
         "    return ((a != b) & (a != mask_id) & (b != mask_id)).sum()\n"
@@ -427,9 +445,9 @@ def marked(tmp_path_factory):
     before = contents(learner)
     with pytest.MonkeyPatch.context() as patch:
         published(place / "course", ASKED, patch)
-        patch.setattr(course, "GRACE", 1)
+        patch.setattr(course, "time", clock)
         patch.setattr("tempfile.tempdir", str(temporary))
-        rows = course.check(learner, timeout=2, progress=False)
+        rows = course.check(learner, timeout=LIMIT, progress=False)
     assert contents(learner) == before, "the learner's files are as they were"
     assert list(temporary.iterdir()) == [], "nothing is left behind"
     found = {}
@@ -445,7 +463,7 @@ def test_honest_work_is_seen_for_what_it_is(marked):
     assert found["fates"] == ("not attempted", "")
     assert found["likelihood_row"][0] == "wrong" and "column of x_t" in found["likelihood_row"][1]
     assert found["apply_in_logs"] == ("crashed", "your function stopped with ZeroDivisionError: division by zero")
-    assert found["repair_rate"] == ("crashed", "its function was called, and it ran longer than 2 seconds")
+    assert found["repair_rate"] == ("crashed", f"its function was called, and it ran longer than {LIMIT} seconds")
     assert found["fit_prompt"] == found["visible_changes"] == ("done", "")
     assert found["posterior"][0] == "crashed" and found["posterior"][1].startswith("cell 14: SyntaxError")
 
@@ -465,7 +483,7 @@ def test_a_dead_or_stubborn_kernel_gives_rows(marked):
         "visible_share": ("crashed", "not reached: in fates the kernel died"),
     }
     stubborn = marked[0]["04_stubborn"]["visible_share"]
-    assert stubborn == ("crashed", "cell 2: it ran longer than 2 seconds and could not be stopped")
+    assert stubborn == ("crashed", f"cell 2: it ran longer than {LIMIT} seconds and could not be stopped")
 
 
 def test_an_answer_that_was_not_given_to_the_check_is_found(marked):
@@ -514,6 +532,16 @@ def test_the_command_prints_table_or_json_and_progress_goes_to_stderr(tmp_path, 
     assert json.loads(capsys.readouterr().out)["totals"]["missing"] == 1
 
 
+def test_a_cell_may_take_twenty_minutes_unless_told_otherwise(tmp_path, monkeypatch, capsys):
+    limits = [inspect.signature(course.check).parameters["timeout"].default]
+    monkeypatch.setattr(course, "check", lambda folder, timeout: limits.append(timeout) or [])
+    assert main(["course", "--check", str(tmp_path)]) == main(["course", "--check", str(tmp_path), "--timeout", "7"]) == 0
+    assert limits == [1200, 1200, 7]
+    with pytest.raises(SystemExit):
+        main(["course", "--help"])
+    assert "(default 1200)" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_large_folder_is_copied_as_far_as_the_limits_allow(tmp_path, monkeypatch):
     folder = tmp_path / "learner"
     for name in ("a.txt", "b/c.txt", ".git/d.txt", "vqlearn-course-x/e.txt", "z/f.txt"):
@@ -534,7 +562,8 @@ def test_ctrl_c_stops_the_kernel_and_leaves_nothing(tmp_path, monkeypatch):
     published(tmp_path / "course", {"00_a": ["fates"]}, monkeypatch)
     learner.mkdir()
     temporary.mkdir()
-    write(learner / "00_a.ipynb", [f"import os\nopen({str(note)!r}, 'w').write(str(os.getpid()))", LOOP])
+    first = f"import os\nopen({str(note)!r}, 'w').write(str(os.getpid()))"
+    write(learner / "00_a.ipynb", [first, "while True:\n    pass"])
     before = contents(learner)
     code = f"from vqlearn import course; course.PLACES = [course.Path({str(tmp_path / 'course')!r})]"
     code += "; from vqlearn.__main__ import main; import sys; sys.exit(main(sys.argv[1:]))"
@@ -544,11 +573,11 @@ def test_ctrl_c_stops_the_kernel_and_leaves_nothing(tmp_path, monkeypatch):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=environment, **pipes, **listen) as running:
         try:
-            deadline = time.monotonic() + 60
-            while not (note.exists() and note.read_text()) and time.monotonic() < deadline:
+            while not (note.exists() and note.read_text()):
+                assert running.poll() is None, running.communicate()
                 time.sleep(0.05)
             running.send_signal(signal.SIGINT)
-            out, error = running.communicate(timeout=60)
+            out, error = running.communicate(timeout=600)
         finally:
             running.kill()
     assert running.returncode == 130 and out == ""

@@ -130,7 +130,7 @@ def _add_course(commands) -> None:
         "--timeout",
         type=_whole("--timeout", 1),
         metavar="SECONDS",
-        help="with --check: what a cell, or a call of an exercise's function, may take (default 120)",
+        help="with --check: what a cell, or a call of an exercise's function, may take (default 1200)",
     )
     command.set_defaults(run=_course, interrupted="no notebook is half written, and none was changed")
 
@@ -366,7 +366,7 @@ def _course(arguments: argparse.Namespace) -> None:
                 f"--{name.replace('_', '-')} {'does not go' if arguments.check else 'goes only'} with --check"
             )
     if arguments.check:
-        rows = course.check(arguments.folder, timeout=arguments.timeout or 120)
+        rows = course.check(arguments.folder, timeout=arguments.timeout or 1200)
         text = course.as_json(rows) if arguments.json else course.table(rows)
         print(text.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8"))
         return

@@ -43,7 +43,7 @@ MOST_NUMBERS = 10_000  # in one answer; the checks ask for a few
 MOST_FILES, MOST_BYTES = 2000, 200_000_000  # of the learner's folder, in the copy that is executed
 PREFIX = "vqlearn-course-"  # of the temporary folder
 GRACE = 2  # seconds, for a cell to heed an interrupt
-START_WITHIN = 180  # seconds, for a kernel to start and to import torch
+START_WITHIN = 1200  # seconds, for a kernel to start and to import torch
 
 
 class Row(NamedTuple):
@@ -210,10 +210,11 @@ def _names(source: str) -> tuple[set[str], set[str]]:
 # ---------------------------------------------------------------------------------------------------------- checking
 
 
-def check(folder: str | Path, *, timeout: int = 120, progress: bool = True) -> list[Row]:
+def check(folder: str | Path, *, timeout: int = 1200, progress: bool = True) -> list[Row]:
     """Execute the course's notebooks as they are in `folder` and judge each exercise; no file there is changed.
 
-    A cell, and each function that is judged, may take `timeout` seconds.
+    A cell, and each function that is judged, may take `timeout` seconds; the default lets the cells that train a model
+    finish on a busy laptop.
     """
     import nbformat
     from tqdm.auto import tqdm
