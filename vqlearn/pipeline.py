@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -247,9 +248,13 @@ class VQDiffusionPipeline:
         condition = self._conditions(prompts, num_images_per_prompt, constant != 1, negative_prompt)
         batch = len(prompts) * num_images_per_prompt
 
+        @functools.cache  # asked once, before the first call: what a GPU keeps for later calls would not seem free
+        def at_once(branches: int) -> int:
+            return cost.pictures_at_once(self.transformer, branches)
+
         def denoise(x_t: Tensor, t: int) -> Tensor:
             scale, parts = guidance.scale_at(guidance_scale, t), []
-            each = cost.pictures_at_once(self.transformer, 1 if scale in (0, 1) else 2)
+            each = at_once(1 if scale in (0, 1) else 2)
             for begin in range(0, batch, each):
                 part = _rows(condition, begin, min(begin + each, batch), batch, scale)
                 log_p = guidance.truncate(self._believe(x_t[begin : begin + each], t, scale, part), truncation_rate)
@@ -260,7 +265,8 @@ class VQDiffusionPipeline:
 
     def _believe(self, x_t: Tensor, t: int, scale: float, condition: Condition) -> Tensor:
         """Guided log p(x_0 | x_t) of some rows; `condition` is for both branches, the null one first, or for one."""
-        timestep = torch.tensor(t - 1, device=x_t.device)  # the network counts from 0: the one place that converts
+        # The network counts from 0: the one place that converts. `full` fills it in, `tensor` would wait for the GPU
+        timestep = torch.full((), t - 1, device=x_t.device)
         logits = self._network(x_t, condition, timestep)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if scale in (0, 1):

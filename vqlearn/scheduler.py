@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 from vqlearn.sampling import Denoiser, OnStep, strided_times, walk
 from vqlearn.schedule import MaskReplaceSchedule
-from vqlearn.transition import q_likelihood, q_posterior
+from vqlearn.transition import q_likelihood, q_posterior, send
 
 SPACINGS = ("strided", "consecutive")
 
@@ -120,7 +120,8 @@ class VQDiffusionScheduler:
         t = int(timestep) + 1
         s = self._before.get(t, t - 1)
         log_p = model_output if s == 0 else self._posterior(model_output, sample, t, s)
-        uniform = torch.rand(log_p.shape, generator=generator, device=log_p.device, dtype=log_p.dtype)
+        where = log_p.device if generator is None else generator.device
+        uniform = send(torch.rand(log_p.shape, generator=generator, device=where, dtype=log_p.dtype), log_p.device)
         x_s = (log_p - torch.log(-torch.log(uniform + 1e-30) + 1e-30)).argmax(dim=1)
         return VQDiffusionSchedulerOutput(x_s) if return_dict else (x_s,)
 

@@ -109,10 +109,9 @@ def q_posterior(
     at_x_t = x_t.clamp(max=schedule.num_codes - 1)[..., None]  # for a mask any code will do: there both ways agree
     is_x_t, differs = (_three_ways(x_t, same, s, t, schedule) for same in (torch.ones_like(x_t), torch.zeros_like(x_t)))
     certain = ~masked & (differs.sum(0) == 0)[..., None]
-    share = is_x_t.new_tensor([1, 1, schedule.num_codes])[:, None, None]  # "any" is shared by the codes
     # The few numbers per token stay in float64: a rounding there would shift all K entries the same way.
-    stay_1, own_1, any_1 = (is_x_t / share).log()[..., None]  # each [B, L, 1]
-    stay_0, own_0, any_0 = (differs / share).log()[..., None]
+    stay_1, own_1, any_1 = _log_ways(is_x_t, schedule)  # each [B, L, 1]
+    stay_0, own_0, any_0 = _log_ways(differs, schedule)
     log_p = log_p_x0.gather(-1, at_x_t).double().masked_fill(certain, 0.0)
     log_rest = log_p_x0.scatter(-1, at_x_t, -torch.inf).logsumexp(-1, keepdim=True).double()
     spread = _log_add(any_1 + log_p, any_0 + log_rest)  # [B, L, 1], to every code
@@ -210,8 +209,16 @@ def _by_rows(kind: Callable, shape, generator: Generators, device) -> Tensor:
     """Draw on the generator's own device, so that equal seeds give equal tokens everywhere; a list draws row by row."""
     if isinstance(generator, list):
         return torch.stack([_by_rows(kind, shape[1:], one, device) for one in generator])
-    where = device if generator is None else generator.device
-    return kind(shape, generator=generator, device=where).to(device)
+    if generator is None or generator.device == torch.device(device):
+        return kind(shape, generator=generator, device=device)
+    return send(kind(shape, generator=generator, device=generator.device), device)
+
+
+def send(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor on another device. To a GPU it goes by way of pinned memory, and nobody waits until it is there."""
+    if tensor.device.type == "cpu" and torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 # ------------------------------------------------------------------------------------------ inside
@@ -234,6 +241,12 @@ def _three_ways(x_t: Tensor, same: Tensor, s: Tensor, t: Tensor, schedule: MaskR
     return ways / torch.where(total > 0, total, 1.0)
 
 
+def _log_ways(ways: Tensor, schedule: MaskReplaceSchedule) -> tuple[Tensor, Tensor, Tensor]:
+    """Logs of `_three_ways`, each `[B, L, 1]`; "any" is shared by the K codes, so the last is that of a single code."""
+    stay, own, every = ways[..., None]
+    return stay.log(), own.log(), (every / schedule.num_codes).log()
+
+
 def _log_add(log_a: Tensor, log_b: Tensor) -> Tensor:
     """log(a + b); where b is 0 it is log a itself, so that the gradient at a = b = 0 is finite and not NaN."""
     nothing = log_b == -torch.inf
@@ -251,9 +264,13 @@ def _log_columns(share: Tensor, like: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _columns(share: Tensor, like: Tensor) -> Tensor:
-    """A share per batch row (or one for all), as `[B, 1]` or a scalar, on the device of `like`."""
-    share = share.to(like.device)
-    return share[:, None] if share.ndim else share
+    """A share per batch row (or one for all), as `[B, 1]` or a scalar, on the device of `like`.
+
+    A scalar is filled in there, not copied: a copy from a CPU would wait for all that a GPU still has to do.
+    """
+    if share.ndim:
+        return share.to(like.device)[:, None]
+    return share if share.device == like.device else torch.full((), float(share), dtype=share.dtype, device=like.device)
 
 
 def _is_zero(s: Time) -> bool:
@@ -284,12 +301,12 @@ def _two_times(s: Time | None, t: Time, x_t: Tensor, schedule: MaskReplaceSchedu
 def check_tokens(tokens: Tensor, schedule: MaskReplaceSchedule, name: str, *, mask_allowed: bool) -> None:
     """Raise ValueError unless `tokens` is an int64 tensor `[B, L]` of codes, with or without masks.
 
-    A GPU is not asked for the values of its tokens: every step of a walk would have to wait for the answer.
+    Only a CPU is asked for the values of its tokens: on a GPU every step of a walk would have to wait for the answer.
     """
     top = schedule.mask_id if mask_allowed else schedule.mask_id - 1
     if tokens.dtype != torch.int64 or tokens.ndim != 2:
         raise ValueError(f"{name} must be int64 [B, L], got {tokens.dtype} {list(tokens.shape)}")
-    if tokens.is_cuda:
+    if tokens.device.type != "cpu":
         return
     if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) > top):
         low, high = int(tokens.min()), int(tokens.max())

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vqlearn.sampling import Denoiser, OnStep, falling, walk
 from vqlearn.schedule import MaskReplaceSchedule
-from vqlearn.transition import Generators, draw, p_sample_step, uniform
+from vqlearn.transition import Generators, draw, p_sample_step, send, uniform
 
 
 class Choice(NamedTuple):
@@ -54,13 +54,15 @@ class Unmasking:
     ) -> Tensor:  # fmt: skip
         """Walk as `ancestral` does; a step that asks for more than `most` tokens takes several network calls."""
         times = falling(times)
-        at_first = (x_t == schedule.mask_id).sum(-1)  # [B]
+        at_first = (x_t == schedule.mask_id).sum(-1).cpu()  # [B]; how many are left later on follows from the schedule
 
         def step(x_t: Tensor, t: int, s: int) -> Tensor:
             if s == 0:
                 return p_sample_step(denoise(x_t, t), x_t, t, schedule, s=0, generator=generator)
-            left = self.left(at_first, times.index(t), times, schedule)
-            return self._reveal(denoise, x_t, t, schedule, left, generator)
+            number = times.index(t)
+            before = self.left(at_first, number - 1, times, schedule) if number else at_first
+            ask = (before - self.left(at_first, number, times, schedule)).clamp(min=0)
+            return self._reveal(denoise, x_t, t, schedule, ask, generator)
 
         return walk(x_t, times, step, on_step)
 
@@ -75,15 +77,14 @@ class Unmasking:
         share = float(schedule.gamma_bar[times[number + 1]] / schedule.gamma_bar[times[0]])
         return (at_first * share).round().long()
 
-    def _reveal(self, denoise, x_t, t, schedule, left: Tensor, generator) -> Tensor:
-        """Network calls at t until only `left` `[B]` positions are masked."""
-        while True:
-            ask = ((x_t == schedule.mask_id).sum(-1) - left).clamp(min=0)  # [B]
-            if not bool((ask > 0).any()):
-                return x_t
+    def _reveal(self, denoise, x_t, t, schedule, ask: Tensor, generator) -> Tensor:
+        """Network calls at t until `ask` `[B]` (on the CPU, so that nobody waits for a GPU) positions are uncovered."""
+        while bool((ask > 0).any()):
             count = per_call(ask, self.most)
             choice = self.choose(denoise(x_t, t), x_t)
-            x_t = write(choice, x_t, count, schedule.mask_id, generator)
+            x_t = write(choice, x_t, send(count, x_t.device), schedule.mask_id, generator)
+            ask = ask - count
+        return x_t
 
 
 def per_call(ask: Tensor, most: int | None) -> Tensor:
@@ -157,9 +158,7 @@ class Halton(Unmasking):
     quota: tuple[int, ...] | None = None
 
     def choose(self, log_p: Tensor, x_t: Tensor) -> Choice:
-        order = halton_order(x_t.shape[1]).to(x_t.device)
-        rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x_t.device))
-        return Choice(-rank.double().expand(x_t.shape), log_p, at_random=False)
+        return Choice(-_halton_rank(x_t.shape[1], x_t.device).expand(x_t.shape), log_p, at_random=False)
 
 
 @dataclass(frozen=True)
@@ -232,6 +231,12 @@ def halton_order(length: int) -> Tensor:
         if len(seen) == length:
             break
     return torch.tensor(list(seen))
+
+
+@functools.cache
+def _halton_rank(length: int, device: torch.device) -> Tensor:
+    """Which place each position has in `halton_order`, float64 `[L]`."""
+    return halton_order(length).argsort().double().to(device)
 
 
 def _radical_inverse(number: int, base: int) -> float:
