@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -78,3 +79,30 @@ def hub(folder: Path, name: str) -> Iterator[tuple[str, list[tuple[str, str, str
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextlib.contextmanager
+def silent_server() -> Iterator[tuple[str, list[bytes]]]:
+    """A server that never answers; gives its address and a list that grows by what each connection has sent."""
+    seen: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def listen() -> None:
+            while True:
+                connection, _ = server.accept()
+                with connection:
+                    received = b""
+                    while part := connection.recv(65536):  # empty when the other side has given up
+                        received += part
+                if received == b"end":
+                    return
+                seen.append(received)
+
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}", seen
+        finally:
+            with socket.create_connection(server.getsockname()) as last:
+                last.sendall(b"end")
+            thread.join()

@@ -3,12 +3,11 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
 from damage import survey
-from hub_server import hub
+from hub_server import hub, silent_server
 from safetensors.torch import load_file, save_file
 
 from vqlearn import CheckpointError, VQDiffusionPipeline
@@ -345,8 +344,9 @@ def test_a_save_that_is_killed_leaves_the_old_model_or_the_new_one(folder, tmp_p
 def _python(code, **environment):
     """Run code in a process of its own, where huggingface_hub reads its environment anew."""
     variables = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    command = [sys.executable, "-c", f"from vqlearn import VQDiffusionPipeline as P\n{code}"]
-    return subprocess.run(command, env={**variables, **environment}, capture_output=True, text=True, timeout=100)
+    variables |= {"HF_HUB_ETAG_TIMEOUT": "600", "HF_HUB_DOWNLOAD_TIMEOUT": "600"}  # our hub may be on a slow machine
+    command = [sys.executable, "-c", f"from vqlearn import VQDiffusionPipeline as P, hub\n{code}"]
+    return subprocess.run(command, env={**variables, **environment}, capture_output=True, text=True, timeout=1200)
 
 
 def test_the_hub_gives_what_is_needed_once(folder, tmp_path):
@@ -354,7 +354,7 @@ def test_the_hub_gives_what_is_needed_once(folder, tmp_path):
     (folder / "flax_model.msgpack").write_text("x")
     torch.save({}, folder / "transformer/diffusion_pytorch_model.bin")
     cache = str(tmp_path / "cache")
-    load = f"print(P.from_pretrained('owner/tiny', cache_dir={cache!r}).schedule)"
+    load = f"hub.ANSWER_WITHIN = 600\nprint(P.from_pretrained('owner/tiny', cache_dir={cache!r}).schedule)"
     with hub(folder, "owner/tiny") as (address, seen):
         first = _python(load, HF_ENDPOINT=address)
         assert first.returncode == 0 and "num_codes=32" in first.stdout, first.stderr
@@ -385,21 +385,27 @@ def test_without_a_network_one_sentence_says_what_to_do(tmp_path):
         assert f"hf download owner/tiny --revision fp16 --cache-dir {tmp_path}" in last
 
 
-def test_a_hub_that_never_answers_is_given_up_within_ten_seconds(tmp_path):
-    import socket
+def test_a_hub_that_never_answers_is_given_up_after_one_wait_of_five_seconds(tmp_path):
+    """It is asked once, and all waits for it, those of the hub's library too, are limited to 10 s in sum.
 
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        code = (
-            "import time, vqlearn.hub\nbegin = time.time()\n"
-            f"try: P.from_pretrained('owner/tiny', cache_dir={str(tmp_path)!r})\n"
-            "except OSError as error: print(type(error).__name__, time.time() - begin)"
-        )
-        begin = time.time()
-        name, seconds = _python(code, HF_ENDPOINT=address).stdout.split()
-        assert name == "CheckpointError" and float(seconds) < 10 and time.time() - begin < 60
+    The test reads the limits and not a clock, so the speed of the machine does not matter.
+    """
+    code = (
+        "import json\nfrom huggingface_hub import get_session\n"
+        "def note(request): print(json.dumps([request.url.path, request.extensions['timeout']]))\n"
+        "get_session().event_hooks = {'request': [*get_session().event_hooks['request'], note]}\n"
+        f"try: P.from_pretrained('owner/tiny', cache_dir={str(tmp_path)!r})\n"
+        "except OSError as error: print(type(error).__name__, error)"
+    )
+    with silent_server() as (address, seen):
+        done = _python(code, HF_ENDPOINT=address)
+    *asked, outcome = done.stdout.splitlines()
+    assert outcome.startswith("CheckpointError 'owner/tiny' is no folder here") and "Timeout: " in outcome, done.stderr
+    limits = list(map(json.loads, asked))
+    ours = [limit for path, limit in limits if path == "/api/models/owner/tiny"]
+    assert ours == [dict.fromkeys(("connect", "read", "write", "pool"), 5)]
+    assert sum(limit["read"] for _, limit in limits) <= 10
+    assert [line.split(b" ")[1].decode() for line in seen] == [path for path, _ in limits]  # and no other attempt
 
 
 def test_what_is_no_model_is_named(tmp_path):
