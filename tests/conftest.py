@@ -1,4 +1,4 @@
-"""What several test files share: the data folder, and the shipped pipeline, loaded once."""
+"""What several test files share: the data folder, the shipped pipeline, loaded once, and how hypothesis runs."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: spinn
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")  # a slow machine is no failure
 
 
 @pytest.fixture(scope="session")

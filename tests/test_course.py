@@ -535,7 +535,8 @@ def test_the_command_prints_table_or_json_and_progress_goes_to_stderr(tmp_path, 
 def test_a_cell_may_take_twenty_minutes_unless_told_otherwise(tmp_path, monkeypatch, capsys):
     limits = [inspect.signature(course.check).parameters["timeout"].default]
     monkeypatch.setattr(course, "check", lambda folder, timeout: limits.append(timeout) or [])
-    assert main(["course", "--check", str(tmp_path)]) == main(["course", "--check", str(tmp_path), "--timeout", "7"]) == 0
+    for limit in ([], ["--timeout", "7"]):
+        assert main(["course", "--check", str(tmp_path), *limit]) == 0
     assert limits == [1200, 1200, 7]
     with pytest.raises(SystemExit):
         main(["course", "--help"])

@@ -55,7 +55,7 @@ def test_the_page_runs_as_a_script(tmp_path, steps):
     )
     script = tmp_path / "page.py"
     script.write_text("\n".join([*IMPORTS, "torch.manual_seed(0)", page, tail]), encoding="utf-8")
-    done = subprocess.run([sys.executable, "-I", script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-I", script], cwd=tmp_path, capture_output=True, text=True, timeout=1200)
     assert (done.returncode, done.stdout) == (0, "ran 192\n"), done.stderr
 
 

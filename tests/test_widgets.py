@@ -9,8 +9,9 @@ import ipywidgets
 import nbformat
 import pytest
 import torch
+from matplotlib.figure import Figure
 
-from vqlearn import scenes, widgets
+from vqlearn import plots, scenes, widgets
 from vqlearn.schedule import MaskReplaceSchedule
 
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -83,16 +84,33 @@ def test_every_control_has_a_label(mathematical, shipped):
         assert all(controls(panel)) and len(controls(panel)) >= 3
 
 
+def seconds(action) -> float:
+    """The processor time of this thread alone, which other work on the machine hardly changes."""
+    begin = time.thread_time()
+    action()
+    return time.thread_time() - begin
+
+
 def test_a_move_is_quick(mathematical):
-    """About 0.08 s of one core each where the course was written (corruption 0.04 s); the limit leaves room."""
+    """The yardstick, two bare plots with their layout, makes the limit one for any machine.
+
+    Where the course was written, it and a move take about 0.1 s of one core each (corruption 0.04 s).
+    """
+
+    def yardstick():
+        figure = Figure(figsize=(8, 4), layout="constrained")
+        for ax in figure.subplots(1, 2):
+            ax.plot([1, 2, 3])
+        plots.picture(figure, "two lines")
+
     for name, control in (("schedule", "kept at t = T"), ("corruption", "time t"), ("posterior", "later time t")):
         slider = controls(mathematical[name])[control]
-        taken = []
+        taken, compared = [], []
         for part in range(1, 9):
-            begin = time.thread_time()
-            slider.value = slider.min + type(slider.value)((slider.max - slider.min) * part / 9)
-            taken.append(time.thread_time() - begin)
-        assert min(taken) < 0.15, f"{name}: {min(taken):.3f} s"
+            value = slider.min + type(slider.value)((slider.max - slider.min) * part / 9)
+            taken.append(seconds(lambda slider=slider, value=value: setattr(slider, "value", value)))
+            compared.append(seconds(yardstick))
+        assert min(taken) < 1.5 * min(compared), f"{name}: {min(taken):.3f} s, the yardstick {min(compared):.3f} s"
 
 
 def test_shares_that_would_exceed_one_make_room():
@@ -142,7 +160,7 @@ def run(panel, **values) -> str:
     for name, value in values.items():
         controls(panel)[name].value = value
     panel.start.click()
-    assert panel.wait(60)
+    assert panel.wait(600)
     assert not panel.start.disabled and panel.stop.disabled
     assert "Traceback" not in panel.line.value
     return line(panel)
