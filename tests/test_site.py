@@ -11,6 +11,7 @@ import pytest
 from vqlearn import course, site
 from vqlearn.__main__ import main
 
+PATIENCE = 600  # seconds, for the browser on a slow machine
 VOID = {"meta", "link", "img", "br", "hr", "input", "col", "path"}
 
 
@@ -206,7 +207,8 @@ def browser():
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with sync_api.sync_playwright() as running:
         try:
-            started = running.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+            options = {"executable_path": found, "args": ["--no-sandbox", "--disable-gpu"], "timeout": 1000 * PATIENCE}
+            started = running.chromium.launch(**options)
         except sync_api.Error:
             pytest.skip("no Chromium was found for playwright")
         yield started
@@ -220,6 +222,7 @@ WIDE = "() => document.documentElement.scrollWidth - window.innerWidth"
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_load_whole_and_fit_a_phone(scheme, browser, folder, pages):
     context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    context.set_default_timeout(1000 * PATIENCE)
     tab, trouble = context.new_page(), []
     tab.on("console", lambda message: trouble.append(message.text) if message.type in ("error", "warning") else None)
     tab.on("pageerror", lambda error: trouble.append(str(error)))
@@ -239,6 +242,7 @@ def test_pages_load_whole_and_fit_a_phone(scheme, browser, folder, pages):
 
 def test_the_reader_chooses_the_colours_and_keeps_them(browser, folder):
     context = browser.new_context(color_scheme="light")
+    context.set_default_timeout(1000 * PATIENCE)
     tab = context.new_page()
     tab.goto((folder / "index.html").as_uri())
     tab.get_by_role("button", name="Use the dark colours").click()
