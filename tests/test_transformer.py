@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from vqlearn import transformer
 from vqlearn.checkpoints import load_module
 from vqlearn.transformer import Transformer2DModel
 
@@ -93,3 +94,31 @@ def test_several_classes_for_one_grid():
     tokens, classes = torch.randint(17, (3, 16)), torch.tensor([0, 1, 2, 5, 5, 5])
     expected = network(tokens.repeat(2, 1), classes, torch.tensor(3))
     torch.testing.assert_close(network(tokens, classes, torch.tensor(3)), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("timestep", [torch.tensor(3), torch.tensor([0, 4, 9])])
+def test_work_in_pieces_changes_no_logit(timestep, monkeypatch):
+    """Without a gradient a CPU takes the feed-forward some rows at a time and its activation in place."""
+    torch.manual_seed(0)
+    network = Transformer2DModel(2, 8, 2, 8, 17, 4, 10, feed_forward_mult=2).eval()
+    tokens, text = torch.randint(17, (3, 16)), torch.randn(3, 5, 8)
+    expected = network(tokens, text, timestep)
+    assert expected.requires_grad
+    monkeypatch.setattr(transformer, "AT_ONCE", 20 * 32)  # 20 rows of 32 numbers
+    monkeypatch.setattr(transformer, "PIECE", 50)
+    rows, first = [], network.transformer_blocks[0].ff.net[0]
+    first.register_forward_hook(lambda module, given, found: rows.append(len(given[0])))
+    with torch.no_grad():
+        torch.testing.assert_close(network(tokens, text, timestep), expected, atol=1e-6, rtol=1e-6)
+    assert rows == [16, 16, 16]
+
+
+@pytest.mark.parametrize("feed_forward", ["linear", "convolution"])
+def test_work_in_place_leaves_the_input_as_it_is(feed_forward):
+    torch.manual_seed(0)
+    feed = Transformer2DModel(1, 4, 1, 4, 5, 4, 2, feed_forward=feed_forward).transformer_blocks[0].ff
+    x = torch.randn(2, 16, 4)
+    before, expected = x.clone(), feed(x)
+    with torch.no_grad():
+        torch.testing.assert_close(feed(x), expected.detach(), atol=1e-6, rtol=1e-6)
+    assert torch.equal(x, before)
