@@ -5,8 +5,9 @@
     python -m tests.benchmarks.speed --size full --device cuda --dtypes float16 bfloat16 --batch 1 8 64 --compile
     python -m tests.benchmarks.speed --growth growth.png # time and memory of ours against batch, positions and codes
 
-Each side draws with its own pipeline: text, denoiser, guidance, truncation and draw. The first step of a run warms up
-and is left out; a figure is the median of the others, a ratio is between figures of one run. Weights are random.
+Each side draws with its own pipeline: text, denoiser, guidance, truncation and draw. The two take one step each in
+turn, `--rounds` such pairs after a first one that warms up. A figure is the median of its side; a ratio is the median
+of those of the pairs, beside the least and the most. Weights are random.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from statistics import median
 
 import torch
 
 from tests.benchmarks.peers import diffusers_pipeline, diffusers_transformer, drawing, seconds_per_step
+from tests.benchmarks.turns import spread, steps_in_turn
 from vqlearn import Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler, cost, guidance, p_sample_step, tiny
 
 SIZES = {
@@ -34,6 +37,7 @@ SIZES = {
     "full": {"batch": 1, "num_attention_heads": 16, "attention_head_dim": 88, "num_layers": 36, "sample_size": 32,
              "num_vector_embeds": 4097},
 }  # fmt: skip
+ROUNDS = {"small": 30, "full": 5}
 CALL = {"guidance_scale": 5.0, "truncation_rate": 0.86}
 PROMPT = "a large red circle left of a small blue square"
 
@@ -47,43 +51,48 @@ def build(size: dict, dtype: torch.dtype) -> VQDiffusionPipeline:
     denoiser = denoiser.to_empty(device="cpu")
     torch.manual_seed(0)
     for name, parameter in denoiser.named_parameters():
-        parameter.data.normal_(std=0.02).add_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+        is_scale = parameter.ndim == 1 and name.endswith("weight")  # of a layer norm
+        parameter.data.normal_(std=0.02).add_(1.0 if is_scale else 0.0)
     parts.update(transformer=denoiser, scheduler=VQDiffusionScheduler(size["num_vector_embeds"]), vqvae=None)
     pipe = VQDiffusionPipeline(**parts).to(dtype)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def compare(
-    size: str, dtypes: list[str], batches: list[int], steps: int, rounds: int, device: str, faster: bool
-) -> None:
+def compare(size: str, dtypes: list[str], batches: list[int], rounds: int, device: str, faster: bool) -> None:
     """Print the table of guided steps, and the share of our step that is not network and guidance."""
-    print(f"| {size} | diffusers, s | vqlearn, s | ratio | to the first of diffusers | pictures/s at 100 steps "
-          "| of the matrix products' rate |\n" + "|---" * 7 + "|")  # fmt: skip
+    print(
+        f"| {size} | diffusers, s | vqlearn, s | ratio of {rounds} pairs | of processor time "
+        "| to the first of diffusers | pictures/s at 100 steps | of the matrix products' rate |\n" + "|---" * 8 + "|"
+    )
     first: dict[int, float] = {}
     for dtype, batch in itertools.product(dtypes, batches):
         pipe = build(SIZES[size], getattr(torch, dtype)).to(device)
         theirs = drawing(diffusers_pipeline(pipe, diffusers_transformer(pipe)), **CALL)
         if faster:
             pipe.compile()
-        sides = {
-            "diffusers": lambda count, generator, note, theirs=theirs, batch=batch: theirs(
-                [PROMPT] * batch, count, generator, note
-            ),
-            "vqlearn": lambda count, generator, note, pipe=pipe, batch=batch: pipe(
-                [PROMPT] * batch, count, generator=generator, output_type="latent", callback=note, **CALL
-            ),
-        }
-        found: dict[str, list[float]] = {name: [] for name in sides}
-        for _ in range(rounds):
-            for name, draw in sides.items():
-                found[name] += seconds_per_step(draw, steps, device)
-        diffusers, ours = (median(found[name]) for name in sides)
+        found = steps_in_turn(sides(pipe, theirs, batch), rounds, device)
+        clock, processor = (
+            [getattr(a, kind) / getattr(b, kind) for a, b in zip(found["vqlearn"], found["diffusers"], strict=True)]
+            for kind in ("clock", "processor")
+        )
+        diffusers, ours = (median(step.clock for step in found[name]) for name in ("diffusers", "vqlearn"))
         base = first.setdefault(batch, diffusers)
         rate = 2 * batch * cost.work(pipe.transformer) / ours / cost.matmul_rate(pipe.device, pipe.dtype, 4096)
-        print(f"| {dtype}, batch {batch} | {diffusers:.4f} | {ours:.4f} | {ours / diffusers:.3f} | {ours / base:.3f} "
-              f"| {batch / ours / 100:.3f} | {rate:.0%} |", flush=True)  # fmt: skip
+        print(f"| {dtype}, batch {batch} | {diffusers:.4f} | {ours:.4f} | {spread(clock)} | {spread(processor)} "
+              f"| {ours / base:.3f} | {batch / ours / 100:.3f} | {rate:.0%} |", flush=True)  # fmt: skip
         print(f"  truncation and draw: {around(pipe, batch) / ours:.2%} of our step", file=sys.stderr, flush=True)
+
+
+def sides(pipe: VQDiffusionPipeline, theirs: Callable, batch: int) -> dict[str, Callable]:
+    """`draw(steps, generator, callback)` of diffusers and of ours, for `batch` pictures."""
+    prompts = [PROMPT] * batch
+    return {
+        "diffusers": lambda steps, generator, note: theirs(prompts, steps, generator, note),
+        "vqlearn": lambda steps, generator, note: pipe(
+            prompts, steps, generator=generator, output_type="latent", callback=note, **CALL
+        ),
+    }
 
 
 def around(pipe: VQDiffusionPipeline, batch: int) -> float:
@@ -143,8 +152,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", help="pictures at once (default 8, full size 1)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true", help="with pipe.compile()")
-    parser.add_argument("--steps", type=int, help="timed steps of a run (default 10, full size 2)")
-    parser.add_argument("--rounds", type=int, help="runs of each side (default 3, full size 1)")
+    parser.add_argument("--rounds", type=int, help="pairs of steps (default 30, full size 5)")
     parser.add_argument("--growth", metavar="PICTURE", help="measure growth instead")
     parser.add_argument("--point", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -157,10 +165,8 @@ def main() -> None:
     if arguments.growth:
         growth(arguments.growth)
         return
-    full = arguments.size == "full"
-    steps, rounds = arguments.steps or (2 if full else 10), arguments.rounds or (1 if full else 3)
-    batches = arguments.batch or [SIZES[arguments.size]["batch"]]
-    compare(arguments.size, arguments.dtypes, batches, steps, rounds, arguments.device, arguments.compile)
+    rounds, batches = arguments.rounds or ROUNDS[arguments.size], arguments.batch or [SIZES[arguments.size]["batch"]]
+    compare(arguments.size, arguments.dtypes, batches, rounds, arguments.device, arguments.compile)
 
 
 if __name__ == "__main__":
