@@ -1,20 +1,93 @@
-import pytest
+import math
 
-from vqlearn import scenes
-from vqlearn.evaluate import _bits, evaluate, reconstruction, report
+import pytest
+import torch
+
+from vqlearn import layouts, q_sample, scenes
+from vqlearn.evaluate import _bits, evaluate, excess, margin, reconstruction, report, states_new_combination
+from vqlearn.ideal import code_table, ideal_denoiser
+from vqlearn.scenes import Scene, Thing
 
 
 def test_a_perfect_painter_scores_one_and_a_shuffled_one_about_zero():
     drawn = [scenes.sample("test", index) for index in range(60)]
     captions, pictures = [caption for _, caption in drawn], [scene for scene, _ in drawn]
     perfect = report(captions, pictures)
-    assert perfect.all == 1 and set(perfect.parts.values()) == {1.0} and perfect.margin == 0
+    assert perfect.all == perfect.generalisation == perfect.recall == 1 and perfect.margin == 0
+    assert set(perfect.parts.values()) == {1.0}
     shuffled = report(captions, pictures[1:] + pictures[:1])
     assert shuffled.all <= 0.05 and shuffled.parts["shape"] < 0.5
 
 
+RED, BLUE = Thing("small", "red", "circle", 4, 4), Thing("large", "blue", "star", 4, 16)
+CASES = [  # a caption, what is seen, and what is wrong with it
+    ("a small red circle", Scene("white", (RED,))),
+    ("a red circle on a gray background", Scene("white", (RED,))),  # background
+    ("a circle", Scene("black", (RED, BLUE))),  # count
+    ("a large red circle left of a large blue star", Scene("white", (RED, BLUE))),  # size
+    ("a red circle right of a star", Scene("white", (RED, BLUE))),  # relation
+    ("a red circle and a green cross", Scene("white", (RED, BLUE))),  # shape and colour
+    ("a red circle, a star and a cross", Scene("white", (RED, BLUE))),  # count, shape and colour
+    ("a small star", Scene("white", (Thing("small", "blue", "star", 0, 0),))),
+]
+
+
+def test_a_report_counts_only_what_captions_state():
+    found = report([caption for caption, _ in CASES], [scene for _, scene in CASES])
+    assert found.pictures == 8 and found.all == 2 / 8
+    # who states it: size 3 (captions 1, 4, 8), colour 6, relation 2, background 1; count and shape are always stated
+    assert found.parts == pytest.approx(
+        {"count": 6 / 8, "shape": 6 / 8, "color": 4 / 6, "size": 2 / 3, "relation": 1 / 2, "background": 0.0}
+    )
+    assert found.by_count == {1: 2 / 4, 2: 0.0, 3: 0.0} and found.recall == 2 / 4
+    assert found.margin == pytest.approx(1.959964 * math.sqrt(0.25 * 0.75 / 8), rel=1e-4)
+    assert margin(0.0, 0) == 0
+
+
+def test_a_caption_is_new_if_it_states_a_whole_pair_that_is_held_out():
+    kinds = [scenes.Mention(size, color, "cross") for size in scenes.SIDES for color in ("red", "blue", "pink")]
+    held, shown = [], []
+    for a in kinds:
+        for b in kinds:
+            if a != b:
+                (held if scenes.held_out_pair(a, "above", b) else shown).append(
+                    f"a {a.size} {a.color} cross over a {b.size} {b.color} cross"
+                )
+    assert held and shown
+    assert all(states_new_combination(scenes.parse(caption)) for caption in held)
+    assert not any(states_new_combination(scenes.parse(caption)) for caption in shown)
+    for caption in held:  # less said is less than a whole combination
+        assert not states_new_combination(scenes.parse(caption.replace(" over ", " and ")))
+        assert not states_new_combination(scenes.parse(caption.replace("small ", "").replace("large ", "")))
+    assert not any(states_new_combination(scenes.parse(scenes.sample("train", i)[1])) for i in range(500))
+    several = [scenes.parse(scenes.sample("test", i)[1]) for i in range(1000)]
+    several = [claim for claim in several if len(claim.things) > 1]
+    assert sum(map(states_new_combination, several)) > 0.6 * len(several)
+
+
+def test_generalisation_is_that_of_the_new_captions():
+    drawn = [scenes.sample("test", index) for index in range(200)]
+    captions = [caption for _, caption in drawn]
+    new = [states_new_combination(scenes.parse(caption)) for caption in captions]
+    nothing = Scene("white", ())
+    found = report(captions, [nothing if fresh else scene for (scene, _), fresh in zip(drawn, new, strict=True)])
+    assert found.new == sum(new) and found.generalisation == 0 and found.all == 1 - sum(new) / 200
+
+
 def test_entropy_in_bits():
     assert _bits(["a", "b", "c", "d"]) == 2 and _bits(["a"] * 5) == 0
+
+
+def test_excess_is_the_divergence_of_the_network_from_the_ideal(shipped):
+    """KL(ideal || network), summed over positions, by the definition and on the same draws."""
+    drawn = layouts.draw("test", 6, generator=torch.Generator().manual_seed(3))
+    table = code_table(shipped.encode)
+    x_t = q_sample(layouts.tokens(drawn, table), 60, shipped.schedule, generator=torch.Generator().manual_seed(60))
+    p = ideal_denoiser(drawn.captions(), table, shipped.schedule, split="test")(x_t, 60).exp()
+    log_q = shipped.denoiser(drawn.captions())(x_t, 60).double()
+    expected = torch.where(p > 0, p * (p.log() - log_q), 0.0).sum((1, 2)).mean()
+    assert excess(shipped, (60,), count=6, seed=3) == {60: pytest.approx(float(expected))}
+    assert float(expected) > 0
 
 
 def test_the_codec_keeps_what_a_scene_means(shipped):

@@ -23,13 +23,13 @@ FLOORS = [
         "weights",
         "convert",
         "training",
-        "walks",
+        "on_policy",
         "runs",
         "evaluate",
         "tiny",
     ],
     ["transformer", "vqvae", "conditioning", "autoregressive"],
-    ["scenes", "ideal"],
+    ["scenes", "layouts", "ideal"],
     ["schedule", "transition", "guidance", "diffusion", "sampling", "unmasking", "exact"],
 ]
 

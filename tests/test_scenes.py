@@ -1,3 +1,6 @@
+import itertools
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -95,16 +98,78 @@ def test_a_thing_of_two_colours_or_no_shape_is_unknown():
     assert scenes.read(picture).things[0].shape == "unknown"
 
 
-def test_samples_are_deterministic_and_splits_are_disjoint():
+def test_samples_are_deterministic():
+    for split in scenes.SPLITS:
+        assert [scenes.sample(split, i) for i in range(50)] == [scenes.sample(split, i) for i in range(50)]
+
+
+def _meaning(caption):
+    """What a caption says of its objects, in whatever order it names them."""
+    claim = scenes.parse(caption)
+    links = frozenset(
+        (claim.things[j], {"right of": "left of", "below": "above"}[name], claim.things[i])
+        if name in ("right of", "below")
+        else (claim.things[i], name, claim.things[j])
+        for i, name, j in claim.relations
+    )
+    return frozenset(Counter(claim.things).items()), links
+
+
+def test_no_scene_and_no_meaning_of_several_objects_is_in_two_splits():
+    """Two twins in one picture would have to be looked for; the number of pairs makes 4000 of each find most."""
     seen = {}
     for split in scenes.SPLITS:
-        drawn = [scenes.sample(split, index) for index in range(150)]
-        assert drawn == [scenes.sample(split, index) for index in range(150)]
-        seen[split] = ({repr(_sorted(scene)) for scene, _ in drawn}, {caption for _, caption in drawn})
-    for a in scenes.SPLITS:
-        for b in scenes.SPLITS:
-            if a != b:
-                assert not seen[a][0] & seen[b][0] and not seen[a][1] & seen[b][1]
+        several = [drawn for drawn in (scenes.sample(split, i) for i in range(4000)) if len(drawn[0].things) > 1]
+        twins = {(scene.background, frozenset(scene.things)) for scene, _ in several}
+        seen[split] = twins, {_meaning(caption) for _, caption in several}
+    for a, b in itertools.combinations(scenes.SPLITS, 2):
+        assert not seen[a][0] & seen[b][0] and not seen[a][1] & seen[b][1]
+
+
+def test_no_pair_described_in_the_test_split_is_a_pair_of_a_training_scene_with_its_relation():
+    def pairs(scene):
+        for a, b in itertools.permutations(scene.things, 2):
+            yield (a.size, a.color, a.shape), scenes.relation_between(a, b), (b.size, b.color, b.shape)
+
+    shown = {pair for i in range(6000) for pair in pairs(scenes.sample("train", i)[0])}
+    assert len(shown) > 5000
+    for i in range(1500):
+        claim = scenes.parse(scenes.sample("test", i)[1])
+        for first, relation, other in claim.relations:
+            said = [(thing.size, thing.color, thing.shape) for thing in (claim.things[first], claim.things[other])]
+            if scenes.held_out_pair(claim.things[first], relation, claim.things[other]):
+                assert (said[0], relation, said[1]) not in shown
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_several_objects_are_held_out_together_and_one_alone_never_is(split):
+    for index in range(400):
+        scene, caption = scenes.sample(split, index)
+        expected = split == "test" and len(scene.things) > 1
+        assert scenes.held_out(scene) == scenes.held_out(scenes.parse(caption)) == expected
+
+
+def test_a_pair_is_held_out_however_it_is_said():
+    kinds = [scenes.Mention(*kind) for kind in itertools.product(["small", "large"], ["red", None], scenes.SHAPES)]
+    held = 0
+    for a, b in itertools.product(kinds, kinds):
+        assert scenes.held_out_pair(a, "left of", b) == scenes.held_out_pair(b, "right of", a)
+        assert scenes.held_out_pair(a, "above", b) == scenes.held_out_pair(b, "below", a)
+        assert scenes.held_out_pair(a, None, b) == scenes.held_out_pair(b, None, a)
+        held += sum(scenes.held_out_pair(a, relation, b) for relation in (None, *scenes.RELATIONS))
+    share = held / (5 * len(kinds) ** 2)
+    assert abs(share - 1 / scenes.TEST_SHARE) < 0.03  # 2000 pairs, each counted twice: four standard errors
+    assert not scenes.held_out(scenes.parse("a red circle"))
+    assert scenes.held_out(scenes.parse("a red circle left of a blue star")) == scenes.held_out(
+        scenes.parse("an image of a blue star to the right of a red circle on a white background")
+    )
+
+
+@pytest.mark.parametrize("split", scenes.SPLITS)
+def test_every_split_has_the_same_shares_of_one_two_and_three_objects(split):
+    counts = Counter(len(scenes.sample(split, index)[0].things) for index in range(2000))
+    for number, share in scenes.COUNTS.items():
+        assert abs(counts[number] - 2000 * share) < 5 * (2000 * share * (1 - share)) ** 0.5
 
 
 def test_unseen_pairs_occur_in_their_split_alone():
@@ -119,8 +184,8 @@ def test_unseen_pairs_occur_in_their_split_alone():
 
 def test_a_known_sample_never_changes():
     scene, caption = scenes.sample("train", 0)
-    assert caption == "a small blue circle over a cyan star on a gray background"
-    assert scene.things == (Thing("small", "blue", "circle", 0, 0), Thing("small", "cyan", "star", 24, 12))
+    assert caption == "an image of a small orange triangle on a black background"
+    assert scene == Scene("black", (Thing("small", "orange", "triangle", 24, 0),))
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)

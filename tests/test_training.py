@@ -6,15 +6,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vqlearn import VQDiffusionPipeline, scenes, tiny
+from vqlearn import VQDiffusionPipeline, layouts, scenes, tiny
 from vqlearn.conditioning import tokenize
+from vqlearn.ideal import code_table, ideal_denoiser
 from vqlearn.runs import fit
 from vqlearn.training import (
+    Batch,
     CodecRecipe,
     CodecStage,
     DenoiserRecipe,
     DenoiserStage,
     RelationReader,
+    SoftCrossEntropy,
     initialise,
     learning_rate,
 )
@@ -24,14 +27,16 @@ def _codec(steps=6, **recipe):
     return CodecStage(tiny.networks()["vqvae"], CodecRecipe(steps=steps, batch=2, **recipe))
 
 
-def _denoiser(steps=6, **recipe):
+def _denoiser(steps=6, *, dtype=None, **recipe):
+    """A stage of one layer, on trajectories of its own from the third update on."""
+    recipe = {"batch": 2, "order_steps": 1, "own_from": 2, **recipe}
     parts = tiny.networks()
     transformer = parts["transformer"]
     transformer.transformer_blocks = transformer.transformer_blocks[:1]
     initialise(transformer, parts["vqvae"].quantize.embedding.weight.detach())
     null_text = parts["learned_classifier_free_sampling_embeddings"]
     return DenoiserStage(parts["vqvae"], transformer, parts["text_encoder"], null_text, parts["tokenizer"],
-                         parts["scheduler"].schedule, DenoiserRecipe(steps=steps, batch=2, **recipe))  # fmt: skip
+                         parts["scheduler"].schedule, DenoiserRecipe(steps=steps, **recipe), dtype=dtype)  # fmt: skip
 
 
 def _log(folder):
@@ -228,13 +233,13 @@ def test_wrong_recipe_is_named():
 
 def test_the_reader_asks_for_the_relation_at_the_right_noun():
     parts = tiny.networks()
-    reader = RelationReader(parts["tokenizer"], 96)
+    reader = RelationReader(layouts.text_table(parts["tokenizer"]), 96)
     captions = [
         "a red circle left of a blue square and above a star",
         "a cross, a star and a circle",
         "a star under a cross",
     ]
-    ids, _ = tokenize(parts["tokenizer"], captions)
+    ids, claims = tokenize(parts["tokenizer"], captions)[0], layouts.claims_of([scenes.parse(c) for c in captions])
     hidden = torch.zeros(3, 32, 96)
     with torch.no_grad():
         reader.head.weight.zero_()
@@ -244,6 +249,151 @@ def test_the_reader_asks_for_the_relation_at_the_right_noun():
         (column,) = (ids[row] == parts["tokenizer"](noun)["input_ids"][1]).nonzero()[:, 0].tolist()
         hidden[row, column, relations.index(relation)] = 1.0
     with torch.no_grad():
-        assert float(reader(hidden, ids, captions)) < 1e-6
-        assert float(reader(torch.zeros(3, 32, 96), ids, captions)) == pytest.approx(math.log(4))
-        assert float(reader(hidden, ids[1:2], captions[1:2])) == 0
+        assert float(reader(hidden, ids, claims)) < 1e-6
+        assert float(reader(torch.zeros(3, 32, 96), ids, claims)) == pytest.approx(math.log(4))
+        one = layouts.Claims(*(part[1:2] for part in claims))
+        assert float(reader(hidden, ids[1:2], one)) == 0
+
+
+# ------------------------------------------------------------------------------- one update, by independent code
+
+
+def test_soft_cross_entropy_and_its_gradient():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 4, 7, generator=generator, requires_grad=True)
+    target = torch.rand(3, 4, 7, generator=generator).softmax(-1)
+    expected = -(target * logits.log_softmax(-1)).sum(-1).mean()
+    found = SoftCrossEntropy.apply(logits, target)
+    torch.testing.assert_close(found, expected)
+    (ours,), (theirs,) = (torch.autograd.grad(3 * loss, logits, retain_graph=True) for loss in (found, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
+def _loss_by_hand(stage, batch, captions):
+    """The loss of a batch, row by row: the ideal prediction or the drawn tokens, and the text encoder's task."""
+    model, total, asked = stage.model, 0.0, []
+    for row, caption in enumerate(captions):
+        ids = tokenize(stage_tokenizer(), [caption])[0]
+        hidden = model.text_encoder(ids)[0]
+        hidden = hidden / hidden.pow(2).sum(-1, keepdim=True).sqrt()
+        text = model.null_text.embeddings[None] if batch.is_null[row] else hidden
+        x_t, t = batch.x_t[row : row + 1], int(batch.t[row])
+        log_p = model.transformer(x_t, text, torch.tensor(t - 1)).log_softmax(-1)  # networks count times from 0
+        if batch.is_null[row]:
+            total = total - log_p[0].gather(-1, batch.x_0[row][:, None]).mean() / len(captions)
+        else:
+            ideal = ideal_denoiser([caption], stage.codes, stage.schedule, split="train")(x_t, t).exp()
+            total = total - (ideal.float() * log_p).sum(-1).mean() / len(captions)
+        nouns = [n for n, word in enumerate(ids[0].tolist()) if word in model.reader.shapes.tolist()]
+        for _, relation, thing in scenes.parse(caption).relations:
+            logits = model.reader.head(hidden[0, nouns[thing]] * math.sqrt(hidden.shape[-1]))
+            asked.append(logits.log_softmax(-1)[list(scenes.RELATIONS).index(relation)])
+    return total, -sum(asked) / max(1, len(asked))
+
+
+def stage_tokenizer():
+    return tiny.networks()["tokenizer"]
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_one_update_is_what_independent_code_makes_of_it(number):
+    """Loss, gradient, AdamW with its two rates and the moving average, written out."""
+    recipe = {"batch": 6, "own_from": 3, "null_share": 0.4, "relation_weight": 0.7, "clip": 0.01, "steps": 400}
+    stage, twin = _denoiser(**recipe), _denoiser(**recipe)
+    batch = stage._batch(number, torch.Generator().manual_seed(number))
+    captions = _captions(batch.ids)
+    loss, relation = _loss_by_hand(twin, batch, captions)
+    assert batch.is_null.any() and batch.claims.relation.any()
+    named = dict(twin.model.named_parameters())
+    gradients = torch.autograd.grad(loss + 0.7 * relation, list(named.values()), allow_unused=True)
+    gradients = [g if g is not None else torch.zeros_like(p) for g, p in zip(gradients, named.values(), strict=True)]
+    norm = math.sqrt(sum(float(g.double().pow(2).sum()) for g in gradients))
+    expected = {"loss": float(loss.detach()), "relation": float(relation.detach()), "gradient": norm}
+    assert stage.step(number) == pytest.approx(expected, rel=2e-4, abs=1e-6)
+    kept = min(0.999, (number + 1) / (number + 10))
+    ours = dict(stage.model.named_parameters())
+    for (name, before), gradient in zip(named.items(), gradients, strict=True):
+        gradient = gradient * min(1.0, 0.01 / norm)
+        rate = (
+            1e-3
+            * (number + 1)
+            / 200
+            * (math.sqrt(96) if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) else 1)
+        )
+        moved = before * (1 - rate * 1e-2) - rate * gradient / (gradient.abs() + 1e-8)  # Adam's first step
+        large = gradient.abs() > 1e-6  # where the sign of the gradient is not rounding
+        torch.testing.assert_close(ours[name][large], moved[large], rtol=1e-3, atol=1e-6)
+        mean = kept * before + (1 - kept) * ours[name]
+        torch.testing.assert_close(stage.average[name], mean.detach(), rtol=1e-5, atol=1e-7)
+
+
+def _captions(ids):
+    """Captions of token ids, by the tokenizer's own decoder."""
+    tokenizer = stage_tokenizer()
+    rows = [[i for i in row if i not in (tokenizer.bos_token_id, tokenizer.eos_token_id, 0)] for row in ids.tolist()]
+    return [tokenizer.decode(row).replace(" ,", ",").strip() for row in rows]
+
+
+def test_only_scenes_of_the_training_split_are_learned_from():
+    stage = _denoiser(batch=64, order_steps=1)
+    for number, order in ((0, True), (1, False)):
+        drawn = stage._scenes(300, order, torch.Generator().manual_seed(number))
+        for scene, caption in zip(drawn.scenes(), drawn.captions(), strict=True):
+            claim = scenes.parse(caption)
+            assert not scenes.held_out(scene) and not scenes.held_out(claim)
+            assert not order or (len(scene.things) == 2 and claim.relations)
+    for row in range(20):
+        stage.own.advance(torch.zeros(len(stage.own.x_t), 64, 1024), torch.Generator().manual_seed(row))
+    assert not any(scenes.held_out(scenes.parse(caption)) for caption in _captions(stage.own.ids))
+
+
+def test_objects_come_in_the_recipes_shares():
+    stage = _denoiser(counts=(0.2, 0.3, 0.5))
+    counts = stage._scenes(3000, False, torch.Generator().manual_seed(0)).objects
+    for number, share in zip((1, 2, 3), (0.2, 0.3, 0.5), strict=True):
+        assert abs(float((counts == number).double().mean()) - share) < 6 * (share * (1 - share) / 3000) ** 0.5
+
+
+def test_times_are_drawn_as_the_recipe_says():
+    """A third uniform, the rest with P(t <= u T) = u^power: one from each of equal shares, so exact to 1 / count."""
+    stage = _denoiser(time_power=3.0, uniform_share=1 / 3)
+    t, p_t = stage._times(3000, False, torch.Generator().manual_seed(0))
+    assert torch.equal(p_t, torch.ones(3000)) and t.min() >= 1 and t.max() == 100
+    for u in (0.1, 0.3, 0.5, 0.8, 0.95):
+        assert abs(float((t <= 100 * u).double().mean()) - (u / 3 + 2 * u**3 / 3)) < 2 / 1000
+    late = stage._times(3000, True, torch.Generator().manual_seed(0))[0]
+    for u in (0.5, 0.8, 0.95):  # while the order is learned
+        assert abs(float((late <= 100 * u).double().mean()) - u**12) < 1 / 1000
+
+
+def test_the_share_of_null_texts():
+    stage = _denoiser(batch=2000, null_share=0.25, order_steps=0)
+    batch = stage._batch(0, torch.Generator().manual_seed(0))
+    assert abs(float(batch.is_null.double().mean()) - 0.25) < 6 * (0.25 * 0.75 / 2000) ** 0.5
+
+
+def test_another_seed_draws_another_run():
+    first, again, other = (_denoiser(seed=seed, batch=4) for seed in (0, 0, 1))
+    a, b, c = (stage.step(0) for stage in (first, again, other))
+    assert a == b and a["loss"] != c["loss"]
+
+
+def test_half_precision_gives_nearly_the_same_gradient():
+    """The networks compute in bfloat16, of which three digits are right; the weights themselves stay float32."""
+    norms, directions = [], []
+    for dtype in (None, torch.bfloat16):
+        stage = _denoiser(batch=8, dtype=dtype)
+        norms.append(stage.step(0)["gradient"])
+        directions.append(torch.cat([p.grad.flatten() for p in stage.model.parameters() if p.grad is not None]))
+        assert all(p.dtype == torch.float32 for p in stage.model.parameters())
+    assert norms[0] == pytest.approx(norms[1], rel=0.05)
+    assert float(torch.cosine_similarity(*directions, dim=0)) > 0.99
+
+
+def test_the_codes_of_the_batch_are_the_codecs():
+    stage = _denoiser(batch=8, own_share=0.0)
+    parts = tiny.networks()
+    drawn = stage._scenes(8, False, torch.Generator().manual_seed(5))
+    pictures = scenes.to_tensor([scenes.draw(scene) for scene in drawn.scenes()])
+    assert torch.equal(layouts.tokens(drawn, code_table(parts["vqvae"].eval().encode)), parts["vqvae"].encode(pictures))
+    assert isinstance(stage._batch(0, torch.Generator().manual_seed(0)), Batch)

@@ -285,7 +285,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         pipe.check(num_inference_steps=steps, guidance_scale=scale, truncation_rate=arguments.truncation)
     pipe.sampler(arguments.sampler)
     print(f"codec alone: {reconstruction(pipe, **chosen):.1%} of {arguments.count} scenes read the same\n")
-    head = ["steps", "guidance", "all right", "1 thing", "2", "3", *ATTRIBUTES]
+    head = ["steps", "guidance", "all right", "new combinations", "1 object", "2", "3", *ATTRIBUTES]
     print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
     for steps, scale in itertools.product(arguments.steps, scales):
         call = {"num_inference_steps": steps, "guidance_scale": scale, "truncation_rate": arguments.truncation,
@@ -297,8 +297,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _row(report) -> str:
+    from vqlearn.evaluate import margin
+
     shares = [*report.by_count.values(), *report.parts.values()]
-    return f"{report.all:.1%} ± {report.margin:.1%} | " + " | ".join(f"{share:.1%}" for share in shares)
+    new = f"{report.generalisation:.1%} ± {margin(report.generalisation, report.new):.1%} of {report.new}"
+    return f"{report.all:.1%} ± {report.margin:.1%} | {new} | " + " | ".join(f"{share:.1%}" for share in shares)
 
 
 def _convert(arguments: argparse.Namespace) -> None:

@@ -90,8 +90,8 @@ class TimeSampler:
         return weights / weights.sum()
 
     def sample(self, count: int, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Times `[count]` in 1 ... T and their probabilities."""
-        p = self.probabilities()
+        """Times `[count]` in 1 ... T and their probabilities, on the generator's device."""
+        p = self.probabilities().to("cpu" if generator is None else generator.device)
         t = torch.multinomial(p, count, replacement=True, generator=generator)
         return t, p[t]
 

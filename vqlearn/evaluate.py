@@ -12,9 +12,9 @@ import torch
 from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
-from vqlearn import scenes
+from vqlearn import layouts, scenes
 from vqlearn.diffusion import kl_divergence
-from vqlearn.ideal import code_table, ideal_denoiser
+from vqlearn.ideal import ideal_denoiser
 from vqlearn.transition import q_sample
 
 if TYPE_CHECKING:
@@ -25,22 +25,47 @@ ATTRIBUTES = ("count", "shape", "color", "size", "relation", "background")
 
 @dataclass(frozen=True)
 class Report:
-    """Shares in [0, 1] of pictures that fulfil a caption: in all parts, per part, and by the number of things named.
+    """Shares in [0, 1] of pictures that fulfil a caption: in all parts, per part, and by the number of objects named.
 
-    A part's share counts only the captions that say something about it. `entropy` is that of attributes
-    which the captions left open, in bits.
+    A part's share counts only the captions that say something about it. Captions of one object are the same in training
+    (`recall`); `generalisation` is the share of the `new` captions, which state a whole combination that training never
+    showed (`states_new_combination`). `entropy` is that of attributes which the captions left open, in bits.
     """
 
     pictures: int
     all: float
     parts: dict[str, float]
     by_count: dict[int, float]
+    new: int
+    generalisation: float
     entropy: dict[str, float]
 
     @property
     def margin(self) -> float:
         """Half the width of the 95 % interval of `all` (normal approximation)."""
-        return 1.96 * math.sqrt(self.all * (1 - self.all) / self.pictures)
+        return margin(self.all, self.pictures)
+
+    @property
+    def recall(self) -> float:
+        """The share of the captions of one object."""
+        return self.by_count[1]
+
+
+def margin(share: float, count: int) -> float:
+    """Half the width of the 95 % interval of a share of `count` cases (normal approximation)."""
+    return 1.96 * math.sqrt(share * (1 - share) / max(1, count))
+
+
+def states_new_combination(claim: scenes.Claim) -> bool:
+    """Whether a caption states the sizes and colours of two objects and their relation, and this is held out.
+
+    No scene that fulfils it, and no caption that says it, is in the training split.
+    """
+    whole = [thing.size is not None and thing.color is not None for thing in claim.things]
+    return any(
+        whole[i] and whole[j] and scenes.held_out_pair(claim.things[i], relation, claim.things[j])
+        for i, relation, j in claim.relations
+    )
 
 
 @torch.no_grad()
@@ -71,11 +96,18 @@ def report(captions: list[str], pictures: list[scenes.Scene]) -> Report:
         said = [getattr(result, name) for result, claim in zip(found, claims, strict=True) if _says(claim, name)]
         parts[name] = sum(said) / max(1, len(said))
     by_count = {}
-    for number in (1, 2, 3):
+    for number in scenes.COUNTS:
         results = [result.all for result, claim in zip(found, claims, strict=True) if len(claim.things) == number]
         by_count[number] = sum(results) / max(1, len(results))
+    new = [result.all for result, claim in zip(found, claims, strict=True) if states_new_combination(claim)]
     return Report(
-        len(captions), sum(result.all for result in found) / len(found), parts, by_count, _entropy(claims, pictures)
+        len(captions),
+        sum(result.all for result in found) / len(found),
+        parts,
+        by_count,
+        len(new),
+        sum(new) / max(1, len(new)),
+        _entropy(claims, pictures),
     )
 
 
@@ -110,21 +142,22 @@ def _bits(values: list) -> float:
 
 @torch.no_grad()
 def excess(
-    pipe: VQDiffusionPipeline, times: Iterable[int] = (100, 97, 93, 88, 80, 70, 55, 40, 20), *, split: str = "test",
-    count: int = 192,
+    pipe: VQDiffusionPipeline, times: Iterable[int] = (100, 97, 93, 88, 80, 70, 55, 40, 20, 10, 5, 3, 1), *,
+    split: str = "test", count: int = 192, seed: int = 0,
 ) -> dict[int, float]:  # fmt: skip
     """How far the network is from the ideal denoiser at some times: KL(ideal || network) of x_0, in nats per picture.
 
-    Averages over held-out scenes and their x_t, each position's divergence by itself; without guidance. 0 is perfect.
+    Averages over scenes of a split, "train" or "test", and their x_t, each position's divergence by itself; without
+    guidance. 0 is perfect.
     """
-    drawn = [scenes.sample(split, index) for index in range(count)]
-    captions = [caption for _, caption in drawn]
-    x_0 = pipe.encode(scenes.to_tensor([scenes.draw(scene) for scene, _ in drawn]))
-    ideal, network = ideal_denoiser(captions, code_table(pipe.encode), pipe.schedule), pipe.denoiser(captions)
+    drawn = layouts.draw(split, count, generator=Generator().manual_seed(seed))
+    captions, table = drawn.captions(), layouts.code_table(pipe.encode)
+    x_0 = layouts.tokens(drawn, table)
+    ideal, network = ideal_denoiser(captions, table, pipe.schedule, split=split), pipe.denoiser(captions)
     found = {}
     for t in times:
         x_t = q_sample(x_0, t, pipe.schedule, generator=Generator().manual_seed(t))
-        found[t] = float(kl_divergence(ideal(x_t.cpu(), t), network(x_t, t).double().cpu()).sum(-1).mean())
+        found[t] = float(kl_divergence(ideal(x_t, t), network(x_t.to(pipe.device), t).double().cpu()).sum(-1).mean())
     return found
 
 

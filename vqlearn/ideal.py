@@ -1,196 +1,306 @@
 """The ideal denoiser of the toy world: the exact p(x_0 | x_t, caption), which a network can only approach.
 
 A patch-wise codec gives every patch of a scene its own token, so q(x_t | x_0) is a product over the background
-and the things. The things' places depend on each other in pairs only (no two touch, relations hold), so the sum
-over all scenes that a caption allows, up to hundreds of millions, is a few small matrix products.
+and the objects. Given their colours, the objects' places depend on each other in pairs only (no two touch, relations
+hold, a held-out pair does not occur), so the sum over all scenes that a caption allows, up to hundreds of millions, is
+a few small matrix products. A colour that the caption leaves unsaid makes one *case* for each colour it may be.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from vqlearn import scenes
+from vqlearn.layouts import (
+    ROW,
+    SPAN,
+    Claims,
+    CodeTable,
+    claims_of,
+    code_table,
+    held_out_pairs,
+    mention_index,
+    relation_index,
+)
 from vqlearn.sampling import Denoiser
-from vqlearn.scenes import BACKGROUNDS, COLORS, GRID, RELATIONS, SHAPES, SIDES, SIZE, Claim, Scene, Thing
+from vqlearn.scenes import COLORS, RELATIONS, SAID, SHAPES, SIDES
 from vqlearn.schedule import MaskReplaceSchedule
 
+__all__ = ["CodeTable", "code_table", "ideal_denoiser", "ideal_prediction", "places"]
+
 CERTAIN = 40.0  # nats
-ROW = SIZE // GRID  # tokens per row
-LEAST = torch.finfo(torch.float64).min  # stands for -inf where a difference of two infinities would be NaN
+AT_ONCE = 2**24  # numbers in the largest temporary
+PAIRS = {1: [], 2: [(0, 1)], 3: [(0, 1), (0, 2), (1, 2)]}
+
+Term = list[Tensor]  # for each pair of objects how much it weighs, [N, 2, 5, 2] by size, relation and size
 
 
 class Places(NamedTuple):
-    """The P places of one thing, small ones first, and what a thing at the first of two is to one at the second."""
+    """The P places of one object, small ones first, and what an object at the first of two is to one at the second."""
 
-    cells: tuple[Tensor, ...]  # per size, the tokens that a thing covers, [P of that size, tokens]
+    size: Tensor  # [P], index in SIDES
+    cells: tuple[Tensor, ...]  # per size, the tokens that an object covers, [P of that size, tokens]
+    covers: Tensor  # [P, L], the same as float64 0 or 1
+    log_weight: Tensor  # [P], log of a place's probability, up to a constant: both sizes are equally likely
     apart: Tensor  # [P, P], float64 0 or 1: at least one patch of background between them
-    relation: Tensor  # [P, P], index in RELATIONS, -1 for none
+    pair: Tensor  # [P, P], the entry of a pair in a `Term`
+
+    def to(self, device: torch.device | str) -> Places:
+        size, cells, *rest = self
+        return Places(size.to(device), tuple(c.to(device) for c in cells), *(part.to(device) for part in rest))
 
 
 @functools.cache
 def places() -> Places:
     """All places of the world."""
-    cells, things = [], []
-    for size, side in SIDES.items():
-        corners = list(itertools.product(range((SIZE - side) // GRID + 1), repeat=2))
-        inside = torch.tensor([i * ROW + j for i, j in itertools.product(range(side // GRID), repeat=2)])
-        cells.append(torch.tensor([row * ROW + col for row, col in corners])[:, None] + inside)
-        things += [Thing(size, "red", "circle", row * GRID, col * GRID) for row, col in corners]
-    names = [None, *RELATIONS]
-    apart = torch.tensor([[float(scenes.apart(a, b)) for b in things] for a in things], dtype=torch.float64)
-    relation = torch.tensor([[names.index(scenes.relation_between(a, b)) - 1 for b in things] for a in things])
-    return Places(tuple(cells), apart, relation)
+    sides = [scenes.places_per_side(size) for size in SIDES]
+    corners = [(size, *at) for size, side in enumerate(sides) for at in itertools.product(range(side), repeat=2)]
+    size, row, col = torch.tensor(corners).unbind(1)
+    span = torch.tensor(SPAN)[size]
+    cells = []
+    for which, n in enumerate(SPAN):
+        inside = torch.tensor([i * ROW + j for i, j in itertools.product(range(n), repeat=2)])
+        cells.append((row * ROW + col)[size == which, None] + inside)
+    covers = torch.cat([torch.zeros(len(c), ROW**2, dtype=torch.float64).scatter_(1, c, 1.0) for c in cells])
+    gaps = [torch.maximum(at[:, None] - (at + span), at - (at + span)[:, None]) for at in (row, col)]
+    relation = relation_index(size[:, None], row[:, None], col[:, None], size, row, col)
+    pair = (size[:, None] * (1 + len(RELATIONS)) + relation) * len(SIDES) + size
+    log_weight = -2 * torch.tensor(sides).double().log()[size]
+    return Places(size, tuple(cells), covers, log_weight, (torch.maximum(*gaps) >= 1).double(), pair)
 
 
-class CodeTable(NamedTuple):
-    """The token of every patch of the world under a patch-wise codec."""
-
-    ground: Tensor  # [backgrounds]
-    things: tuple[Tensor, ...]  # per size, [shapes, backgrounds, colors, tokens]
-
-
-def code_table(encode: Callable[[Tensor], Tensor]) -> CodeTable:
-    """Ask a codec, `encode(images) -> tokens`, for the token of every patch of the world."""
-    tables = []
-    for size, side in SIDES.items():
-        kinds = list(itertools.product(SHAPES, BACKGROUNDS, COLORS))
-        drawn = [scenes.draw(Scene(ground, (Thing(size, color, shape, GRID, GRID),))) for shape, ground, color in kinds]
-        tokens = encode(scenes.to_tensor(drawn)).cpu().unflatten(1, (ROW, ROW))
-        n = side // GRID
-        grid = tokens[:, 1 : 1 + n, 1 : 1 + n].reshape(len(SHAPES), len(BACKGROUNDS), len(COLORS), n * n)
-        tables.append(grid)
-    empty = [scenes.draw(Scene(ground, ())) for ground in BACKGROUNDS]
-    return CodeTable(encode(scenes.to_tensor(empty)).cpu()[:, 0], tuple(tables))
-
-
-def ideal_denoiser(captions: list[str], table: CodeTable, schedule: MaskReplaceSchedule) -> Denoiser:
+def ideal_denoiser(
+    captions: list[str], table: CodeTable, schedule: MaskReplaceSchedule, *, split: str | None = None
+) -> Denoiser:
     """`denoise(x_t, t) -> log p(x_0 | x_t, caption)`, float64 `[B, L, K]`, one caption per row, `t` an int or `[B]`.
 
-    Exact for scenes as `scenes.sample` draws them before they are parted into train and test, without the unseen
-    pairs, except that two things may be of one kind. Raises ValueError for a caption outside the grammar.
+    Exact for the scenes of a split as `scenes.sample` draws them, "train" or "test", or, where it is None, for both
+    together (all scenes without an unseen colour-shape pair). Raises ValueError for a caption outside the grammar and
+    for one that no scene of the split fulfils.
     """
-    claims = [scenes.parse(caption) for caption in captions]
-    return lambda x_t, t: ideal_belief(x_t, t, claims, table, schedule).log()
+    claims = claims_of([scenes.parse(caption) for caption in captions])
+
+    def denoise(x_t: Tensor, t: int | Tensor) -> Tensor:
+        return ideal_prediction(x_t, t, claims.to(x_t.device), table, schedule, split=split).log()
+
+    return denoise
 
 
-def ideal_belief(
-    x_t: Tensor, t: int | Tensor, claims: list[Claim], table: CodeTable, schedule: MaskReplaceSchedule
+def ideal_prediction(
+    x_t: Tensor,
+    t: int | Tensor,
+    claims: Claims,
+    table: CodeTable,
+    schedule: MaskReplaceSchedule,
+    *,
+    split: str | None = None,
+    dtype: torch.dtype = torch.float64,
 ) -> Tensor:
-    """p(x_0 | x_t, caption), float64 `[B, L, K]`, from Bayes' rule over all scenes that each claim allows."""
-    shares = schedule.bar(torch.as_tensor(t).expand(len(x_t)))
-    # What one right visible token adds to log q(x_t | x_0). Without replacement it is a proof; CERTAIN is as good, and
-    # two things' worth of tokens of it can still be told apart in float64.
-    ratio = torch.where(shares.beta > 0, shares.alpha / shares.beta, torch.where(shares.alpha > 0, torch.inf, 0.0))
-    gain = torch.log1p(ratio).clamp(max=CERTAIN)[:, None, None]
-    said_ground = torch.tensor([[claim.background in (None, name) for name in BACKGROUNDS] for claim in claims])
-    on_ground = (x_t[:, None] == table.ground[:, None]) * gain  # [B, G, L]
-    fit, codes = _fit(x_t, gain, on_ground, claims, table)  # [B, M, G, P, C]
-    by_place = fit.logsumexp(-1)  # [B, M, G, P]
-    top = by_place.amax(-1, keepdim=True).clamp(min=LEAST)
-    at_place, total = _places_together((by_place - top).exp(), claims)  # [B, M, G, P], [B, G]
-    log_ground = on_ground.sum(-1) + total.log() + top[..., 0].masked_fill(top[..., 0] == LEAST, 0.0).sum(1)
-    p_ground = log_ground.masked_fill(~said_ground, -torch.inf).softmax(-1)  # [B, G]
-    of_color = (fit - by_place[..., None].clamp(min=LEAST)).exp()  # [B, M, G, P, C], what is impossible stays 0
-    p_thing = p_ground[:, None, :, None, None] * at_place[..., None] * of_color
-    belief = torch.zeros(len(x_t), x_t.shape[1] * schedule.num_codes, dtype=torch.float64)
-    covered = torch.zeros_like(on_ground)  # [B, G, L]
-    begin = 0
-    for cells, code in zip(places().cells, codes, strict=True):
-        share = p_thing[:, :, :, begin : begin + len(cells)]  # [B, M, G, P, C]
-        begin += len(cells)
-        for cell, tokens in zip(cells.T, code.unbind(-1), strict=True):  # [P], [B, M, G, C]
-            index = cell[:, None] * schedule.num_codes + tokens[..., None, :]
-            belief.scatter_add_(1, index.flatten(1), share.flatten(1))
-            covered.index_add_(2, cell, share.sum((1, 4)))
-    index = torch.arange(x_t.shape[1]) * schedule.num_codes + table.ground[:, None]  # [G, L]
-    bare = (p_ground[..., None] - covered).clamp(min=0)
-    belief.index_add_(1, index.flatten(), bare.flatten(1))
-    return belief.unflatten(1, (x_t.shape[1], schedule.num_codes))
+    """p(x_0 | x_t, caption), `[B, L, K]`, by Bayes' rule over all scenes of the split that each claim allows.
 
-
-def _fit(
-    x_t: Tensor, gain: Tensor, on_ground: Tensor, claims: list[Claim], table: CodeTable
-) -> tuple[Tensor, list[Tensor]]:
-    """log q(x_t | a thing there) - log q(x_t | bare ground there), `[B, M, G, P, C]`; and a thing's codes, per size.
-
-    The codes are `[B, M, G, C, n]`. M is the largest number of things; what a claim has not got fits nowhere (`-inf`).
+    Works on the device of `x_t` and `claims`, in float64 whatever `dtype` the result is given in. Raises ValueError as
+    `ideal_denoiser` does.
     """
-    most = max(len(claim.things) for claim in claims)
-    mentions = [[*claim.things, *[None] * (most - len(claim.things))] for claim in claims]
-    shape = torch.tensor([[SHAPES.index(thing.shape) if thing else 0 for thing in row] for row in mentions])  # [B, M]
-    parts, codes = [], []
-    for size, cells, tokens in zip(SIDES, places().cells, table.things, strict=True):
-        allowed = torch.tensor([[_colors(thing, size) for thing in row] for row in mentions])  # [B, M, C]
-        code = tokens[shape]  # [B, M, G, C, n]
-        hits = sum(
-            (x_t[:, None, None, cell, None] == token[..., None, :]).double()
-            for cell, token in zip(cells.T, code.unbind(-1), strict=True)
-        )  # [B, M, G, P, C]
-        fit = hits * gain[..., None, None] - on_ground[:, :, cells].sum(-1)[:, None, ..., None]
-        parts.append(fit.masked_fill(~allowed[:, :, None, None], -torch.inf))
-        codes.append(code)
-    return torch.cat(parts, 3), codes
+    if split not in (None, "train", "test"):
+        raise ValueError(f"split must be 'train', 'test' or None (both together), got {split!r}")
+    evidence = _Evidence(x_t, t, claims, table, schedule)
+    found = [(cases, *_weigh(cases, evidence, split)) for cases in _cases(claims)]
+    top = torch.full((len(x_t),), -torch.inf, dtype=torch.float64, device=x_t.device)
+    for cases, log_total, _ in found:
+        top.scatter_reduce_(0, cases.row, log_total.amax(1), "amax")
+    if bool((top == -torch.inf).any()):
+        row = int((top == -torch.inf).nonzero()[0])
+        raise ValueError(f"caption {row} is one that no scene of {'the world' if split is None else split!r} fulfils")
+    weights = [(log_total - top[cases.row, None]).exp() for cases, log_total, _ in found]  # each [N, G]
+    total = torch.zeros_like(top)
+    for (cases, _, _), weight in zip(found, weights, strict=True):
+        total.index_add_(0, cases.row, weight.sum(1))
+    out = _Tokens(evidence, schedule.num_codes, dtype)
+    for (cases, _, at_place), weight in zip(found, weights, strict=True):
+        out.add(cases, weight / total[cases.row, None], at_place)
+    return out.prediction()
 
 
-def _colors(thing: scenes.Mention | None, size: str) -> list[bool]:
-    """Which colours a thing of this size may have under a caption's words for it; none if there is no such thing."""
-    if thing is None or thing.size not in (None, size):
-        return [False] * len(COLORS)
-    return [thing.color in (None, color) and (color, thing.shape) not in scenes.UNSEEN_PAIRS for color in COLORS]
+class _Cases(NamedTuple):
+    """Captions with all colours filled in, all of as many objects and all with or all without a relation."""
+
+    row: Tensor  # [N], of the batch
+    color: Tensor  # [N, M]
+    shape: Tensor  # [N, M]
+    relation: Tensor | None  # [N, M], what is stated of the first object and each one, as in `Claims`
 
 
-def _places_together(weight: Tensor, claims: list[Claim]) -> tuple[Tensor, Tensor]:
-    """Each thing's law over places given the others `[B, M, G, P]`, and the sum over all placements `[B, G]`."""
-    marginal, total = torch.zeros_like(weight), torch.ones_like(weight[:, 0, :, 0])
-    alike = defaultdict(list)
-    for row, claim in enumerate(claims):
-        alike[len(claim.things), bool(claim.relations)].append(row)
-    for (count, said), rows in alike.items():
-        w = [weight[rows, m] for m in range(count)]  # each [b, G, P]
-        sums = [torch.zeros_like(part) for part in w]
-        for sign, factors in _factors([claims[row] for row in rows], count, said):
-            for m, part in enumerate(_sums(w, factors)):
-                sums[m] += sign * part
-        total[rows] = sums[0].sum(-1)
-        for m, part in enumerate(sums):
-            marginal[rows, m] = part / part.sum(-1, keepdim=True)
-    return marginal, total
+def _cases(claims: Claims) -> Iterator[_Cases]:
+    """Each caption once for each choice of the colours that it leaves unsaid, some of a kind at a time."""
+    device = claims.objects.device
+    usual = torch.tensor([[(color, shape) not in scenes.UNSEEN_PAIRS for color in COLORS] for shape in SHAPES])
+    usual = usual.to(device)
+    choices = (~usual).long().argsort(dim=1, stable=True)  # [shapes, colors], those that may be first
+    states = (claims.relation > 0).any(1)
+    for count, said in itertools.product(PAIRS, (False, True)):
+        rows = ((claims.objects == count) & (states == said)).nonzero()[:, 0]
+        shape, color = claims.shape[rows, :count], claims.color[rows, :count]
+        number = torch.where(color > 0, usual[shape, color - 1].long(), usual.sum(1)[shape])  # [b, M]
+        each = number.prod(1)
+        at = torch.arange(len(rows), device=device).repeat_interleave(each)
+        left = torch.arange(len(at), device=device) - (each.cumsum(0) - each)[at]
+        filled = []
+        for m in range(count):
+            filled.append(torch.where(color[at, m] > 0, color[at, m] - 1, choices[shape[at, m], left % number[at, m]]))
+            left = left // number[at, m]
+        for some in torch.arange(len(at), device=device).split(max(1, AT_ONCE // (3 * 85**2))):
+            k = at[some]
+            stated = claims.relation[rows[k], :count] if said else None
+            yield _Cases(rows[k], torch.stack(filled, 1)[some], shape[k], stated)
 
 
-def _factors(claims: list[Claim], count: int, said: bool) -> list[tuple[float, list[Tensor]]]:
-    """How the first thing's place weighs with each other one's, as a signed sum of products of `[b, 1, P, P]`.
+class _Evidence:
+    """What x_t and the captions' other words say of what is where."""
 
-    A scene's relations are left unsaid if one is missing, and else with probability 1 - RELATION_SHARE.
+    def __init__(self, x_t: Tensor, t: int | Tensor, claims: Claims, table: CodeTable, schedule: MaskReplaceSchedule):
+        shares = schedule.bar(torch.as_tensor(t).expand(len(x_t)).cpu())
+        # What one right visible token adds to log q(x_t | x_0). Without replacement it is a proof; CERTAIN is as good,
+        # and two objects' worth of tokens of it can still be told apart in float64.
+        ratio = torch.where(shares.beta > 0, shares.alpha / shares.beta, torch.where(shares.alpha > 0, torch.inf, 0.0))
+        self.gain = torch.log1p(ratio).clamp(max=CERTAIN).to(x_t.device)  # [B]
+        self.x_t, self.claims = x_t, claims
+        self.table, self.places = table.to(x_t.device), places().to(x_t.device)
+        self.on_ground = (x_t[:, None] == self.table.ground[:, None]) * self.gain[:, None, None]  # [B, G, L]
+        grounds = torch.arange(len(self.table.ground), device=x_t.device)
+        possible = (claims.background[:, None] == 0) | (claims.background[:, None] == grounds + 1)
+        self.of_ground = self.on_ground.sum(-1).masked_fill(~possible, -torch.inf)  # [B, G]
+
+    def codes(self, cases: _Cases, m: int, size: int) -> Tensor:
+        """The tokens of object m of each case at a size, `[N, G, tokens]`."""
+        return self.table.things[size, cases.shape[:, m], :, cases.color[:, m], : SPAN[size] ** 2]
+
+    def of_object(self, cases: _Cases, m: int) -> Tensor:
+        """log of q(x_t | object m there) / q(x_t | bare background there) and of the place's weight, `[N, G, P]`."""
+        hits = []
+        for size, cells in enumerate(self.places.cells):
+            code, seen = self.codes(cases, m, size), self.x_t[:, cells][cases.row]  # [N, G, n], [N, P of that size, n]
+            hits.append((seen[:, None] == code[:, :, None]).sum(-1))
+        bare = (self.on_ground @ self.places.covers.T)[cases.row]
+        said = self.claims.size[cases.row, m, None]  # [N, 1]
+        possible = (said == 0) | (said == self.places.size + 1)  # [N, P]
+        fit = torch.cat(hits, -1) * self.gain[cases.row, None, None] - bare + self.places.log_weight
+        return fit.masked_fill(~possible[:, None], -torch.inf)
+
+
+def _weigh(cases: _Cases, evidence: _Evidence, split: str | None) -> tuple[Tensor, Tensor]:
+    """log of the weight of each case and background, `[N, G]`, and p(place | case, background), `[N, M, G, P]`."""
+    fits = torch.stack([evidence.of_object(cases, m) for m in range(cases.shape.shape[1])], 1)  # [N, M, G, P]
+    top = fits.amax(-1, keepdim=True)
+    weight = (fits - top).exp()
+    sums = torch.zeros_like(weight)
+    for term in _terms(cases, split):
+        tables = [(each.flatten(1)[:, evidence.places.pair] * evidence.places.apart)[:, None] for each in term]
+        sums += torch.stack(_sums(weight.unbind(1), tables), 1)
+    total = sums[:, 0].sum(-1)  # [N, G]
+    log_total = total.log() + top[..., 0].sum(1) + evidence.of_ground[cases.row]
+    return log_total, sums / torch.where(total > 0, total, 1.0)[:, None, :, None]
+
+
+def _terms(cases: _Cases, split: str | None) -> list[Term]:
+    """How places weigh together, as a sum of products over pairs of objects; all terms are positive.
+
+    A scene's relations are left unsaid if one is missing, and else with probability 1 - SAID["relation"].
     """
-    apart, relation = places().apart, places().relation
+    pairs = PAIRS[cases.shape.shape[1]]
+    legal = [_two_kinds(cases, i, j) for i, j in pairs]
+    held = [_held_out(cases, i, j) for i, j in pairs]
+    if split is None or not pairs:
+        terms = [legal]
+    elif split == "train":
+        terms = [[a * (1 - h) for a, h in zip(legal, held, strict=True)]]
+    else:  # the first held-out pair is the first, the second or the third
+        factors = [[1 - held[k] if k < first else held[k] for k in range(first + 1)] for first in range(len(pairs))]
+        terms = [_times(legal, factor) for factor in factors]
+    return [_times(term, links) for term in terms for links in _links(cases)]
+
+
+def _times(tables: Term, factors: Term) -> Term:
+    """Tables times factors, of which there may be fewer: the last pairs have none."""
+    return [a * b for a, b in zip(tables, factors, strict=False)] + tables[len(factors) :]
+
+
+def _kinds(cases: _Cases, i: int, j: int) -> tuple[Tensor, Tensor]:
+    """Objects i and j at each size as mentions, to broadcast with a `Term`'s tables."""
+    size = torch.arange(1, 1 + len(SIDES), device=cases.row.device)
+    a, b = (mention_index(size, 1 + cases.color[:, m, None], cases.shape[:, m, None]) for m in (i, j))  # [N, 2]
+    return a[:, :, None, None], b[:, None, None, :]
+
+
+def _two_kinds(cases: _Cases, i: int, j: int) -> Tensor:
+    """1 where objects i and j differ in size, colour or shape, `[N, 2, 5, 2]`."""
+    a, b = _kinds(cases, i, j)
+    return (a != b).double().expand(-1, -1, 1 + len(RELATIONS), -1)
+
+
+def _held_out(cases: _Cases, i: int, j: int) -> Tensor:
+    """1 where objects i and j are a held-out pair, `[N, 2, 5, 2]`."""
+    a, b = _kinds(cases, i, j)
+    relation = torch.arange(1 + len(RELATIONS), device=cases.row.device)[:, None]
+    return held_out_pairs().to(cases.row.device)[a, relation, b].double()
+
+
+def _links(cases: _Cases) -> list[Term]:
+    """How the relations of the first object to the others weigh, as a sum of products of `[N or 1, 1, 5, 1]`."""
+    count, device = cases.shape.shape[1], cases.row.device
     if count == 1:
-        return [(1.0, [])]
-    if not said:
-        linked = (relation >= 0) * apart
-        return [(1.0, [apart] * (count - 1)), (-scenes.RELATION_SHARE, [linked] * (count - 1))]
-    names, factors = list(RELATIONS), []
-    for other in range(1, count):
-        stated = [next((names.index(name) for _, name, j in claim.relations if j == other), None) for claim in claims]
-        holds = [torch.ones_like(apart) if which is None else relation == which for which in stated]
-        factors.append((torch.stack(holds) * apart)[:, None])
-    return [(1.0, factors)]
+        return [[]]
+    relation = torch.arange(1 + len(RELATIONS), device=device)[:, None]
+    if cases.relation is not None:
+        return [[(cases.relation[:, m, None, None, None] == relation).double() for m in range(1, count)]]
+    none, every = (relation == 0).double()[None, None], torch.ones(1, 1, len(relation), 1, device=device).double()
+    unsaid = none + (1 - SAID["relation"]) * (1 - none)
+    return [[unsaid]] if count == 2 else [[none, every], [1 - none, unsaid]]
 
 
-def _sums(w: list[Tensor], factors: list[Tensor]) -> list[Tensor]:
-    """For each thing and place, the weight of all placements with it there: `[b, G, P]` each."""
+def _sums(w: tuple[Tensor, ...], tables: list[Tensor]) -> list[Tensor]:
+    """For each object and place, the weight of all placements with it there: `[N, G, P]` each."""
     if len(w) == 1:
-        return w
-    first = w[0][..., None] * factors[0] * w[1][..., None, :]  # [b, G, P_0, P_1]
+        return list(w)
+    first = w[0][..., None] * tables[0] * w[1][..., None, :]  # [N, G, P_0, P_1]
     if len(w) == 2:
         return [first.sum(-1), first.sum(-2)]
-    second = factors[1] * w[2][..., None, :]  # [b, G, P_0, P_2]
-    apart = places().apart
-    both = (first @ apart) * second  # P_1 summed out
-    return [both.sum(-1), (first * (second @ apart)).sum(-2), both.sum(-2)]
+    second = tables[1] * w[2][..., None, :]  # [N, G, P_0, P_2]
+    both = (first @ tables[2]) * second  # P_1 summed out
+    return [both.sum(-1), (first * (second @ tables[2].mT)).sum(-2), both.sum(-2)]
+
+
+class _Tokens:
+    """Collects p(x_0 | x_t) of each token from where the objects are."""
+
+    def __init__(self, evidence: _Evidence, num_codes: int, dtype: torch.dtype):
+        self.evidence, self.num_codes = evidence, num_codes
+        x_t, grounds = evidence.x_t, len(evidence.table.ground)
+        self.out = torch.zeros(x_t.numel() * num_codes, dtype=dtype, device=x_t.device)
+        self.bare = torch.zeros(len(x_t), grounds, x_t.shape[1], dtype=torch.float64, device=x_t.device)
+
+    def add(self, cases: _Cases, p: Tensor, at_place: Tensor) -> None:
+        """Cases with their probabilities `[N, G]`, and those of places given them `[N, M, G, P]`."""
+        length = self.bare.shape[-1]
+        share = p[:, None, :, None] * at_place  # [N, M, G, P]
+        self.bare.index_add_(0, cases.row, p[..., None] - share.sum(1) @ self.evidence.places.covers)
+        begin = 0
+        for size, cells in enumerate(self.evidence.places.cells):
+            part = share[..., begin : begin + len(cells), None].expand(-1, -1, -1, -1, cells.shape[1]).to(self.out)
+            begin += len(cells)
+            for m in range(share.shape[1]):
+                code = self.evidence.codes(cases, m, size)[:, :, None]  # [N, G, 1, n]
+                index = (cases.row[:, None, None, None] * length + cells) * self.num_codes + code
+                self.out.index_add_(0, index.flatten(), part[:, m].flatten())
+
+    def prediction(self) -> Tensor:
+        """`[B, L, K]`."""
+        batch, grounds, length = self.bare.shape
+        out = self.out.view(batch, length, self.num_codes)
+        code = self.evidence.table.ground[:, None].expand(batch, grounds, length).mT  # [B, L, G]
+        return out.scatter_add_(-1, code, self.bare.clamp(min=0).mT.to(out))

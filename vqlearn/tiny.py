@@ -87,10 +87,10 @@ def train(
     With `start_from`, a pipeline of this kind, its codec is kept and its denoiser learns on.
     """
     out = Path(out)
-    autocast = device != "cpu" or has_fast_bfloat16()
+    fast = torch.device(device).type != "cpu" or has_fast_bfloat16()
     if start_from is None:
         parts = networks()
-        codec_stage = CodecStage(parts["vqvae"], codec or CodecRecipe(), device, autocast)
+        codec_stage = CodecStage(parts["vqvae"], codec or CodecRecipe(), device, fast)
         fit(codec_stage, out / "codec", save_every=save_every, progress=progress)
         pipe = VQDiffusionPipeline(**parts)
         initialise(pipe.transformer, pipe.vqvae.quantize.embedding.weight.cpu())
@@ -105,7 +105,7 @@ def train(
         pipe.schedule,
         denoiser or DenoiserRecipe(),
         device,
-        autocast,
+        torch.bfloat16 if fast else None,
     )
     fit(stage, out / "denoiser", save_every=save_every, progress=progress)
     stage.averaged()

@@ -1,32 +1,31 @@
 """Learning both stages: the codec (VQ-VAE) and the denoiser with its text encoder, on the toy world.
 
-Scenes are drawn as they are needed: batch i of a run holds scenes i B ... (i + 1) B - 1, and every draw of step
-i comes from a generator seeded by (seed, i). So a run is a function of its recipe and its step number, and
-one that was killed goes on exactly as if it had not been.
+Scenes are drawn as they are needed, and every draw of step i comes from a generator seeded by (seed, i). So a run is a
+function of its recipe and its step number, and one that was killed goes on exactly as if it had not been.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vqlearn import scenes
-from vqlearn.conditioning import LearnedClassifierFreeSamplingEmbeddings, encode_ids, tokenize
+from vqlearn import layouts, scenes
+from vqlearn.conditioning import LearnedClassifierFreeSamplingEmbeddings, encode_ids
 from vqlearn.diffusion import TimeSampler, training_loss
-from vqlearn.ideal import code_table, ideal_belief
+from vqlearn.ideal import ideal_prediction
+from vqlearn.layouts import Claims
+from vqlearn.on_policy import Trajectories
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transformer import Transformer2DModel
 from vqlearn.transition import q_sample
 from vqlearn.vqvae import CodebookEMA, VQModel
-from vqlearn.walks import Walks
 
 OBJECTIVES = ("ideal", "cross_entropy", "bound")
 
@@ -48,23 +47,30 @@ class CodecRecipe:
 class DenoiserRecipe:
     """How the denoiser learns.
 
-    `objective` is "ideal", the cross-entropy from the ideal denoiser's belief to the network's; "cross_entropy",
+    `objective` is "ideal", the cross-entropy from the ideal denoiser's prediction to the network's; "cross_entropy",
     the mean of -log p(x_0 | x_t) over all tokens, of which "ideal" is the expectation given x_t, so the same with
-    less noise; or "bound", the published loss. Times of the first two are drawn with a density in proportion to
-    t^(`time_power` - 1), because the layout is decided late. With "ideal", `walk_share` of each batch are states of the
-    network's own walks (`walks`). `relation_weight` is that of the text encoder's own task, see `RelationReader`.
+    less noise; or "bound", the published loss. Times of the first two are uniform for `uniform_share` of the batch, and
+    for the rest have a density in proportion to t^(`time_power` - 1), because the layout is decided late. With "ideal",
+    from update `own_from` on `own_share` of each batch are states of the network's own trajectories (`on_policy`). In
+    the first `order_steps` updates all captions state the relation of two objects and all times are late.
+    `counts` are the shares of scenes with one, two and three objects, `relation_weight` is that of the text encoder's
+    own task, see `RelationReader`.
     """
 
-    steps: int = 50000
+    steps: int = 30000
     batch: int = 32
     learning_rate: float = 1e-3
     decay: float = 0.5
     weight_decay: float = 1e-2
     null_share: float = 0.1
+    uniform_share: float = 1 / 3
     time_power: float = 4.0
+    counts: tuple[float, float, float] = (0.25, 0.45, 0.3)
+    order_steps: int = 1500
     relation_weight: float = 0.2
     objective: str = "ideal"
-    walk_share: float = 0.5
+    own_share: float = 0.5
+    own_from: int = 4000
     ema: float = 0.999
     clip: float = 1.0
     seed: int = 0
@@ -114,7 +120,7 @@ class CodecStage:
         _update(self.optimizer, error + recipe.commitment * commitment, number, recipe, self.codec.parameters())
         restarted = 0
         if not polishing:
-            restarted = self.ema.update(latents.detach(), codes, _generator(recipe.seed, number))
+            restarted = self.ema.update(latents.detach(), codes, _generator(recipe.seed, number, self.device))
         return {"loss": float(error.detach()), "commitment": float(commitment.detach()),
                 "restarted": restarted, "used": len(codes.unique())}  # fmt: skip
 
@@ -131,28 +137,77 @@ class CodecStage:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
+class Conditioned(nn.Module):
+    """The networks that learn together: denoiser, text encoder, null text, and the text encoder's own task."""
+
+    def __init__(self, transformer: Transformer2DModel, text_encoder: nn.Module,
+                 null_text: LearnedClassifierFreeSamplingEmbeddings, reader: RelationReader):  # fmt: skip
+        super().__init__()
+        self.transformer, self.text_encoder = transformer, text_encoder
+        self.null_text, self.reader = null_text, reader
+
+    def forward(self, x_t: Tensor, t: Tensor, ids: Tensor, is_null: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits `[B, L, K]` and the text's hidden states `[B, S, D]`; `is_null` bool `[B]` has the null text read."""
+        with sdpa_kernel([SDPBackend.MATH] if x_t.device.type == "cpu" else list(SDPBackend.__members__.values())):
+            hidden = encode_ids(self.text_encoder, ids)  # type: ignore[arg-type]
+        text = torch.where(is_null[:, None, None], self.null_text.embeddings, hidden)
+        return self.transformer(x_t, text, t - 1), hidden
+
+
+class SoftCrossEntropy(torch.autograd.Function):
+    """The mean over positions of -sum_k target_k log softmax(logits)_k, `[B, L, K]` both, in float32.
+
+    The gradient, softmax less target, is made in the one float32 array that the loss needs anyway.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
+        log_p = logits.log_softmax(-1, dtype=torch.float32)
+        rows = target.shape[:-1].numel()
+        loss = -torch.dot(target.flatten(), log_p.flatten()) / rows
+        ctx.save_for_backward(log_p.exp_().sub_(target).div_(rows).to(logits))
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return ctx.saved_tensors[0] * grad, None
+
+
+class Batch(NamedTuple):
+    """What one update of the denoiser learns from. Rows from the data come first, those of trajectories last."""
+
+    x_0: Tensor  # [D, L], of the rows from the data
+    x_t: Tensor  # [B, L]
+    t: Tensor  # [B]
+    p_t: Tensor  # [D], the probability with which t was drawn
+    ids: Tensor  # [B, S]
+    claims: Claims  # of B captions
+    is_null: Tensor  # bool [B]
+
+
 class DenoiserStage:
     """Training of the denoiser, its text encoder and its null text on the tokens of a finished codec.
 
-    Keeps an exponential moving average of all three, which is what is shipped; `averaged()` copies it in.
+    With `dtype` the networks compute in it, from a copy of the weights made at each step; weights, gradients' sums and
+    the optimizer stay float32. Keeps an exponential moving average of the weights, which is what is shipped;
+    `averaged()` copies it in.
     """
 
     def __init__(self, codec: VQModel, transformer: Transformer2DModel, text_encoder: nn.Module,
                  null_text: LearnedClassifierFreeSamplingEmbeddings, tokenizer, schedule: MaskReplaceSchedule,
-                 recipe: DenoiserRecipe, device: str = "cpu", autocast: bool = False):  # fmt: skip
+                 recipe: DenoiserRecipe, device: str = "cpu", dtype: torch.dtype | None = None):  # fmt: skip
         if recipe.objective not in OBJECTIVES:
             raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {recipe.objective!r}")
-        self.codec, self.null_text = codec.to(device).eval(), null_text
-        self.model = nn.ModuleDict({"transformer": transformer, "text_encoder": text_encoder, "null_text": null_text})
-        self.model["reader"] = RelationReader(tokenizer, null_text.embeddings.shape[1], recipe.seed)
-        self.model.to(device).train()
-        self.tokenizer, self.schedule, self.recipe = tokenizer, schedule, recipe
-        self.device, self.autocast = device, autocast
+        self.schedule, self.recipe, self.device, self.dtype = schedule.to(device), recipe, device, dtype
+        self.codes = layouts.code_table(codec.to(device).eval().encode).to(device)
+        self.texts = layouts.text_table(tokenizer)
+        reader = RelationReader(self.texts, null_text.embeddings.shape[1], recipe.seed)
+        self.model = Conditioned(transformer, text_encoder, null_text, reader).to(device).train()
         self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         self.times = TimeSampler(schedule.num_steps)
-        self.codes = code_table(self.codec_tokens) if recipe.objective == "ideal" else None
-        count = round(recipe.walk_share * recipe.batch) if recipe.objective == "ideal" else 0
-        self.walks = Walks(count, transformer.num_positions, schedule, _generator(recipe.seed, 0))
+        count = round(recipe.own_share * recipe.batch) if recipe.objective == "ideal" else 0
+        generator = _generator(recipe.seed, 0, device)
+        self.own = Trajectories(count, transformer.num_positions, self.schedule, self.texts, generator)
         self.optimizer = torch.optim.AdamW(
             _groups(self.model),
             lr=recipe.learning_rate,
@@ -163,75 +218,86 @@ class DenoiserStage:
 
     def step(self, number: int) -> dict[str, float]:
         """One update on batch `number`; returns the figures of the log."""
-        recipe, generator = self.recipe, _generator(self.recipe.seed, number)
-        drawn = recipe.batch - len(self.walks.x_t)
-        images, captions = batch_of_scenes("train", number, drawn)
-        x_0 = self.codec_tokens(images).cpu()
-        t, p_t = self._times(drawn, generator)
-        x_t = q_sample(x_0, t, self.schedule, generator=generator)
-        x_t, t = torch.cat([x_t, self.walks.x_t]), torch.cat([t, self.walks.times()])
-        captions = captions + self.walks.captions()
-        is_null = torch.rand(recipe.batch, generator=generator) < recipe.null_share
-        is_null[drawn:] = False
-        ids, _ = tokenize(self.tokenizer, captions)
-        with self._fast():
-            hidden = encode_ids(self.model["text_encoder"], ids.to(self.device))  # [B, S, D]
-            text = torch.where(is_null.to(self.device)[:, None, None], self.null_text.embeddings.to(hidden), hidden)
-            logits = self.model["transformer"](x_t.to(self.device), text, t.to(self.device) - 1)
-        log_p_x0 = logits.float().log_softmax(-1)  # [B, L, K]
-        if recipe.objective == "bound":
-            loss = self._bound(log_p_x0, x_0, x_t, t, p_t)
-        else:
-            loss = -(self._target(x_0, x_t, t, captions, is_null).to(log_p_x0) * log_p_x0).sum(-1).mean()
-        if len(self.walks.x_t):
-            self.walks.advance(log_p_x0[drawn:].detach().cpu(), generator)
-        relation = self.model["reader"](hidden, ids, captions)
+        recipe, generator = self.recipe, _generator(self.recipe.seed, number, self.device)
+        batch = self._batch(number, generator)
+        logits, hidden = self._forward(batch)
+        loss = self._loss(logits, batch)
+        if len(batch.x_0) < len(batch.x_t):
+            self.own.advance(logits[len(batch.x_0) :].detach().float(), generator)
+        relation = self.model.reader(hidden.float(), batch.ids, batch.claims)
         total = loss + recipe.relation_weight * relation
         norm = _update(self.optimizer, total, number, recipe, self.model.parameters(), recipe.clip)
         self._average(number)
         return {"loss": float(loss.detach()), "relation": float(relation.detach()), "gradient": norm}
 
-    @torch.no_grad()
-    def codec_tokens(self, images: Tensor) -> Tensor:
-        """Tokens of pictures under the finished codec."""
-        return self.codec.encode(images.to(self.device))
+    def _batch(self, number: int, generator: Generator) -> Batch:
+        recipe = self.recipe
+        own = self.own if number >= recipe.own_from and len(self.own.x_t) else None
+        count = recipe.batch - len(self.own.x_t) * (own is not None)
+        ordering = number < recipe.order_steps
+        drawn = self._scenes(count, ordering, generator)
+        x_0, ids, claims = layouts.tokens(drawn, self.codes), layouts.token_ids(drawn, self.texts), drawn.claims()
+        t, p_t = self._times(count, ordering, generator)
+        x_t = q_sample(x_0, t, self.schedule, generator=generator)
+        is_null = torch.rand(count, generator=generator, device=self.device) < recipe.null_share
+        if own is not None:
+            x_t, t, ids = torch.cat([x_t, own.x_t]), torch.cat([t, own.times()]), torch.cat([ids, own.ids])
+            claims = Claims(*(torch.cat(both) for both in zip(claims, own.claims, strict=True)))
+            is_null = torch.cat([is_null, torch.zeros_like(own.number, dtype=torch.bool)])
+        return Batch(x_0, x_t, t, p_t, ids, claims, is_null)
 
-    def _target(self, x_0: Tensor, x_t: Tensor, t: Tensor, captions: list[str], is_null: Tensor) -> Tensor:
-        """What cross-entropy compares with, `[B, L, K]`: the drawn x_0, or its law given x_t and the caption.
+    def _scenes(self, count: int, ordering: bool, generator: Generator) -> layouts.Layouts:
+        """Scenes of the training split, or while `ordering` such of two objects whose relation is stated."""
+        shares = (0.0, 1.0, 0.0) if ordering else self.recipe.counts
+        number = 4 * count if ordering else count  # three in four have a relation, and four in five of these state it
+        drawn = layouts.draw("train", number, shares=shares, generator=generator, device=self.device)
+        if not ordering:
+            return drawn
+        first = (~drawn.says_relation).long().argsort(stable=True)[:count]
+        return layouts.Layouts(*(part[first] for part in drawn))
 
-        Without its caption (`is_null`) the law is not known, and the drawn x_0 stands. Walks, without x_0, come last.
-        """
-        target = torch.zeros(*x_t.shape, self.schedule.num_codes)
-        target[: len(x_0)] = F.one_hot(x_0, self.schedule.num_codes).float()
-        told = (~is_null).nonzero()[:, 0].tolist()
-        if self.codes is None or not told:
-            return target
-        claims = [scenes.parse(captions[row]) for row in told]
-        target[told] = ideal_belief(x_t[told], t[told], claims, self.codes, self.schedule).float()
-        return target
+    def _times(self, count: int, ordering: bool, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Times of a batch and their probabilities; without the bound one time from each of equal shares of them."""
+        steps, recipe = self.schedule.num_steps, self.recipe
+        if recipe.objective == "bound":
+            t, p_t = self.times.sample(count, generator)
+            return t, p_t.float()
+        u = torch.rand(count, generator=generator, device=self.device)
+        even = 0 if ordering else round(recipe.uniform_share * count)
 
-    @contextlib.contextmanager
-    def _fast(self):
-        """bfloat16 where asked for; on a CPU plain attention, with which a step took 0.35 s instead of 0.50 s."""
-        kind = torch.device(self.device).type
-        backends = [SDPBackend.MATH] if kind == "cpu" else list(SDPBackend.__members__.values())
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.autocast), sdpa_kernel(backends):
-            yield
+        def spread(u: Tensor) -> Tensor:
+            return (torch.arange(len(u), device=u.device) + u) / max(1, len(u))
 
-    def _times(self, batch: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Times of a batch and their probabilities; without the bound one time from each of B equal shares of them."""
+        late = 4 * recipe.time_power if ordering else recipe.time_power
+        share = torch.cat([spread(u[:even]), spread(u[even:]) ** (1 / late)])
+        return (steps * share).ceil().long().clamp(1, steps), torch.ones(count, device=self.device)
+
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        inputs = batch.x_t, batch.t, batch.ids, batch.is_null
+        if self.dtype is None:
+            return self.model(*inputs)
+        weights = {name: value.to(self.dtype) for name, value in self.model.named_parameters()}
+        return torch.func.functional_call(self.model, weights, inputs)
+
+    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
         if self.recipe.objective == "bound":
-            return self.times.sample(batch, generator)
-        steps = self.schedule.num_steps
-        share = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
-        t = (steps * share ** (1 / self.recipe.time_power)).ceil().long().clamp(1, steps)
-        return t, torch.ones(batch)
+            log_p_x0 = logits.float().log_softmax(-1)
+            loss, terms = training_loss(log_p_x0, batch.x_0, batch.x_t, batch.t, self.schedule, p_t=batch.p_t)
+            self.times.update(batch.t, terms)
+            return loss
+        if self.recipe.objective == "cross_entropy":
+            return F.cross_entropy(logits.float().flatten(0, 1), batch.x_0.flatten())
+        return SoftCrossEntropy.apply(logits, self._target(batch))
 
-    def _bound(self, log_p_x0: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor, p_t: Tensor) -> Tensor:
-        x_0, x_t, t, p_t = (part.to(self.device) for part in (x_0, x_t, t, p_t.float()))
-        loss, terms = training_loss(log_p_x0, x_0, x_t, t, self.schedule.to(self.device), p_t=p_t)
-        self.times.update(t, terms)
-        return loss
+    @torch.no_grad()
+    def _target(self, batch: Batch) -> Tensor:
+        """The ideal prediction, float32 `[B, L, K]`. Without its caption it is not known, and the drawn x_0 stands."""
+        target = ideal_prediction(
+            batch.x_t, batch.t, batch.claims, self.codes, self.schedule, split="train", dtype=torch.float32
+        )
+        null = batch.is_null.nonzero()[:, 0]
+        target[null] = F.one_hot(batch.x_0[null], self.schedule.num_codes).to(target)
+        return target
 
     @torch.no_grad()
     def _average(self, number: int) -> None:
@@ -240,7 +306,7 @@ class DenoiserStage:
         torch._foreach_lerp_([self.average[name] for name in names], [v.detach() for v in values], 1 - decay)
 
     @torch.no_grad()
-    def averaged(self) -> nn.ModuleDict:
+    def averaged(self) -> Conditioned:
         """The model with the averaged weights copied in (the optimizer's copy is lost)."""
         for name, value in self.model.named_parameters():
             value.copy_(self.average[name])
@@ -248,49 +314,47 @@ class DenoiserStage:
 
     def state_dict(self) -> dict:
         return {"model": self.model.state_dict(), "average": self.average, "times": self.times.state_dict(),
-                "walks": self.walks.state_dict(), "optimizer": self.optimizer.state_dict()}  # fmt: skip
+                "own": self.own.state_dict(), "optimizer": self.optimizer.state_dict()}  # fmt: skip
 
     def load_state_dict(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
         self.times.load_state_dict(state["times"])
-        self.walks.load_state_dict(state["walks"])
+        self.own.load_state_dict(state["own"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name, value in state["average"].items():
             self.average[name].copy_(value)
 
 
 class RelationReader(nn.Module):
-    """Asks the text encoder, at the word that ends a noun, how that thing lies to the first one; a loss, not shipped.
+    """Asks the text encoder, at the word that ends a noun, how that object lies to the first one; a loss, not shipped.
 
-    Where a thing belongs depends on position, relation and thing together, and any two of the three say nothing.
-    Cross-entropy on the tokens alone left the order of two things a coin flip for 7000 steps; it learned the
+    Where an object belongs depends on position, relation and object together, and any two of the three say nothing.
+    Cross-entropy on the tokens alone left the order of two objects a coin flip for 7000 steps; it learned the
     order once the text encoder had the relation at the noun. Only the caption is needed, no picture.
     """
 
-    def __init__(self, tokenizer, width: int, seed: int = 0):
+    shapes: Tensor
+
+    def __init__(self, texts: layouts.TextTable, width: int, seed: int = 0):
         super().__init__()
-        self.shapes = torch.tensor([tokenizer(shape)["input_ids"][1] for shape in scenes.SHAPES])
+        ids = texts.words[[layouts.WORDS.index(shape) for shape in scenes.SHAPES]]
+        self.register_buffer("shapes", ids, persistent=False)
         self.head = nn.Linear(width, len(scenes.RELATIONS))
         with torch.no_grad():
-            self.head.weight.copy_(
-                torch.randn(self.head.weight.shape, generator=_generator(seed, 0)) / math.sqrt(width)
-            )
+            start = torch.randn(self.head.weight.shape, generator=_generator(seed, 0, "cpu"))
+            self.head.weight.copy_(start / math.sqrt(width))
             self.head.bias.zero_()
 
-    def forward(self, hidden: Tensor, ids: Tensor, captions: list[str]) -> Tensor:
+    def forward(self, hidden: Tensor, ids: Tensor, claims: Claims) -> Tensor:
         """Cross-entropy in nats of the relations that captions state, from hidden states `[B, S, D]`; 0 if none."""
-        rows, columns, targets = [], [], []
-        ends_noun = torch.isin(ids, self.shapes)
-        for row, caption in enumerate(captions):
-            nouns = ends_noun[row].nonzero()[:, 0].tolist()
-            for _, relation, thing in scenes.parse(caption).relations:
-                rows.append(row)
-                columns.append(nouns[thing])
-                targets.append(list(scenes.RELATIONS).index(relation))
-        if not rows:
-            return hidden.new_zeros(())
-        found = hidden[rows, columns].float() * math.sqrt(hidden.shape[-1])  # unit variance
-        return F.cross_entropy(self.head(found), torch.tensor(targets, device=found.device))
+        ends_noun = torch.isin(ids, self.shapes)  # [B, S]
+        number = ends_noun.cumsum(1)[:, None]  # [B, 1, S], of the noun that has ended
+        which = torch.arange(1, layouts.MOST, device=ids.device)
+        at = (ends_noun[:, None] & (number == which[:, None] + 1)).long().argmax(-1)  # [B, 2]
+        rows, columns = (claims.relation[:, 1:] > 0).nonzero(as_tuple=True)
+        found = hidden[rows, at[rows, columns]] * math.sqrt(hidden.shape[-1])  # unit variance
+        targets = claims.relation[rows, columns + 1] - 1
+        return F.cross_entropy(self.head(found), targets, reduction="sum") / max(1, len(rows))
 
 
 def _groups(model: nn.Module) -> list[dict[str, Any]]:
@@ -321,8 +385,8 @@ def _update(
     return norm
 
 
-def _generator(seed: int, number: int) -> Generator:
-    return Generator().manual_seed(seed * 1_000_003 + number)
+def _generator(seed: int, number: int, device: torch.device | str) -> Generator:
+    return Generator(device).manual_seed(seed * 1_000_003 + number)
 
 
 @torch.no_grad()
