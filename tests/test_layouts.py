@@ -68,6 +68,7 @@ def test_a_layout_is_the_tokens_words_and_claims_of_its_picture_and_caption(draw
     some = layouts.Layouts(*(part[:300] for part in many))
     captions, table = some.captions(), layouts.code_table(shipped.encode)
     pictures = scenes.to_tensor([scenes.draw(scene) for scene in some.scenes()])
+    assert torch.equal(layouts.pictures(some), pictures)
     assert torch.equal(layouts.tokens(some, table), shipped.encode(pictures))
     ids = layouts.token_ids(some, layouts.text_table(shipped.tokenizer))
     assert torch.equal(ids, tokenize(shipped.tokenizer, captions)[0])

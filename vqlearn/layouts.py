@@ -256,6 +256,27 @@ def code_table(encode: Callable[[Tensor], Tensor]) -> CodeTable:
     return CodeTable(encode(scenes.to_tensor(empty)).cpu()[:, 0], tables)
 
 
+@functools.cache
+def patches() -> tuple[Tensor, CodeTable]:
+    """Every patch of the world, float `[patches, 3, 4, 4]` in [-1, 1], and where each is, as a codec's table."""
+    known: dict[tuple[float, ...], int] = {}
+
+    def encode(images: Tensor) -> Tensor:
+        parts = images.unfold(2, GRID, GRID).unfold(3, GRID, GRID).permute(0, 2, 3, 1, 4, 5)  # [B, 8, 8, 3, 4, 4]
+        rows = [known.setdefault(tuple(patch), len(known)) for patch in parts.flatten(3).flatten(0, 2).tolist()]
+        return torch.tensor(rows).view(len(images), -1)
+
+    table = code_table(encode)
+    return torch.tensor(list(known)).view(-1, 3, GRID, GRID), table
+
+
+def pictures(layouts: Layouts) -> Tensor:
+    """The scenes drawn, float `[B, 3, 32, 32]` in [-1, 1]: what `scenes.to_tensor` makes of `scenes.draw`."""
+    book, table = patches()
+    grid = book.to(layouts.objects.device)[tokens(layouts, table)].unflatten(1, (ROW, ROW))  # [B, 8, 8, 3, 4, 4]
+    return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, SIZE, SIZE)
+
+
 def tokens(layouts: Layouts, table: CodeTable) -> Tensor:
     """The tokens of scenes, int64 `[B, L]`, looked up: what the codec makes of their pictures."""
     device = layouts.objects.device

@@ -72,6 +72,12 @@ def networks(seed: int = 0) -> dict[str, Any]:
     }
 
 
+def learning_parts(pipe: VQDiffusionPipeline) -> tuple[Any, ...]:
+    """What `DenoiserStage` takes of a pipeline."""
+    null_text = pipe.learned_classifier_free_sampling_embeddings
+    return pipe.vqvae, pipe.transformer, pipe.text_encoder, null_text, pipe.tokenizer, pipe.schedule
+
+
 def train(
     out: str | Path,
     *,
@@ -96,17 +102,7 @@ def train(
         initialise(pipe.transformer, pipe.vqvae.quantize.embedding.weight.cpu())
     else:
         pipe = start_from.to(torch.float32)
-    stage = DenoiserStage(
-        pipe.vqvae,
-        pipe.transformer,
-        pipe.text_encoder,
-        pipe.learned_classifier_free_sampling_embeddings,
-        pipe.tokenizer,
-        pipe.schedule,
-        denoiser or DenoiserRecipe(),
-        device,
-        torch.bfloat16 if fast else None,
-    )
+    stage = DenoiserStage(*learning_parts(pipe), denoiser or DenoiserRecipe(), device, torch.bfloat16 if fast else None)
     fit(stage, out / "denoiser", save_every=save_every, progress=progress)
     stage.averaged()
     pipe.to("cpu")

@@ -87,12 +87,6 @@ def has_fast_bfloat16() -> bool:
     return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
 
 
-def batch_of_scenes(split: str, step: int, batch: int) -> tuple[Tensor, list[str]]:
-    """Pictures float `[B, 3, 32, 32]` in [-1, 1] and captions number step * B ... of a split."""
-    drawn = [scenes.sample(split, step * batch + i) for i in range(batch)]
-    return scenes.to_tensor([scenes.draw(scene) for scene, _ in drawn]), [caption for _, caption in drawn]
-
-
 class CodecStage:
     """Straight-through training of a VQModel with an EMA codebook (van den Oord et al. 2017)."""
 
@@ -107,8 +101,8 @@ class CodecStage:
     def step(self, number: int) -> dict[str, float]:
         """One update on batch `number`; returns the figures of the log."""
         recipe = self.recipe
-        images, _ = batch_of_scenes("train", number, recipe.batch)
-        images = images.to(self.device)
+        generator = _generator(recipe.seed, number, self.device)
+        images = layouts.pictures(layouts.draw("train", recipe.batch, generator=generator, device=self.device))
         polishing = number >= recipe.steps * (1 - recipe.polish)
         with torch.set_grad_enabled(not polishing):
             latents = self.codec.latents(images)
@@ -120,7 +114,7 @@ class CodecStage:
         _update(self.optimizer, error + recipe.commitment * commitment, number, recipe, self.codec.parameters())
         restarted = 0
         if not polishing:
-            restarted = self.ema.update(latents.detach(), codes, _generator(recipe.seed, number, self.device))
+            restarted = self.ema.update(latents.detach(), codes, generator)
         return {"loss": float(error.detach()), "commitment": float(commitment.detach()),
                 "restarted": restarted, "used": len(codes.unique())}  # fmt: skip
 
