@@ -9,11 +9,11 @@ import warnings
 
 import pytest
 import torch
-from gpu.probe import peak_bytes, waits_per_step
 from oracle import FALSE_ALARM, chi_square_p_value, random_belief
 from torch import Generator
 from torch.testing import assert_close
 
+from tests.gpu.probe import peak_bytes, waits_per_step
 from vqlearn import MaskReplaceSchedule, Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler, guidance
 from vqlearn import transition as q
 from vqlearn.exact import markov_chain, numbers, oracle, outcome, sure_of_masks
@@ -289,8 +289,8 @@ def test_nobody_waits_for_the_device_in_the_loop(device, pipes, on_device, sampl
     """Counted by the profiler. On a CPU the same names count reads, which cost nothing there: they are only stated."""
     found = waits_per_step(
         lambda steps: draw(pipes(torch.float32), on_device(0), num_inference_steps=steps, sampler=sampler),
-        device,
-    )
+        device, few=1, many=3,
+    )  # fmt: skip
     record_property("waits_per_step", found)
     assert device.type == "cpu" or not any(found.values())
 

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 import torch
-from gpu.probe import HostReads, peak_bytes, waits, waits_per_step
 
+from tests.gpu.probe import HostReads, peak_bytes, waits, waits_per_step
 from vqlearn import VQDiffusionPipeline
 from vqlearn.pipeline import SAMPLERS
 

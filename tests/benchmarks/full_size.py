@@ -36,24 +36,31 @@ TEXT = {"model_type": "clip_text_model", "vocab_size": 49408, "hidden_size": 512
 OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
-def write_model(folder: Path) -> float:
-    """A pipeline folder in the hub's form of 2022; returns the weights' size in GB."""
+def modules(network: dict = NETWORK, codec: dict = CODEC, text: dict = TEXT) -> dict[str, torch.nn.Module]:
+    """The four networks of the published pipeline, or of others of its form, on torch's "meta" device."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     from vqlearn import LearnedClassifierFreeSamplingEmbeddings, Transformer2DModel, VQModel
+
+    with torch.device("meta"):
+        return {
+            "transformer": Transformer2DModel(**network),
+            "vqvae": VQModel(**codec),
+            "text_encoder": CLIPTextModel(CLIPTextConfig(**text)),
+            "learned_classifier_free_sampling_embeddings": LearnedClassifierFreeSamplingEmbeddings(
+                True, text["hidden_size"], text["max_position_embeddings"]
+            ),
+        }
+
+
+def write_model(folder: Path) -> float:
+    """A pipeline folder in the hub's form of 2022; returns the weights' size in GB."""
     from vqlearn.convert import published_tokenizer
     from vqlearn.saving import save_tokenizer
 
-    with torch.device("meta"):
-        modules = {
-            "transformer": Transformer2DModel(**NETWORK),
-            "vqvae": VQModel(**CODEC),
-            "text_encoder": CLIPTextModel(CLIPTextConfig(**TEXT)),
-            "learned_classifier_free_sampling_embeddings": LearnedClassifierFreeSamplingEmbeddings(True, 512, 77),
-        }
     torch.manual_seed(0)
     total = 0
-    for name, module in modules.items():
+    for name, module in modules().items():
         (folder / name).mkdir(parents=True)
         tensors = {}
         for key, tensor in module.state_dict().items():

@@ -30,8 +30,12 @@ class Adapter(torch.nn.Module):
 class NoCodec(torch.nn.Module):
     """In the codec's place: tokens are taken from the callback, and no picture is wanted."""
 
-    config, device, dtype = SimpleNamespace(vq_embed_dim=1), torch.device("cpu"), torch.float32
+    config, dtype = SimpleNamespace(vq_embed_dim=1), torch.float32
     quantize = SimpleNamespace(get_codebook_entry=lambda sample, shape: sample)
+
+    def __init__(self, device: torch.device):
+        super().__init__()
+        self.device = device  # that of the whole pipeline, as diffusers sees it
 
     def decode(self, tokens, force_not_quantize):
         return SimpleNamespace(sample=torch.zeros(len(tokens), 3, 1, 1))
@@ -49,7 +53,12 @@ def diffusers_pipeline(pipe: VQDiffusionPipeline, network: torch.nn.Module):
     null_text = LearnedClassifierFreeSamplingEmbeddings(True, text.shape[1], text.shape[0])
     null_text.embeddings.data = text
     theirs = diffusers.VQDiffusionPipeline(
-        NoCodec(), pipe.text_encoder, pipe.tokenizer, network, diffusers.VQDiffusionScheduler(**config), null_text
+        NoCodec(pipe.device),
+        pipe.text_encoder,
+        pipe.tokenizer,
+        network,
+        diffusers.VQDiffusionScheduler(**config),
+        null_text,
     )
     theirs.set_progress_bar_config(disable=True)
     return theirs
@@ -83,6 +92,20 @@ def drawing(theirs, **call) -> Callable:
         return last[-1]
 
     return draw
+
+
+def mean_step(draw, count: int, device: torch.device) -> float:
+    """Seconds of a step, the mean of `count` after a first one; a GPU is waited for before and after, not between."""
+    at: list[float] = []
+
+    def note(number, *_):
+        if number in (0, count):
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            at.append(time.perf_counter())
+
+    draw(count + 1, torch.Generator(device).manual_seed(0), note)
+    return (at[1] - at[0]) / count
 
 
 def seconds_per_step(draw, count: int, device: str = "cpu") -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable
@@ -41,7 +42,8 @@ class HostReads(TorchDispatchMode):
 
 def waits(work: Callable[[], Any], device: torch.device) -> Counter[str]:
     """How often the host waited for a GPU while `work` ran, by the profiler's names; on a CPU how often it read."""
-    activities, names = [ProfilerActivity.CPU], READS
+    activities: list[ProfilerActivity] = [ProfilerActivity.CPU]
+    names: tuple[str, ...] = READS
     if device.type == "cuda":
         activities, names = [*activities, ProfilerActivity.CUDA], WAITS
     with profile(activities=activities) as profiler:
@@ -59,7 +61,7 @@ def waits_per_step(
 ) -> dict[str, float]:
     """Waits that each further step of `walk(steps)` costs; what comes once, before or after the loop, is left out."""
     walk(few)  # so that nothing is done for the first time below
-    first, second = (waits(lambda steps=steps: walk(steps), device) for steps in (few, many))
+    first, second = (waits(functools.partial(walk, steps), device) for steps in (few, many))
     return {name: (second[name] - first[name]) / (many - few) for name in sorted(first.keys() | second.keys())}
 
 
