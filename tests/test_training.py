@@ -8,10 +8,9 @@ import torch
 
 from vqlearn import VQDiffusionPipeline, layouts, scenes, tiny
 from vqlearn.conditioning import tokenize
-from vqlearn.ideal import code_table, ideal_denoiser
+from vqlearn.ideal import ideal_denoiser
 from vqlearn.runs import fit
 from vqlearn.training import (
-    Batch,
     CodecRecipe,
     CodecStage,
     DenoiserRecipe,
@@ -29,7 +28,7 @@ def _codec(steps=6, **recipe):
 
 def _denoiser(steps=6, *, dtype=None, **recipe):
     """A stage of one layer, on trajectories of its own from the third update on."""
-    recipe = {"batch": 2, "order_steps": 1, "own_from": 2, **recipe}
+    recipe = {"batch": 2, "own_from": 2, **recipe}
     parts = tiny.networks()
     transformer = parts["transformer"]
     transformer.transformer_blocks = transformer.transformer_blocks[:1]
@@ -334,40 +333,41 @@ def _captions(ids):
     return [tokenizer.decode(row).replace(" ,", ",").strip() for row in rows]
 
 
-def test_only_scenes_of_the_training_split_are_learned_from():
-    stage = _denoiser(batch=64, order_steps=1)
-    for number, order in ((0, True), (1, False)):
-        drawn = stage._scenes(300, order, torch.Generator().manual_seed(number))
-        for scene, caption in zip(drawn.scenes(), drawn.captions(), strict=True):
-            claim = scenes.parse(caption)
-            assert not scenes.held_out(scene) and not scenes.held_out(claim)
-            assert not order or (len(scene.things) == 2 and claim.relations)
+def test_only_the_training_split_is_learned_from_and_objects_come_in_the_recipes_shares():
+    stage = _denoiser(batch=1200, counts=(0.2, 0.3, 0.5), own_from=1)
+    batch = stage._batch(0, torch.Generator().manual_seed(0))
     for row in range(20):
         stage.own.advance(torch.zeros(len(stage.own.x_t), 64, 1024), torch.Generator().manual_seed(row))
-    assert not any(scenes.held_out(scenes.parse(caption)) for caption in _captions(stage.own.ids))
-
-
-def test_objects_come_in_the_recipes_shares():
-    stage = _denoiser(counts=(0.2, 0.3, 0.5))
-    counts = stage._scenes(3000, False, torch.Generator().manual_seed(0)).objects
+    claims = [scenes.parse(caption) for caption in _captions(torch.cat([batch.ids, stage.own.ids]))]
+    assert not any(map(scenes.held_out, claims))
+    assert sum(scenes.held_out(scenes.parse(scenes.sample("test", i)[1])) for i in range(100)) > 40
     for number, share in zip((1, 2, 3), (0.2, 0.3, 0.5), strict=True):
-        assert abs(float((counts == number).double().mean()) - share) < 6 * (share * (1 - share) / 3000) ** 0.5
+        found = sum(len(claim.things) == number for claim in claims[:1200]) / 1200
+        assert abs(found - share) < 6 * (share * (1 - share) / 1200) ** 0.5
+
+
+def test_pictures_to_learn_from_are_training_scenes(monkeypatch):
+    asked = []
+    draw = layouts.draw
+    monkeypatch.setattr(layouts, "draw", lambda split, *a, **k: asked.append(split) or draw(split, *a, **k))
+    _codec().step(0)
+    stage = _denoiser()
+    for number in range(4):
+        stage.step(number)
+    assert set(asked) == {"train"}
 
 
 def test_times_are_drawn_as_the_recipe_says():
     """A third uniform, the rest with P(t <= u T) = u^power: one from each of equal shares, so exact to 1 / count."""
     stage = _denoiser(time_power=3.0, uniform_share=1 / 3)
-    t, p_t = stage._times(3000, False, torch.Generator().manual_seed(0))
+    t, p_t = stage._times(3000, torch.Generator().manual_seed(0))
     assert torch.equal(p_t, torch.ones(3000)) and t.min() >= 1 and t.max() == 100
     for u in (0.1, 0.3, 0.5, 0.8, 0.95):
         assert abs(float((t <= 100 * u).double().mean()) - (u / 3 + 2 * u**3 / 3)) < 2 / 1000
-    late = stage._times(3000, True, torch.Generator().manual_seed(0))[0]
-    for u in (0.5, 0.8, 0.95):  # while the order is learned
-        assert abs(float((late <= 100 * u).double().mean()) - u**12) < 1 / 1000
 
 
 def test_the_share_of_null_texts():
-    stage = _denoiser(batch=2000, null_share=0.25, order_steps=0)
+    stage = _denoiser(batch=2000, null_share=0.25)
     batch = stage._batch(0, torch.Generator().manual_seed(0))
     assert abs(float(batch.is_null.double().mean()) - 0.25) < 6 * (0.25 * 0.75 / 2000) ** 0.5
 
@@ -388,12 +388,3 @@ def test_half_precision_gives_nearly_the_same_gradient():
         assert all(p.dtype == torch.float32 for p in stage.model.parameters())
     assert norms[0] == pytest.approx(norms[1], rel=0.05)
     assert float(torch.cosine_similarity(*directions, dim=0)) > 0.99
-
-
-def test_the_codes_of_the_batch_are_the_codecs():
-    stage = _denoiser(batch=8, own_share=0.0)
-    parts = tiny.networks()
-    drawn = stage._scenes(8, False, torch.Generator().manual_seed(5))
-    pictures = scenes.to_tensor([scenes.draw(scene) for scene in drawn.scenes()])
-    assert torch.equal(layouts.tokens(drawn, code_table(parts["vqvae"].eval().encode)), parts["vqvae"].encode(pictures))
-    assert isinstance(stage._batch(0, torch.Generator().manual_seed(0)), Batch)

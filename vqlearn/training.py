@@ -51,8 +51,7 @@ class DenoiserRecipe:
     the mean of -log p(x_0 | x_t) over all tokens, of which "ideal" is the expectation given x_t, so the same with
     less noise; or "bound", the published loss. Times of the first two are uniform for `uniform_share` of the batch, and
     for the rest have a density in proportion to t^(`time_power` - 1), because the layout is decided late. With "ideal",
-    from update `own_from` on `own_share` of each batch are states of the network's own trajectories (`on_policy`). In
-    the first `order_steps` updates all captions state the relation of two objects and all times are late.
+    from update `own_from` on `own_share` of each batch are states of the network's own trajectories (`on_policy`).
     `counts` are the shares of scenes with one, two and three objects, `relation_weight` is that of the text encoder's
     own task, see `RelationReader`.
     """
@@ -66,7 +65,6 @@ class DenoiserRecipe:
     uniform_share: float = 1 / 3
     time_power: float = 4.0
     counts: tuple[float, float, float] = (0.25, 0.45, 0.3)
-    order_steps: int = 1500
     relation_weight: float = 0.2
     objective: str = "ideal"
     own_share: float = 0.5
@@ -228,10 +226,9 @@ class DenoiserStage:
         recipe = self.recipe
         own = self.own if number >= recipe.own_from and len(self.own.x_t) else None
         count = recipe.batch - len(self.own.x_t) * (own is not None)
-        ordering = number < recipe.order_steps
-        drawn = self._scenes(count, ordering, generator)
+        drawn = layouts.draw("train", count, shares=recipe.counts, generator=generator, device=self.device)
         x_0, ids, claims = layouts.tokens(drawn, self.codes), layouts.token_ids(drawn, self.texts), drawn.claims()
-        t, p_t = self._times(count, ordering, generator)
+        t, p_t = self._times(count, generator)
         x_t = q_sample(x_0, t, self.schedule, generator=generator)
         is_null = torch.rand(count, generator=generator, device=self.device) < recipe.null_share
         if own is not None:
@@ -240,30 +237,19 @@ class DenoiserStage:
             is_null = torch.cat([is_null, torch.zeros_like(own.number, dtype=torch.bool)])
         return Batch(x_0, x_t, t, p_t, ids, claims, is_null)
 
-    def _scenes(self, count: int, ordering: bool, generator: Generator) -> layouts.Layouts:
-        """Scenes of the training split, or while `ordering` such of two objects whose relation is stated."""
-        shares = (0.0, 1.0, 0.0) if ordering else self.recipe.counts
-        number = 4 * count if ordering else count  # three in four have a relation, and four in five of these state it
-        drawn = layouts.draw("train", number, shares=shares, generator=generator, device=self.device)
-        if not ordering:
-            return drawn
-        first = (~drawn.says_relation).long().argsort(stable=True)[:count]
-        return layouts.Layouts(*(part[first] for part in drawn))
-
-    def _times(self, count: int, ordering: bool, generator: Generator) -> tuple[Tensor, Tensor]:
+    def _times(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Times of a batch and their probabilities; without the bound one time from each of equal shares of them."""
         steps, recipe = self.schedule.num_steps, self.recipe
         if recipe.objective == "bound":
             t, p_t = self.times.sample(count, generator)
             return t, p_t.float()
         u = torch.rand(count, generator=generator, device=self.device)
-        even = 0 if ordering else round(recipe.uniform_share * count)
+        even = round(recipe.uniform_share * count)
 
         def spread(u: Tensor) -> Tensor:
             return (torch.arange(len(u), device=u.device) + u) / max(1, len(u))
 
-        late = 4 * recipe.time_power if ordering else recipe.time_power
-        share = torch.cat([spread(u[:even]), spread(u[even:]) ** (1 / late)])
+        share = torch.cat([spread(u[:even]), spread(u[even:]) ** (1 / recipe.time_power)])
         return (steps * share).ceil().long().clamp(1, steps), torch.ones(count, device=self.device)
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:

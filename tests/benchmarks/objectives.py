@@ -41,7 +41,7 @@ def learn(objective: str, batch: int, seconds: float) -> tuple[VQDiffusionPipeli
     parts["vqvae"] = VQDiffusionPipeline.from_pretrained().vqvae
     pipe = VQDiffusionPipeline(**parts)
     initialise(pipe.transformer, pipe.vqvae.quantize.embedding.weight)
-    recipe = DenoiserRecipe(steps=10**6, batch=batch, objective=objective, own_share=0.0, order_steps=0)
+    recipe = DenoiserRecipe(steps=10**6, batch=batch, objective=objective, own_share=0.0)
     stage = DenoiserStage(*tiny.learning_parts(pipe), recipe, dtype=torch.bfloat16 if has_fast_bfloat16() else None)
     begin, number = time.process_time(), 0
     while time.process_time() - begin < seconds:
