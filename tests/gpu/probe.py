@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import itertools
+import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -40,13 +42,18 @@ class HostReads(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
+def quietly() -> AbstractContextManager:
+    """Without the profiler's own remarks, which differ between torch's versions."""
+    return warnings.catch_warnings(action="ignore")
+
+
 def waits(work: Callable[[], Any], device: torch.device) -> Counter[str]:
     """How often the host waited for a GPU while `work` ran, by the profiler's names; on a CPU how often it read."""
     activities: list[ProfilerActivity] = [ProfilerActivity.CPU]
     names: tuple[str, ...] = READS
     if device.type == "cuda":
         activities, names = [*activities, ProfilerActivity.CUDA], WAITS
-    with profile(activities=activities) as profiler:
+    with quietly(), profile(activities=activities) as profiler:
         work()
     found: Counter[str] = Counter()
     for event in profiler.key_averages():
@@ -68,7 +75,7 @@ def waits_per_step(
 def peak_bytes(work: Callable[[], Any], device: torch.device) -> int:
     """The most memory of a device that `work` held at a time, beyond what was held before it."""
     if device.type != "cuda":
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        with quietly(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             kept = work()
         events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
         sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
