@@ -149,6 +149,9 @@ def _add_drawing(parser: argparse.ArgumentParser, **several) -> None:
     parser.add_argument("--truncation", type=float, help=f"{rate}, 1 is off (default: the model's own)")
     parser.add_argument("--sampler", default="ancestral", help="how to walk back (default %(default)s); see the README")
     parser.add_argument("--model", help="a model folder or a hub name (default: the shipped model)")
+    dtypes = ["auto", "float32", "bfloat16", "float16"]
+    said = "of the weights (default %(default)s: float32, and for a large model what is fast on this machine)"
+    parser.add_argument("--dtype", choices=dtypes, default="auto", help=said)
 
 
 def _whole(name: str, least: int):
@@ -170,9 +173,7 @@ def _generate(arguments: argparse.Namespace) -> None:
     paths = _targets(Path(arguments.out), arguments.count)
     import torch
 
-    from vqlearn.pipeline import VQDiffusionPipeline
-
-    pipe = VQDiffusionPipeline.from_pretrained(arguments.model)
+    pipe = _load(arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _note  # at once: what a picture will cost is told before the work, not after it
@@ -188,6 +189,16 @@ def _generate(arguments: argparse.Namespace) -> None:
     _write(paths, images)
     for path, image in zip(paths, images, strict=True):
         print(f"wrote {path}{_verdict(image, prompt or '')}")
+
+
+def _load(arguments: argparse.Namespace):
+    """The model to draw with, in the dtype that was asked for; a note says so where it is not float32."""
+    from vqlearn.pipeline import VQDiffusionPipeline
+
+    pipe = VQDiffusionPipeline.from_pretrained(arguments.model, torch_dtype=arguments.dtype)
+    if (name := str(pipe.dtype).removeprefix("torch.")) != "float32":
+        _note(f"the weights are in {name} (vqlearn doctor says why; --dtype float32 is more exact)")
+    return pipe
 
 
 def _note(message, *_, **__) -> None:
@@ -276,9 +287,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     Several values of --steps and --guidance give a row for each pair.
     """
     from vqlearn.evaluate import ATTRIBUTES, evaluate, reconstruction
-    from vqlearn.pipeline import VQDiffusionPipeline
 
-    pipe = VQDiffusionPipeline.from_pretrained(arguments.model)
+    pipe = _load(arguments)
     chosen = {"split": arguments.split, "count": arguments.count}
     scales = arguments.guidance or [pipe.guidance_scale]
     for steps, scale in itertools.product(arguments.steps, scales):  # wrong arguments are found before the work
@@ -353,6 +363,18 @@ def _describe(pipe, where: Path) -> None:
     total = sum(counts.values())
     for name, size in (("float32", 4), ("float16 or bfloat16", 2)):
         print(f"memory     {total * size / 2**30:8.2f} GiB for the weights in {name}")
+    print(f"auto dtype {_auto_dtype(counts['transformer'])}")
+
+
+def _auto_dtype(weights: int) -> str:
+    """What `torch_dtype="auto"` is here for a denoiser of so many weights, and why, on each kind of device."""
+    import torch
+
+    from vqlearn.cost import auto_dtype
+
+    kinds = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    found = [(kind, *auto_dtype(weights, kind)) for kind in kinds]
+    return "; ".join(f"{str(dtype).removeprefix('torch.')} on {kind}: {why}" for kind, dtype, why in found)
 
 
 def _course(arguments: argparse.Namespace) -> None:
@@ -395,6 +417,7 @@ def _doctor(arguments: argparse.Namespace) -> None:
     """Print versions, device and whether the model is found and whole: what a bug report needs."""
     import torch
 
+    from vqlearn import cost
     from vqlearn.hub import locate
     from vqlearn.pipeline import VQDiffusionPipeline
 
@@ -416,6 +439,8 @@ def _doctor(arguments: argparse.Namespace) -> None:
             print(f"{name:13} missing: python -m pip install {name}")
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     print(f"device        cpu with {torch.get_num_threads()} threads, cuda: {cuda}")
+    print(f"auto dtype    of {cost.LARGE / 1e6:.0f} M weights and more {_auto_dtype(cost.LARGE)}")
+    print(f"              (measured once, kept in {cost.rates_file()})")
     where = locate(arguments.model, local_files_only=True)
     pipe = VQDiffusionPipeline.from_pretrained(where)
     size = sum(file.stat().st_size for file in where.rglob("*.safetensors")) / 1e6

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,17 @@ LIBRARIES = {
 LEARNED = "learned_classifier_free_sampling_embeddings"
 TEXT_PARTS = ("text_encoder", "tokenizer", LEARNED)  # what a model of classes, or of nothing, does without
 MOST_STEPS = 100_000
+Dtype = torch.dtype | Callable[[int], torch.dtype]  # one, or what to make of a number of weights
 
 
 # ------------------------------------------------------------------------------------------ in
 
 
-def load_components(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[dict[str, Any], dict]:
-    """All six parts of a pipeline folder (None for those that the model does without), and its index."""
+def load_components(folder: Path, dtype: Dtype = torch.float32) -> tuple[dict[str, Any], dict]:
+    """All six parts of a pipeline folder (None for those that the model does without), and its index.
+
+    All weights get one dtype; a function is asked for it with the number of the denoiser's.
+    """
     check_sums(folder)
     index = read_json(folder / INDEX)
     if index.get("_class_name") != "VQDiffusionPipeline":
@@ -54,7 +59,8 @@ def load_components(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[d
     if not isinstance(index.get("_vqlearn", {}), dict):
         raise CheckpointError(f"{folder / INDEX}: '_vqlearn' must be a JSON object")
     parts: dict[str, Any] = dict.fromkeys(LIBRARIES)
-    parts["transformer"] = load_module(Transformer2DModel, folder / "transformer", dtype)
+    parts["transformer"] = denoiser = load_module(Transformer2DModel, folder / "transformer", dtype)
+    dtype = next(denoiser.parameters()).dtype
     reads = parts["transformer"].reads
     _check_index(index, folder / INDEX, without=() if reads == "text" else TEXT_PARTS)
     parts["vqvae"] = load_module(VQModel, folder / "vqvae", dtype)
@@ -80,7 +86,7 @@ def _check_index(index: dict, path: Path, without: tuple[str, ...]) -> None:
             raise CheckpointError(f"{path} names {named!r:.60} as its {part}, it should be a {kind}")
 
 
-def load_module(kind: type[nn.Module], folder: Path, dtype: torch.dtype = torch.float32) -> nn.Module:
+def load_module(kind: type[nn.Module], folder: Path, dtype: Dtype = torch.float32) -> nn.Module:
     """One of our modules from its folder, in evaluation mode; raises CheckpointError."""
     path = folder / "config.json"
     config = read_json(path)
@@ -92,6 +98,8 @@ def load_module(kind: type[nn.Module], folder: Path, dtype: torch.dtype = torch.
         tensors = {}  # diffusers writes an empty tensor
     if kind is Transformer2DModel:
         _check_norm(config, path)
+    if not isinstance(dtype, torch.dtype):
+        dtype = dtype(sum(tensor.numel() for tensor in tensors.values()))
     return assign(build(kind, config, path, most=max(1, len(tensors))), tensors, files[0], dtype=dtype)
 
 
