@@ -6,6 +6,7 @@ function of its recipe and its step number, and one that was killed goes on exac
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -109,7 +110,10 @@ class CodecStage:
         with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=self.autocast):
             pictures = self.codec.decode_latents(quantized).float()
         error = F.mse_loss(pictures, images) + F.l1_loss(pictures, images)
-        _update(self.optimizer, error + recipe.commitment * commitment, number, recipe, self.codec.parameters())
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = error + recipe.commitment * commitment
+        loss.backward()
+        _update(self.optimizer, loss, number, recipe, self.codec.parameters())
         restarted = 0
         if not polishing:
             restarted = self.ema.update(latents.detach(), codes, generator)
@@ -180,8 +184,8 @@ class Batch(NamedTuple):
 class DenoiserStage:
     """Training of the denoiser, its text encoder and its null text on the tokens of a finished codec.
 
-    With `dtype` the networks compute in it, from a copy of the weights made at each step; weights, gradients' sums and
-    the optimizer stay float32. Keeps an exponential moving average of the weights, which is what is shipped;
+    With `dtype` the networks compute in it, with a working copy of the weights that each step renews; the weights
+    themselves and the optimizer stay float32. Keeps an exponential moving average of the weights, which is what is shipped;
     `averaged()` copies it in.
     """
 
@@ -195,6 +199,7 @@ class DenoiserStage:
         self.texts = layouts.text_table(tokenizer)
         reader = RelationReader(self.texts, null_text.embeddings.shape[1], recipe.seed)
         self.model = Conditioned(transformer, text_encoder, null_text, reader).to(device).train()
+        self.working = self.model if dtype is None else copy.deepcopy(self.model).to(dtype)
         self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         self.times = TimeSampler(schedule.num_steps)
         count = round(recipe.own_share * recipe.batch) if recipe.objective == "ideal" else 0
@@ -216,9 +221,10 @@ class DenoiserStage:
         loss = self._loss(logits, batch)
         if len(batch.x_0) < len(batch.x_t):
             self.own.advance(logits[len(batch.x_0) :].detach().float(), generator)
-        relation = self.model.reader(hidden.float(), batch.ids, batch.claims)
-        total = loss + recipe.relation_weight * relation
-        norm = _update(self.optimizer, total, number, recipe, self.model.parameters(), recipe.clip)
+        relation = self.working.reader(hidden, batch.ids, batch.claims)
+        (loss + recipe.relation_weight * relation).backward()
+        self._hand_over()
+        norm = _update(self.optimizer, loss, number, recipe, self.model.parameters(), recipe.clip)
         self._average(number)
         return {"loss": float(loss.detach()), "relation": float(relation.detach()), "gradient": norm}
 
@@ -253,11 +259,22 @@ class DenoiserStage:
         return (steps * share).ceil().long().clamp(1, steps), torch.ones(count, device=self.device)
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        inputs = batch.x_t, batch.t, batch.ids, batch.is_null
-        if self.dtype is None:
-            return self.model(*inputs)
-        weights = {name: value.to(self.dtype) for name, value in self.model.named_parameters()}
-        return torch.func.functional_call(self.model, weights, inputs)
+        if self.working is not self.model:
+            with torch.no_grad():
+                torch._foreach_copy_(list(self.working.parameters()), list(self.model.parameters()))
+        self.working.zero_grad(set_to_none=True)
+        return self.working(batch.x_t, batch.t, batch.ids, batch.is_null)
+
+    def _hand_over(self) -> None:
+        """Give the gradients of the working copy to the weights themselves."""
+        if self.working is self.model:
+            return
+        pairs = [(own, used.grad) for own, used in zip(self.model.parameters(), self.working.parameters(), strict=True)]
+        for own, grad in pairs:
+            own.grad = None if grad is None else torch.empty_like(own)
+        torch._foreach_copy_(
+            [own.grad for own, grad in pairs if grad is not None], [g for _, g in pairs if g is not None]
+        )
 
     def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
         if self.recipe.objective == "bound":
@@ -334,7 +351,7 @@ class RelationReader(nn.Module):
         rows, columns = (claims.relation[:, 1:] > 0).nonzero(as_tuple=True)
         found = hidden[rows, at[rows, columns]] * math.sqrt(hidden.shape[-1])  # unit variance
         targets = claims.relation[rows, columns + 1] - 1
-        return F.cross_entropy(self.head(found), targets, reduction="sum") / max(1, len(rows))
+        return F.cross_entropy(self.head(found).float(), targets, reduction="sum") / max(1, len(rows))
 
 
 def _groups(model: nn.Module) -> list[dict[str, Any]]:
@@ -353,11 +370,9 @@ def _groups(model: nn.Module) -> list[dict[str, Any]]:
 def _update(
     optimizer, loss: Tensor, number: int, recipe, parameters: Iterable[Tensor], clip: float = math.inf
 ) -> float:
-    """Backward, clip, step; returns the gradient's norm. Raises before the step if it or the loss is not finite."""
+    """Clip and step; returns the gradient's norm. Raises before the step if it or the loss is not finite."""
     for group in optimizer.param_groups:
         group["lr"] = recipe.learning_rate * learning_rate(number, recipe.steps, recipe.decay) * group.get("scale", 1.0)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
     norm = float(nn.utils.clip_grad_norm_(parameters, clip))
     if not (math.isfinite(norm) and bool(torch.isfinite(loss))):
         raise FloatingPointError(f"the loss is {float(loss.detach())}, its gradient's norm {norm} at step {number}")

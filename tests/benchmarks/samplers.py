@@ -4,7 +4,7 @@
 
 prints a table, sampler by network calls, of the pictures that are right in every part, with half of a 95 % interval,
 and keeps each number in tests/benchmarks/results/samplers.json as soon as it is known: an interrupted run goes on, and
-numbers of another model are measured anew. The row "diffusers" is the loop of diffusers' own pipeline, with its
+numbers of another model or of other captions are measured anew. The row "diffusers" is the loop of diffusers' own pipeline, with its
 scheduler and its timesteps n - 1 ... 0, around the same weights. "ancestral, late" and "high_quality, late" are these
 samplers with strides that grow shorter, `strided_times(T, n, power=1.25)`.
 """
@@ -34,12 +34,11 @@ NAMES = [*KNOWN, "ancestral" + LATE, "high_quality" + LATE, "diffusers"]
 MODEL = Path(scenes.__file__).parent / "models" / "scenes"
 
 
-def digest() -> str:
-    """What the weights are."""
-    total = hashlib.sha256()
-    for path in sorted(MODEL.rglob("*.safetensors")):
-        total.update(path.read_bytes())
-    return total.hexdigest()[:16]
+def digest() -> dict[str, str]:
+    """What the weights are, and the captions."""
+    weights = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(MODEL.rglob("*.safetensors"))))
+    captions = hashlib.sha256(" ".join(scenes.sample("test", index)[1] for index in range(50)).encode())
+    return {"model": weights.hexdigest()[:16], "captions": captions.hexdigest()[:16]}
 
 
 def measure(pipe: VQDiffusionPipeline, name: str, steps: int, count: int, batch: int) -> tuple[Report, float]:
@@ -87,7 +86,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     pipe = VQDiffusionPipeline.from_pretrained(torch_dtype=getattr(torch, arguments.dtype))
     pipe.set_progress_bar_config(disable=True)
-    key = {"model": digest(), "dtype": arguments.dtype}
+    key = {**digest(), "dtype": arguments.dtype}
     kept = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     rows = kept["rows"] if {k: kept.get(k) for k in key} == key else {}
     last = pipe.schedule.num_steps
