@@ -92,9 +92,10 @@ class Layouts(NamedTuple):
         for i in range(MOST):
             noun = self._noun(i)
             slots += [torch.where(i < self.objects, word, nothing) for word in [*(self._link(i) if i else []), *noun]]
-        tail = [_word("on"), _word("a"), _index(BACKGROUNDS, self.objects)[self.background], _word("background")]
+        background = _index(BACKGROUNDS, self.objects)[self.background]
+        tail: list[Any] = [_word("on"), _word("a"), background, _word("background")]
         slots += [torch.where(self.says_background, word, nothing) for word in tail]
-        words = torch.stack([slot.expand_as(nothing) for slot in slots], 1)
+        words = torch.stack(slots, 1)
         return words.gather(1, (words < 0).long().argsort(dim=1, stable=True))
 
     def _noun(self, i: int) -> list[Tensor]:
@@ -112,9 +113,11 @@ class Layouts(NamedTuple):
         phrases = _table(tuple(itertools.chain(*RELATIONS.values())), self.objects)
         phrase = phrases[2 * (self.relations()[:, 0, i] - 1).clamp(min=0) + self.wording[:, i]]
         joint = torch.where(last, _word("and"), _word(","))
-        also = _word("and") if i > 1 else torch.tensor(-1)
         said = self.says_relation
-        return [torch.where(said, also, joint), *torch.where(said[:, None], phrase, -1).unbind(1)]
+        return [
+            torch.where(said, _word("and") if i > 1 else -1, joint),
+            *torch.where(said[:, None], phrase, -1).unbind(1),
+        ]
 
 
 def relation_index(size_a, row_a, col_a, size_b, row_b, col_b) -> Tensor:
@@ -343,8 +346,8 @@ def claims_of(captions: list[scenes.Claim]) -> Claims:
     return Claims(*(torch.tensor(part) for part in zip(*rows, strict=True)))
 
 
-def _word(word: str) -> Tensor:
-    return torch.tensor(WORDS.index(word))
+def _word(word: str) -> int:
+    return WORDS.index(word)
 
 
 def _index(words, like: Tensor) -> Tensor:

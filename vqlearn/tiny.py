@@ -102,7 +102,8 @@ def train(
         initialise(pipe.transformer, pipe.vqvae.quantize.embedding.weight.cpu())
     else:
         pipe = start_from.to(torch.float32)
-    stage = DenoiserStage(*learning_parts(pipe), denoiser or DenoiserRecipe(), device, torch.bfloat16 if fast else None)
+    dtype = torch.bfloat16 if fast else None
+    stage = DenoiserStage(*learning_parts(pipe), denoiser or DenoiserRecipe(), device=device, dtype=dtype)
     fit(stage, out / "denoiser", save_every=save_every, progress=progress)
     stage.averaged()
     pipe.to("cpu")

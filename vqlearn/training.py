@@ -185,8 +185,8 @@ class DenoiserStage:
     """Training of the denoiser, its text encoder and its null text on the tokens of a finished codec.
 
     With `dtype` the networks compute in it, with a working copy of the weights that each step renews; the weights
-    themselves and the optimizer stay float32. Keeps an exponential moving average of the weights, which is what is shipped;
-    `averaged()` copies it in.
+    themselves and the optimizer stay float32. Keeps an exponential moving average of the weights, which is what is
+    shipped; `averaged()` copies it in.
     """
 
     def __init__(self, codec: VQModel, transformer: Transformer2DModel, text_encoder: nn.Module,
@@ -269,12 +269,8 @@ class DenoiserStage:
         """Give the gradients of the working copy to the weights themselves."""
         if self.working is self.model:
             return
-        pairs = [(own, used.grad) for own, used in zip(self.model.parameters(), self.working.parameters(), strict=True)]
-        for own, grad in pairs:
-            own.grad = None if grad is None else torch.empty_like(own)
-        torch._foreach_copy_(
-            [own.grad for own, grad in pairs if grad is not None], [g for _, g in pairs if g is not None]
-        )
+        for own, used in zip(self.model.parameters(), self.working.parameters(), strict=True):
+            own.grad = None if used.grad is None else used.grad.to(own.dtype)
 
     def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
         if self.recipe.objective == "bound":
