@@ -388,3 +388,9 @@ def test_half_precision_gives_nearly_the_same_gradient():
         assert all(p.dtype == torch.float32 for p in stage.model.parameters())
     assert norms[0] == pytest.approx(norms[1], rel=0.05)
     assert float(torch.cosine_similarity(*directions, dim=0)) > 0.99
+
+
+def test_the_recipe_of_a_device():
+    cpu, cuda = tiny.recipe("cpu"), tiny.recipe("cuda")
+    assert cpu == DenoiserRecipe() and cuda == replace(cpu, steps=cuda.steps, batch=512, own_from=cuda.own_from)
+    assert cpu.own_from > 0 and tiny.recipe("cpu", from_nothing=False) == replace(cpu, own_from=0)

@@ -253,11 +253,11 @@ def _train(arguments: argparse.Namespace) -> None:
 
     import torch
 
+    from vqlearn import tiny
     from vqlearn.evaluate import evaluate
     from vqlearn.pipeline import VQDiffusionPipeline
     from vqlearn.plots import loss_curve
-    from vqlearn.tiny import train
-    from vqlearn.training import CodecRecipe, DenoiserRecipe
+    from vqlearn.training import CodecRecipe
 
     try:
         torch.empty(0, device=arguments.device)
@@ -266,7 +266,7 @@ def _train(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out must be a folder, {str(out)!r} is a file")
-    codec, denoiser = CodecRecipe(), DenoiserRecipe()
+    codec, denoiser = CodecRecipe(), tiny.recipe(arguments.device, from_nothing=arguments.start_from is None)
     codec = replace(codec, steps=arguments.codec_steps or codec.steps)
     denoiser = replace(
         denoiser, steps=arguments.steps or denoiser.steps, objective=arguments.objective or denoiser.objective
@@ -274,7 +274,7 @@ def _train(arguments: argparse.Namespace) -> None:
     start = arguments.start_from
     if start is not None:
         start = VQDiffusionPipeline.from_pretrained(None if start == "shipped" else start)
-    pipe = train(out, codec=codec, denoiser=denoiser, start_from=start, device=arguments.device)
+    pipe = tiny.train(out, codec=codec, denoiser=denoiser, start_from=start, device=arguments.device)
     for stage in ("codec", "denoiser") if start is None else ("denoiser",):
         loss_curve(out / stage / "log.csv").savefig(out / stage / "loss.png", dpi=120)
     found = evaluate(pipe, count=200, num_inference_steps=25)

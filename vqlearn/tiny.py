@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,16 @@ def networks(seed: int = 0) -> dict[str, Any]:
     }
 
 
-def learning_parts(pipe: VQDiffusionPipeline) -> tuple[Any, ...]:
+def recipe(device: str, *, from_nothing: bool = True) -> DenoiserRecipe:
+    """How the shipped model's denoiser learns on a device: on a GPU in batches that are large enough for it.
+
+    A model that learns on has trajectories worth learning from at once.
+    """
+    found = DenoiserRecipe() if torch.device(device).type == "cpu" else DenoiserRecipe(12000, batch=512, own_from=1500)
+    return found if from_nothing else replace(found, own_from=0)
+
+
+def learning_parts(pipe: VQDiffusionPipeline) -> tuple[Any, Any, Any, Any, Any, Any]:
     """What `DenoiserStage` takes of a pipeline."""
     null_text = pipe.learned_classifier_free_sampling_embeddings
     return pipe.vqvae, pipe.transformer, pipe.text_encoder, null_text, pipe.tokenizer, pipe.schedule
@@ -103,7 +113,9 @@ def train(
     else:
         pipe = start_from.to(torch.float32)
     dtype = torch.bfloat16 if fast else None
-    stage = DenoiserStage(*learning_parts(pipe), denoiser or DenoiserRecipe(), device=device, dtype=dtype)
+    stage = DenoiserStage(
+        *learning_parts(pipe), denoiser or recipe(device, from_nothing=start_from is None), device=device, dtype=dtype
+    )
     fit(stage, out / "denoiser", save_every=save_every, progress=progress)
     stage.averaged()
     pipe.to("cpu")
