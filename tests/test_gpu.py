@@ -184,6 +184,7 @@ def test_bars_are_met_or_not():
         WAITS,
         {**STEP, "batch": 16, "of_rate": 0.55, "outside": 0.02},
         {"what": "step", "error": "RuntimeError"},
+        {"what": "step", "peak_MB": 1},
     ]
     assert [(row["value"], row["met"]) for row in full.judged(rows)] == [
         (2.0, True),
@@ -205,10 +206,10 @@ def test_a_row_is_begun_only_while_there_is_time(tmp_path, monkeypatch):
 
 
 def test_a_row_that_fails_says_why_and_the_bare_graph_is_tried(tmp_path, monkeypatch):
-    def fails(bench, case):
+    def fails(bench, case, record):
         if case.mode == "compiled":
             raise RuntimeError("no compiler\nand more")
-        return case.named()
+        record.add(what="step", **case.named())
 
     monkeypatch.setattr(full, "step", fails)
     record = Record(tmp_path, "full", CPU)

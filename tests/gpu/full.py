@@ -34,7 +34,7 @@ PROMPT = "teddy bear playing in the pool"
 EAGER, COMPILED, CAPTURED = "eager", "compiled", "captured"
 OPTIONS: dict[str, dict] = {COMPILED: {}, CAPTURED: {"backend": "cudagraphs", "mode": None}}  # of `compile`
 ON_A_CPU = {"backend": "eager", "mode": None}
-NEEDED = {EAGER: 12.0, COMPILED: 50.0, CAPTURED: 20.0}  # seconds of a row on a GPU, before one was timed
+NEEDED = {EAGER: 12.0, COMPILED: 60.0, CAPTURED: 20.0}  # seconds of a row on a GPU, before one was timed
 
 
 class Case(NamedTuple):
@@ -77,8 +77,8 @@ TINY = Size(
 class Bench:
     """Pipelines of one size, made once per dtype, and the fastest one for each dtype and batch."""
 
-    def __init__(self, size: Size, device: torch.device):
-        self.size, self.device, self.peer = size, device, diffusers_at_hand()
+    def __init__(self, size: Size, device: torch.device, until: float):
+        self.size, self.device, self.until, self.peer = size, device, until, diffusers_at_hand()
         self.pipeline, self.ours = functools.cache(self._pipeline), functools.cache(self._ours)
         self.rate = functools.cache(self._rate)
         self.operations = guided_operations(size.shape)
@@ -113,6 +113,19 @@ class Bench:
             network = torch.compile(network, **options)
         draw = peers.drawing(peers.diffusers_pipeline(pipe, network), **CALL)
         return lambda count, generator, note: draw([PROMPT] * case.batch, count, generator, note)
+
+    def in_turns(self, case: Case, sides: dict[str, Callable[[], float]]) -> dict[str, float]:
+        """The median seconds of each side, measured in turns, and what follows from them."""
+        found: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(self.size.walks):
+            for name, seconds in sides.items():
+                found[name].append(seconds())
+        row = {f"{name}_s": median(values) for name, values in found.items()}
+        ours, key, operations = row["ours_s"], (case.dtype, case.batch), self.operations * case.batch
+        self.fastest[key] = min(self.fastest.get(key, (math.inf, case)), (ours, case), key=itemgetter(0))
+        row |= {"outside": 1 - row["network_s"] / ours, "TFLOP": operations / 1e12}
+        row |= {"of_rate": operations / ours / self.rate(case.dtype)}
+        return row | ({"ratio": row["theirs_s"] / ours} if "theirs_s" in row else {})
 
     def _options(self, mode: str) -> dict:
         return OPTIONS[mode] if self.device.type == "cuda" else ON_A_CPU
@@ -171,44 +184,40 @@ def guided_operations(shape: dict[str, dict]) -> float:
 # ------------------------------------------------------------------------------------------ rows
 
 
-def step(bench: Bench, case: Case) -> dict[str, Any]:
-    """Seconds of a guided step, of the network alone in it, and of diffusers' step, in turns; and what follows."""
-    pipe, row = bench.ours(case), case.named()
-    sides = {"ours": drawing(pipe, case.batch)}
+def step(bench: Bench, case: Case, record: Record) -> None:
+    """A row with the seconds of a guided step and of the network alone in it; then, in turns, with those of diffusers.
+
+    Ours is in the record before theirs begins: a compiler may take longer than there is time.
+    """
+    pipe = bench.ours(case)
+    draw = drawing(pipe, case.batch)
     begin = time.perf_counter()
-    row["peak_MB"] = round(peak_bytes(lambda: sides["ours"](2, Generator(bench.device), nothing), bench.device) / 1e6)
-    row["first_walk_s"] = time.perf_counter() - begin
-    if case.dtype == torch.float16 and bench.peer:
+    peak = peak_bytes(lambda: draw(2, Generator(bench.device), nothing), bench.device)
+    first = time.perf_counter() - begin  # with all that is done once, so with the compiler
+    steps = math.ceil(bench.size.steps / case.batch**0.5)
+    network = network_alone(pipe, draw, bench.device)
+    sides = {
+        "ours": lambda: peers.mean_step(draw, steps, bench.device),
+        "network": lambda: bench.seconds(lambda: repeat(network, steps)) / steps,
+    }
+    row = record.add(what="step", **case.named(), peak_MB=round(peak / 1e6), first_walk_s=first)
+    row.update(bench.in_turns(case, sides))
+    record.write()
+    if case.dtype == torch.float16 and bench.peer and record.passed() + 1.3 * first + 5 < bench.until:
         try:
             theirs = bench.theirs(case)
             theirs(2, Generator(bench.device), nothing)
-            sides["theirs"] = theirs
+            sides["theirs"] = lambda: peers.mean_step(theirs, steps, bench.device)
+            row.update(bench.in_turns(case, sides))
         except Exception as error:  # ours is measured all the same
             row["theirs_error"] = one_line(error)
-    network, steps = network_alone(pipe, sides["ours"], bench.device), max(2, bench.size.steps // case.batch)
-    found: dict[str, list[float]] = {name: [] for name in (*sides, "network")}
-    for _ in range(bench.size.walks):
-        for name, draw in sides.items():
-            found[name].append(peers.mean_step(draw, steps, bench.device))
-        found["network"].append(bench.seconds(lambda: repeat(network, steps)) / steps)
-    times = {f"{name}_s": median(values) for name, values in found.items()}
-    key = case.dtype, case.batch
-    bench.fastest[key] = min(bench.fastest.get(key, (math.inf, case)), (times["ours_s"], case), key=itemgetter(0))
-    return {**row, **times, **derived(bench, case, times)}
+        record.write()
 
 
 def repeat(work: Callable[[], Any], times: int) -> None:
     """Keeps no result: those of a captured graph are overwritten by the next."""
     for _ in range(times):
         work()
-
-
-def derived(bench: Bench, case: Case, times: dict[str, float]) -> dict[str, Any]:
-    """What follows from a row's seconds."""
-    ours = times["ours_s"]
-    found = {"outside": 1 - times["network_s"] / ours, "TFLOP": bench.operations * case.batch / 1e12,
-             "of_rate": bench.operations * case.batch / ours / bench.rate(case.dtype)}  # fmt: skip
-    return found | ({"ratio": times["theirs_s"] / ours} if "theirs_s" in times else {})
 
 
 def drawing(pipe: VQDiffusionPipeline, batch: int) -> Callable:
@@ -247,6 +256,7 @@ def pictures(bench: Bench, dtype: torch.dtype, batch: int, steps: int) -> dict[s
     """Whole pictures per second, from text to image, with the fastest way to call the network."""
     case = bench.fastest[dtype, batch][1]
     pipe, generator = bench.ours(case), Generator(bench.device).manual_seed(0)
+    pipe([PROMPT] * batch, 1, generator=generator, **CALL)  # the codec has not run yet
     seconds = bench.seconds(lambda: pipe([PROMPT] * batch, steps, generator=generator, **CALL))
     return {**case.named(), "steps": steps, "per_second": batch / seconds}
 
@@ -275,7 +285,7 @@ def plan(size: Size) -> Iterator[tuple[str, Any]]:
 def run(out: Path, device: torch.device, seconds: float) -> None:
     """Measure what there is time for."""
     record = Record(out, "full", device)
-    bench = Bench(PUBLISHED if device.type == "cuda" else TINY, device)
+    bench = Bench(PUBLISHED if device.type == "cuda" else TINY, device, seconds)
     skipped, needed = 0, dict(NEEDED)
     for kind, what in itertools.islice(plan(bench.size), bench.size.rows):
         begin = record.passed()
@@ -294,10 +304,12 @@ def expected(bench: Bench, kind: str, what: Any, needed: dict[str, float]) -> fl
     """Seconds that a row will take on a GPU, by what has been timed; none on a CPU, where everything is tiny."""
     if bench.device.type != "cuda":
         return 0.0
-    if kind != "pictures":
+    if kind == "step":
         return needed[what.mode]
-    dtype, batch, steps = what
-    return 1.2 * steps * bench.fastest[dtype, batch][0] + 2 if (dtype, batch) in bench.fastest else math.inf
+    measured = bench.fastest.get(what[:2])
+    if measured is None or (kind == "waits" and what.mode not in (EAGER, measured[1].mode)):
+        return math.inf  # what failed is not tried again
+    return 5 + 1.2 * measured[0] * (what[2] if kind == "pictures" else 10)
 
 
 def measure(bench: Bench, record: Record, kind: str, what: Any) -> None:
@@ -305,8 +317,10 @@ def measure(bench: Bench, record: Record, kind: str, what: Any) -> None:
     try:
         if kind == "pictures":
             record.add(what=kind, **pictures(bench, *what))
+        elif kind == "waits":
+            record.add(what=kind, **waiting(bench, what))
         else:
-            record.add(what=kind, **(step if kind == "step" else waiting)(bench, what))
+            step(bench, what, record)
     except Exception as error:  # of a compiler, of the memory: no other row depends on it
         named = {} if kind == "pictures" else what.named()
         record.add(what=kind, **named, error=one_line(error))
@@ -321,7 +335,7 @@ def one_line(error: BaseException) -> str:
 
 def judged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The bars that the rows so far can be held against."""
-    steps = [row for row in rows if row["what"] == "step" and "error" not in row]
+    steps = [row for row in rows if "ours_s" in row]
     found = []
     for row in steps:
         if row["batch"] == 1 and "ratio" in row:

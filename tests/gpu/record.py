@@ -23,10 +23,11 @@ class Record:
         }  # fmt: skip
         self.write()
 
-    def add(self, **row: Any) -> None:
-        """A row of results."""
+    def add(self, **row: Any) -> dict[str, Any]:
+        """A row of results; returns it, so that more can be put into it before the next `write`."""
         self.content["rows"].append(row)
         self.write()
+        return row
 
     def judge(self, *bars: dict[str, Any]) -> None:
         """Which bars are met so far: dictionaries of `bar`."""

@@ -49,7 +49,7 @@ def full(part: dict[str, Any]) -> list[str]:
         "| guided step | vqlearn, ms | diffusers, ms | times as fast | outside the network | of the products' rate "
         "| beyond the weights, MB |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
-    for row in (row for row in rows if row["what"] == "step"):
+    for row in (row for row in rows if "ours_s" in row and row["what"] == "step"):
         theirs, ratio = (f"{1e3 * row['theirs_s']:.1f}", f"{row['ratio']:.2f}") if "ratio" in row else ("", "")
         lines.append(
             f"| {row['dtype']}, batch {row['batch']}, {row['mode']} | {1e3 * row['ours_s']:.1f} | {theirs} | {ratio} "
