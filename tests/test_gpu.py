@@ -73,9 +73,12 @@ def test_training_is_rehearsed_and_can_be_gone_on_with(rehearsed):
 
     rows = read(rehearsed, "training")["rows"]
     assert [row["number"] for row in rows if row["what"] == "updates"] == [1, 2]
-    assert [row["steps"] for row in rows if row["what"] == "read back"] == [10, 25]
+    assert [row["num_inference_steps"] for row in rows if row["what"] == "read back"] == [10, 25]
     assert (rehearsed / training.WEIGHTS).stat().st_size <= 8e6
-    stage = training.staged(VQDiffusionPipeline.from_pretrained(), training.ON_CPU, CPU)
+    data = next(row for row in rows if row["what"] == "data")
+    assert data["scenes_per_second"] > 0 and data["ideal_predictions_per_second"] > 0
+    pipe, stage = training.staged(VQDiffusionPipeline.from_pretrained(), training.ON_CPU, CPU)
+    assert stage.model.transformer is pipe.transformer
     training.read_weights(stage, rehearsed / training.WEIGHTS)
     for name, value in load_file(rehearsed / training.WEIGHTS).items():
         assert torch.equal(stage.average[name], value.float()) and torch.equal(
@@ -228,7 +231,9 @@ def test_the_report_by_example(tmp_path):
     rows = [STEP, WAITS, {**STEP, "what": "pictures", "steps": 25, "per_second": 3.21},
             {"what": "step", "mode": "compiled", "error": "RuntimeError: none"}]  # fmt: skip
     updates = [{"what": "updates", "number": 9, "pictures": 4608, "seconds": 310.0},
-               {"what": "read back", "steps": 25, "all": 0.95, "margin": 0.019, "pictures": 500}]  # fmt: skip
+               {"what": "read back", "num_inference_steps": 25, "guidance_scale": 1.0, "truncation_rate": 0.6,
+                "all": 0.95, "margin": 0.019, "pictures": 500},
+               {"what": "data", "scenes_per_second": 1200000, "ideal_predictions_per_second": 900}]  # fmt: skip
     bars = [bar("half of it", 0.55, True)]
     for name, found, complete in (("correctness", tests, True), ("full", rows, False), ("training", updates, True)):
         part = {"machine": machine, "rows": found, "bars": bars, "complete": complete}
@@ -242,8 +247,10 @@ def test_the_report_by_example(tmp_path):
         "- half of it: 0.55, met",
         "Rows that failed: step (compiled): RuntimeError: none.",
         "This part was cut off, or had no time for all of its rows.",
-        "The shipped model learned on for 9 updates, 4608 pictures and 310 s.",
-        "At 25 steps 95.0% ± 1.9% of its pictures of 500 held-out captions are right in every part.",
+        "The shipped model's denoiser was trained for 9 updates, 4608 pictures and 310 s.",
+        "At 25 steps, guidance 1 and truncation rate 0.6, 95.0% ± 1.9% of its pictures of 500 captions of the test "
+        "split are right in every part.",
+        "Scenes with tokens and texts: 1,200,000 a second; ideal predictions: 900 a second.",
     ):
         assert line in text.splitlines(), line
     readme = tmp_path / "README.md"

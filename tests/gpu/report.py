@@ -82,12 +82,19 @@ def training(part: dict[str, Any]) -> list[str]:
     if updates:
         last = updates[-1]
         learned = f"{last['number']} updates, {last['pictures']} pictures and {last['seconds']:.0f} s"
-        lines.append(f"The shipped model learned on for {learned}.")
+        lines.append(f"The shipped model's denoiser was trained for {learned}.")
     for row in read:
         lines.append(
-            f"At {row['steps']} steps {row['all']:.1%} ± {row['margin']:.1%} of its pictures of {row['pictures']} "
-            "held-out captions are right in every part."
+            f"At {row['num_inference_steps']} steps, guidance {row['guidance_scale']:g} and truncation rate "
+            f"{row['truncation_rate']:g}, {row['all']:.1%} ± {row['margin']:.1%} of its pictures of {row['pictures']} "
+            "captions of the test split are right in every part."
         )
+    for row in part["rows"]:
+        if row["what"] == "data":
+            lines.append(
+                f"Scenes with tokens and texts: {row['scenes_per_second']:,} a second; ideal predictions: "
+                f"{row['ideal_predictions_per_second']:,} a second."
+            )
     return lines
 
 

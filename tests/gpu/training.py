@@ -1,62 +1,96 @@
-"""Part 3: the shipped model learns on for as long as there is time, and is measured by reading its pictures back."""
+"""Part 3: the shipped model is trained for as long as there is time, and measured by reading its pictures back.
+
+The denoiser begins from nothing, on the shipped codec, or where an earlier run in a folder has ended.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import time
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from vqlearn import VQDiffusionPipeline
-from vqlearn.evaluate import evaluate
-from vqlearn.training import DenoiserRecipe, DenoiserStage
+from vqlearn import VQDiffusionPipeline, layouts, q_sample, tiny
+from vqlearn.evaluate import evaluate, excess
+from vqlearn.ideal import ideal_prediction
+from vqlearn.training import DenoiserRecipe, DenoiserStage, initialise
 
 from .record import Record
 
 WEIGHTS = "weights.safetensors"  # averaged, in float16: what a later run goes on from
 EVERY = 60.0  # seconds between two copies of them
-ON_GPU = DenoiserRecipe(batch=512, order_steps=0, own_from=0)  # what the first updates need, it has behind it
-ON_CPU = dataclasses.replace(ON_GPU, batch=8)
+SETTINGS = ((10, 1.15, 0.6), (25, 1.15, 0.6), (10, 1.0, 1.0), (25, 1.0, 1.0), (100, 1.0, 1.0))
+ON_CPU = DenoiserRecipe(batch=8, own_from=1)  # of a rehearsal
 
 
 def train(out: Path, seconds: float, device: torch.device, start_from: Path | None = None) -> None:
-    """Learn until about an eighth of the time is left, at most a minute, in which pictures are read back.
+    """Learn until about a fifth of the time is left, at most 90 s, in which pictures are read back.
 
-    `start_from` is a folder with the weights of an earlier run; without one the shipped model learns on. On a CPU it is
-    two updates and four pictures.
+    On a CPU it is two updates and four pictures.
     """
     record, on_gpu = Record(out, "training", device), device.type == "cuda"
-    pipe = VQDiffusionPipeline.from_pretrained()
-    stage = staged(pipe, ON_GPU if on_gpu else ON_CPU, device)
+    shipped = VQDiffusionPipeline.from_pretrained()
+    recipe = tiny.recipe("cuda", from_nothing=start_from is None) if on_gpu else ON_CPU
+    recipe = recipe if start_from is None else dataclasses.replace(recipe, seed=1)  # other scenes than before
+    pipe, stage = staged(shipped, recipe, device)
     if start_from is not None:
         read_weights(stage, start_from / WEIGHTS)
-    learn(stage, record, out, seconds - min(60.0, seconds / 8), 10**9 if on_gpu else 2)
+    data(stage, record, 100_000 if on_gpu else 100)
+    learn(stage, record, out, seconds - min(90.0, seconds / 5), 10**9 if on_gpu else 2)
     stage.averaged()
     for part in (pipe.transformer, pipe.text_encoder):
         part.eval()
     pipe.to(device)
-    for steps in (10, 25):
-        found = evaluate(pipe, count=500 if on_gpu else 4, num_inference_steps=steps, progress=False)
-        record.add(what="read back", steps=steps, **dataclasses.asdict(found), margin=found.margin)
+    measure(pipe, record, 500 if on_gpu else 4, SETTINGS if on_gpu else SETTINGS[:2])
     record.finish()
 
 
-def staged(pipe: VQDiffusionPipeline, recipe: DenoiserRecipe, device: torch.device) -> DenoiserStage:
-    """The networks of a pipeline as they learn."""
-    parts = (pipe.vqvae, pipe.transformer, pipe.text_encoder, pipe.learned_classifier_free_sampling_embeddings)
+def staged(
+    shipped: VQDiffusionPipeline, recipe: DenoiserRecipe, device: torch.device
+) -> tuple[VQDiffusionPipeline, DenoiserStage]:
+    """A pipeline of new networks with the shipped codec and settings, and its training."""
+    pipe = VQDiffusionPipeline(**{**tiny.networks(), "vqvae": shipped.vqvae})
+    pipe.defaults = shipped.defaults
+    initialise(pipe.transformer, pipe.vqvae.quantize.embedding.weight)
     dtype = torch.bfloat16 if device.type == "cuda" else None
-    return DenoiserStage(*parts, pipe.tokenizer, pipe.schedule, recipe, str(device), dtype)
+    return pipe, DenoiserStage(*tiny.learning_parts(pipe), recipe, device=str(device), dtype=dtype)
+
+
+def data(stage: DenoiserStage, record: Record, count: int) -> None:
+    """How fast scenes with their tokens and texts are drawn, and ideal predictions made."""
+    generator = torch.Generator(stage.device).manual_seed(0)
+
+    def timed(make, number: int):
+        made = make()  # the first time costs more
+        begin = time.perf_counter()
+        made = make()
+        if stage.device != "cpu":
+            torch.cuda.synchronize()
+        return made, number / (time.perf_counter() - begin)
+
+    def scenes():
+        drawn = layouts.draw("train", count, generator=generator, device=stage.device)
+        return drawn, layouts.tokens(drawn, stage.codes), layouts.token_ids(drawn, stage.texts)
+
+    (drawn, x_0, _), rate = timed(scenes, count)
+    some = min(count, 512)
+    t = torch.randint(1, 101, (some,), generator=generator, device=stage.device)
+    x_t = q_sample(x_0[:some], t, stage.schedule, generator=generator)
+    claims = layouts.Claims(*(part[:some] for part in drawn.claims()))
+    _, ideal = timed(lambda: ideal_prediction(x_t, t, claims, stage.codes, stage.schedule, split="train"), some)
+    record.add(what="data", scenes_per_second=round(rate), ideal_predictions_per_second=round(ideal))
 
 
 def learn(stage: DenoiserStage, record: Record, out: Path, until: float, most: int) -> None:
     """Update until so many seconds of the record are over; the rate falls to zero at the end of a run so long."""
-    written = 0.0
+    begin = written = record.passed()
     for number in itertools.count(1):
         figures = stage.step(number - 1)
         if number in (20, 100, 500):  # by now it is known how many updates there will be
-            total = round(number * until / record.passed())
+            total = round(number * (until - begin) / (record.passed() - begin))
             stage.recipe = dataclasses.replace(stage.recipe, steps=max(number + 1, total))
         if number == 1 or record.passed() - written > EVERY:
             written = record.passed()
@@ -74,6 +108,16 @@ def keep(stage: DenoiserStage, record: Record, out: Path, number: int, figures: 
     part.replace(out / WEIGHTS)
     pictures = number * stage.recipe.batch
     record.add(what="updates", number=number, pictures=pictures, seconds=round(record.passed(), 1), **figures)
+
+
+def measure(pipe: VQDiffusionPipeline, record: Record, count: int, settings) -> None:
+    """Pictures read back, and how far the prediction is from the ideal one at several times."""
+    for steps, scale, rate in settings:
+        call = {"num_inference_steps": steps, "guidance_scale": scale, "truncation_rate": rate}
+        found = evaluate(pipe, count=count, batch=500, progress=False, **call)
+        record.add(what="read back", **call, **dataclasses.asdict(found), margin=found.margin)
+    short = excess(pipe, (100, 80, 40, 20, 10, 5, 1), count=min(count, 64))
+    record.add(what="excess over the ideal prediction, nats per picture", **{f"t = {t}": x for t, x in short.items()})
 
 
 @torch.no_grad()
