@@ -14,7 +14,7 @@ from torch import Generator
 from torch.testing import assert_close
 
 from tests.gpu.probe import peak_bytes, waits_per_step
-from vqlearn import MaskReplaceSchedule, Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler, guidance
+from vqlearn import MaskReplaceSchedule, Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler, cost, guidance
 from vqlearn import transition as q
 from vqlearn.exact import markov_chain, numbers, oracle, outcome, sure_of_masks
 from vqlearn.guidance import truncate
@@ -284,6 +284,13 @@ def test_the_memory_of_a_call_is_stated(device, pipes, on_device, record_propert
         assert 0 < peak < 2**30
 
 
+def test_memory_that_torch_keeps_is_free(device):
+    """What a call gave back does not make the next one's parts smaller. Of a CPU others take some meanwhile."""
+    before = cost.free_bytes(device)
+    torch.empty(2**28, dtype=torch.uint8, device=device)
+    assert cost.free_bytes(device) > (before - 2**22 if device.type == "cuda" else before / 2)
+
+
 @pytest.mark.parametrize("sampler", ["ancestral", "corrector", "purity"])
 def test_nobody_waits_for_the_device_in_the_loop(device, pipes, on_device, sampler, record_property):
     """Counted by the profiler. On a CPU the same names count reads, which cost nothing there: they are only stated."""
@@ -321,3 +328,51 @@ def test_a_compiled_denoiser_draws_the_tokens_of_the_eager_loop(device, pipes, s
         found = draw(pipe, seeded(1))
     record_property("equal_tokens", float((found == expected).float().mean()))
     assert torch.equal(found, expected)
+
+
+# ------------------------------------------------------------------------------------------ training
+
+
+def test_scenes_are_drawn_as_on_the_cpu(device, seeded):
+    from vqlearn import layouts
+
+    shipped = VQDiffusionPipeline.from_pretrained()
+    codes, texts = layouts.code_table(shipped.encode), layouts.text_table(shipped.tokenizer)
+    ours, theirs = (layouts.draw("test", 300, generator=seeded(0), device=where) for where in (device, "cpu"))
+    assert ours.row.device.type == device.type
+    for found, expected in (
+        *zip(ours, theirs, strict=True),
+        *zip(ours.claims(), theirs.claims(), strict=True),
+        (layouts.tokens(ours, codes), layouts.tokens(theirs, codes)),
+        (layouts.token_ids(ours, texts), layouts.token_ids(theirs, texts)),
+        (layouts.pictures(ours), layouts.pictures(theirs)),
+    ):
+        assert torch.equal(found.cpu(), expected)
+
+
+def test_the_ideal_prediction_is_that_of_the_cpu(device, seeded):
+    from vqlearn import layouts
+    from vqlearn.ideal import ideal_prediction
+
+    shipped = VQDiffusionPipeline.from_pretrained()
+    codes, drawn = layouts.code_table(shipped.encode), layouts.draw("train", 60, generator=seeded(0))
+    t = torch.randint(1, 101, (60,), generator=seeded(1))
+    x_t = q.q_sample(layouts.tokens(drawn, codes), t, shipped.schedule, generator=seeded(2))
+    expected = ideal_prediction(x_t, t, drawn.claims(), codes, shipped.schedule, split="train")
+    claims = drawn.claims().to(device)
+    found = ideal_prediction(x_t.to(device), t.to(device), claims, codes, shipped.schedule, split="train")
+    assert_close(found.cpu(), expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_training_learns_on_the_device(device, dtype):
+    """The loss of one batch, learned by heart: of ten updates the last has less of it than the first."""
+    from vqlearn import tiny
+    from vqlearn.training import DenoiserRecipe, DenoiserStage
+
+    pipe = VQDiffusionPipeline.from_pretrained(torch_dtype=torch.float32)
+    stage = DenoiserStage(
+        *tiny.learning_parts(pipe), DenoiserRecipe(batch=8, own_from=0), device=device.type, dtype=dtype
+    )
+    first, *_, last = [stage.step(0)["loss"] for _ in range(10)]
+    assert last < first and all(p.device.type == device.type for p in stage.model.parameters())

@@ -238,9 +238,10 @@ def pictures_at_once(transformer: Transformer2DModel, branches: int) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device; of a CPU what the system says is available."""
+    """Memory that is free on a device, with what torch keeps there for later; of a CPU what the system has available."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])

@@ -251,7 +251,7 @@ class VQDiffusionPipeline:
         condition = self._conditions(prompts, num_images_per_prompt, constant != 1, negative_prompt)
         batch = len(prompts) * num_images_per_prompt
 
-        @functools.cache  # asked once, before the first call: what a GPU keeps for later calls would not seem free
+        @functools.cache  # a GPU's driver is asked once, not in every step
         def at_once(branches: int) -> int:
             return cost.pictures_at_once(self.transformer, branches)
 
