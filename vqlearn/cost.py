@@ -238,7 +238,7 @@ def pictures_at_once(transformer: Transformer2DModel, branches: int) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device, with what torch keeps there for later; of a CPU what the system has available."""
+    """Memory that is free on a device, with what torch keeps there; of a CPU what the system says is available."""
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
