@@ -7,7 +7,9 @@
 Three parts run one after the other, each in a process and with a time limit of its own: the tests that a GPU does what
 a CPU does (60 s), the model of the published size beside diffusers (150 s), and the training of the shipped model (the
 rest). Each writes a JSON file anew after every row, so a run that is cut off has lost only what it had not begun.
-diffusers, where it is not installed, is taken from a wheel in the folder `wheels`; without one its rows are left out.
+diffusers, where it is not installed, is taken from a wheel in the folder `wheels` (`python -m pip download --no-deps -d
+wheels diffusers`); without one its figures are left out. Where another library has installed a package named `tests`,
+`touch tests/__init__.py` puts this one before it.
 """
 
 from __future__ import annotations
