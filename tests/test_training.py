@@ -392,5 +392,5 @@ def test_half_precision_gives_nearly_the_same_gradient():
 
 def test_the_recipe_of_a_device():
     cpu, cuda = tiny.recipe("cpu"), tiny.recipe("cuda")
-    assert cpu == DenoiserRecipe() and cuda == replace(cpu, steps=cuda.steps, batch=512, own_from=cuda.own_from)
+    assert cpu == DenoiserRecipe() and cuda == tiny.LARGE_BATCH
     assert cpu.own_from > 0 and tiny.recipe("cpu", from_nothing=False) == replace(cpu, own_from=0)

@@ -73,12 +73,15 @@ def networks(seed: int = 0) -> dict[str, Any]:
     }
 
 
+LARGE_BATCH = DenoiserRecipe(steps=12000, batch=512, learning_rate=2e-3, own_from=1500)  # no GPU has run it yet
+
+
 def recipe(device: str, *, from_nothing: bool = True) -> DenoiserRecipe:
     """How the shipped model's denoiser learns on a device: on a GPU in batches that are large enough for it.
 
     A model that learns on has trajectories worth learning from at once.
     """
-    found = DenoiserRecipe() if torch.device(device).type == "cpu" else DenoiserRecipe(12000, batch=512, own_from=1500)
+    found = DenoiserRecipe() if torch.device(device).type == "cpu" else LARGE_BATCH
     return found if from_nothing else replace(found, own_from=0)
 
 
