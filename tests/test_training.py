@@ -11,6 +11,7 @@ from vqlearn.conditioning import tokenize
 from vqlearn.ideal import ideal_denoiser
 from vqlearn.runs import fit
 from vqlearn.training import (
+    Batch,
     CodecRecipe,
     CodecStage,
     DenoiserRecipe,
@@ -331,6 +332,22 @@ def _captions(ids):
     tokenizer = stage_tokenizer()
     rows = [[i for i in row if i not in (tokenizer.bos_token_id, tokenizer.eos_token_id, 0)] for row in ids.tolist()]
     return [tokenizer.decode(row).replace(" ,", ",").strip() for row in rows]
+
+
+def test_the_target_leaves_out_what_is_held_out():
+    """Where a caption leaves the sizes of two objects unsaid, their held-out pairs are no part of what is learned."""
+    stage = _denoiser()
+    captions = [
+        f"a red {a} left of a blue {b}" for a in ("cross", "circle", "star") for b in ("cross", "square", "star")
+    ]
+    claims = [scenes.parse(caption) for caption in captions]
+    x_t = torch.full((len(captions), 64), stage.schedule.mask_id)
+    t, nobody = torch.full((len(captions),), 100), torch.zeros(len(captions), dtype=torch.bool)
+    batch = Batch(x_t, x_t, t, t, x_t, layouts.claims_of(claims), nobody)
+    found = stage._target(batch)
+    for split, same in (("train", True), (None, False)):
+        expected = ideal_denoiser(captions, stage.codes, stage.schedule, split=split)(x_t, 100).exp().float()
+        assert torch.allclose(found, expected, atol=1e-6) == same
 
 
 def test_only_the_training_split_is_learned_from_and_objects_come_in_the_recipes_shares():
