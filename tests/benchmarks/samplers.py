@@ -1,12 +1,13 @@
 """How good is each sampler for how many network calls? The shipped model draws held-out captions, and all is read back.
 
-    python -m tests.benchmarks.samplers
+    python -m tests.benchmarks.samplers             # measure, and print a table
+    python -m tests.benchmarks.samplers --readme    # write the table of what is kept into the README
 
-prints a table, sampler by network calls, of the pictures that are right in every part, with half of a 95 % interval,
-and keeps each number in tests/benchmarks/results/samplers.json as soon as it is known: an interrupted run goes on, and
-numbers of another model or of other captions are measured anew. The row "diffusers" is the loop of diffusers' own pipeline, with its
-scheduler and its timesteps n - 1 ... 0, around the same weights. "ancestral, late" and "high_quality, late" are these
-samplers with strides that grow shorter, `strided_times(T, n, power=1.25)`.
+The table, sampler by network evaluations, has the pictures that are right in every part, with half of a 95 % interval.
+Each number is kept in tests/benchmarks/results/samplers.json as soon as it is known: an interrupted run goes on, and
+numbers of another model or of other captions are measured anew. The row "diffusers" is the loop of diffusers' own
+pipeline, with its scheduler and its timesteps n - 1 ... 0, around the same weights. "ancestral, late" and
+"high_quality, late" are these samplers with strides that grow shorter, `strided_times(T, n, power=1.25)`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import itertools
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -27,6 +29,8 @@ from vqlearn.evaluate import Report, report
 from vqlearn.pipeline import SAMPLERS
 
 RESULTS = Path(__file__).parent / "results" / "samplers.json"
+README = Path(__file__).parents[2] / "README.md"
+MARKS = ("<!-- samplers -->\n", "<!-- end of samplers -->")
 CALLS = (5, 10, 16, 25, 50, 100)
 LATE = ", late"
 KNOWN = [name for name in SAMPLERS if name != "first_hitting"]  # which asks for a schedule without replacement
@@ -82,40 +86,56 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the numbers are kept")
+    parser.add_argument("--readme", action="store_true", help="measure nothing, write the kept numbers into the README")
     arguments = parser.parse_args()
+    if arguments.readme:
+        before, rest = README.read_text(encoding="utf-8").split(MARKS[0])
+        after = rest.split(MARKS[1])[1]
+        found = table(json.loads(RESULTS.read_text()))
+        README.write_text(before + MARKS[0] + found + MARKS[1] + after, encoding="utf-8")
+        return
     warnings.simplefilter("ignore")
     pipe = VQDiffusionPipeline.from_pretrained(torch_dtype=getattr(torch, arguments.dtype))
     pipe.set_progress_bar_config(disable=True)
-    key = {**digest(), "dtype": arguments.dtype}
+    chosen = {"guidance": pipe.guidance_scale, "truncation": pipe.defaults["truncation_rate"]}
+    key = {**digest(), "dtype": arguments.dtype, **chosen}
     kept = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    rows = kept["rows"] if {k: kept.get(k) for k in key} == key else {}
-    last = pipe.schedule.num_steps
+    kept = {**key, "rows": kept["rows"] if {k: kept.get(k) for k in key} == key else {}}
     for steps, name in itertools.product(arguments.calls, arguments.samplers):
-        entry = row(name, steps, last)
-        if rows.get(entry, {"count": 0})["count"] < arguments.count:
+        entry = row(name, steps)
+        if kept["rows"].get(entry, {"count": 0})["count"] < arguments.count:
             found, calls = measure(pipe, name, steps, arguments.count, arguments.batch)
-            rows[entry] = {"count": arguments.count, "all": round(found.all, 4), "margin": round(found.margin, 4),
-                           "calls": calls}  # fmt: skip
+            kept["rows"][entry] = {"count": arguments.count, "all": round(found.all, 4),
+                                   "margin": round(found.margin, 4), "calls": calls}  # fmt: skip
             arguments.out.parent.mkdir(exist_ok=True)
-            arguments.out.write_text(json.dumps({**key, "rows": rows}, indent=1) + "\n")
-    table = {name: [rows[row(name, steps, last)] for steps in arguments.calls] for name in arguments.samplers}
-    counts = [min(found["count"] for found in column) for column in zip(*table.values(), strict=True)]
-    print(f"{arguments.dtype}, guidance {pipe.guidance_scale}, truncation {pipe.defaults['truncation_rate']}; held-out "
-          f"captions: {', '.join(map(str, counts))}\n")  # fmt: skip
-    print("| sampler | " + " | ".join(map(str, arguments.calls)) + " |\n" + "|---" * (len(arguments.calls) + 1) + "|")
-    for name, found in table.items():
-        cells = [_cell(one, steps) for one, steps in zip(found, arguments.calls, strict=True)]
-        print(f"| {name} | " + " | ".join(cells) + " |")
+            arguments.out.write_text(json.dumps(kept, indent=1) + "\n")
+    print(table(kept))
 
 
-def row(name: str, steps: int, last: int) -> str:
+def table(kept: dict[str, Any]) -> str:
+    """The kept numbers in Markdown; a cell that is not measured stays empty."""
+    rows = kept["rows"]
+    calls = [steps for steps in CALLS if any(row(name, steps) in rows for name in NAMES)]
+    lines = [
+        f"{kept['dtype']}, guidance {kept['guidance']:g}, truncation rate {kept['truncation']:g}, "
+        f"{min(found['count'] for found in rows.values())} captions of the test split, in per cent:\n",
+        "| sampler | " + " | ".join(f"{steps} evaluations" for steps in calls) + " |",
+        "|---" * (len(calls) + 1) + "|",
+    ]
+    for name in NAMES:
+        cells = [_cell(rows[row(name, steps)], steps) if row(name, steps) in rows else "" for steps in calls]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n" + "\n".join(lines) + "\n"
+
+
+def row(name: str, steps: int) -> str:
     """Under which name a figure is kept; in as many steps as there are times no stride can be shorter."""
-    return f"{name.removesuffix(LATE) if steps == last else name} {steps}"
+    return f"{name.removesuffix(LATE) if steps == max(CALLS) else name} {steps}"
 
 
-def _cell(row: dict, steps: int) -> str:
-    fewer = f" ({row['calls']:.1f} calls)" if row["calls"] < steps - 0.05 else ""
-    return f"{row['all']:.1%} ± {row['margin']:.1%}{fewer}"
+def _cell(found: dict[str, float], steps: int) -> str:
+    fewer = f" ({found['calls']:.0f} evaluations)" if found["calls"] < steps - 0.05 else ""
+    return f"{100 * found['all']:.1f} ± {100 * found['margin']:.1f}{fewer}"
 
 
 if __name__ == "__main__":
