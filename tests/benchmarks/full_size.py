@@ -1,27 +1,32 @@
-"""The published model's size, with random weights, on this machine: loading and two guided steps, beside diffusers.
+"""The published model's size, with random weights, on this machine: loading it, beside diffusers, and a picture.
 
     python -m tests.benchmarks.full_size
+    python -m tests.benchmarks.full_size --folder DIR --sides vqlearn --picture 25
 
-builds a pipeline of 1.4 billion parameters, writes it as the hub had it in 2022 (6 GB in a temporary folder), loads it
-with this package and, put together from its parts, with diffusers, each in a process of its own that reports its
-peak of resident memory, and then times guided steps of both in turns in one process. Needs about 16 GB of memory.
+builds a pipeline of 1.4 billion parameters, writes it as the hub had it in 2022 (6 GB in a temporary folder), and loads
+it with this package and, put together from its parts, with diffusers, as it is and as bfloat16. Each row is a process
+of its own that reports the peak of its resident memory, all of it and what is not mapped from files. A picture is one
+call of the pipeline, guided, with everything from the text to the pixels. `tests.benchmarks.speed` has the steps of
+both in turns. Needs about 16 GB of memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import json
+import os
 import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from pathlib import Path
 
 import torch
-
-from tests.benchmarks.peers import seconds_per_step
 
 PARTS = ("transformer", "vqvae", "text_encoder", "learned_classifier_free_sampling_embeddings")
 NETWORK = {"num_attention_heads": 16, "attention_head_dim": 88, "num_layers": 36, "cross_attention_dim": 512,
@@ -127,70 +132,67 @@ def theirs(folder: Path, dtype: torch.dtype = torch.float32):
         config.write_text(text)
 
 
-def load(which: str, folder: Path) -> dict[str, float]:
-    """Seconds and peak of resident memory (GB) of loading, in this process."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begin = time.perf_counter()
-    pipe = {"vqlearn": ours, "diffusers": theirs}[which](folder)
-    seconds = time.perf_counter() - begin
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert pipe is not None
-    return {"seconds": seconds, "peak": peak * 1024 / 1e9, "before": before * 1024 / 1e9}
-
-
-def steps(folder: Path, count: int, rounds: int) -> list[dict[str, float]]:
-    """Seconds per guided step of both, in turns: all of a call but its first step, which warms up."""
-    pipes = {"vqlearn": ours(folder), "diffusers": theirs(folder)}
-    found = []
-    for _ in range(rounds):
-        row = {}
-        for name, pipe in pipes.items():
-            pipe.set_progress_bar_config(disable=True)
-            times = seconds_per_step(
-                lambda number, generator, note, pipe=pipe: pipe(
-                    "teddy bear playing in the pool", number, guidance_scale=5.0, output_type="latent",
-                    truncation_rate=0.86, generator=generator, callback=note,
-                ), count,
-            )  # fmt: skip
-            row[name] = sum(times) / len(times)
-        found.append(row)
-        print(json.dumps(row), file=sys.stderr, flush=True)
+def measure(which: str, folder: Path, dtype: str, steps: int) -> dict[str, float]:
+    """In this process: seconds of loading, the memory (GB) at its peak, and, where asked for, seconds of a picture."""
+    began = time.perf_counter()
+    with own_memory() as own:
+        pipe = {"vqlearn": ours, "diffusers": theirs}[which](folder, getattr(torch, dtype))
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    found = {"load": seconds, "peak": peak / 1e9, "own": max(own) / 1e9}
+    if steps:
+        began = time.perf_counter()
+        pipe("teddy bear playing in the pool", num_inference_steps=steps, generator=torch.Generator().manual_seed(0))
+        found["picture"] = time.perf_counter() - began
     return found
+
+
+@contextlib.contextmanager
+def own_memory():
+    """A list that fills with the bytes of resident memory that is no mapped file: the system cannot take it back."""
+    found, done = [0], threading.Event()
+
+    def watch():
+        while not done.wait(0.02):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            found.append(1024 * int(next(line for line in lines if line.startswith("RssAnon")).split()[1]))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        watching.join()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=2, help="guided steps per round")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], default=["float32", "bfloat16"])
+    parser.add_argument("--sides", nargs="+", choices=["vqlearn", "diffusers"], default=["vqlearn", "diffusers"])
+    parser.add_argument("--picture", type=int, default=0, metavar="STEPS", help="also draw a picture in so many steps")
     parser.add_argument("--folder", help="keep the model here")
-    parser.add_argument("--only", help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     if arguments.only:
-        folder = Path(arguments.folder)
-        print(json.dumps(steps(folder, arguments.steps, arguments.rounds) if arguments.only == "steps"
-                         else load(arguments.only, folder)))  # fmt: skip
+        print(json.dumps(measure(arguments.only[0], Path(arguments.folder), arguments.only[1], arguments.picture)))
         return
     with tempfile.TemporaryDirectory() as place:
         folder = Path(arguments.folder or place) / "model"
         size = sum(f.stat().st_size for f in folder.rglob("*.bin")) / 1e9 if folder.exists() else write_model(folder)
-
-        def run(only: str):
-            command = [sys.executable, "-m", "tests.benchmarks.full_size", "--only", only, "--folder", str(folder),
-                       "--steps", str(arguments.steps), "--rounds", str(arguments.rounds)]  # fmt: skip
-            return json.loads(
-                subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
-            )
-
-        print(f"{torch.get_num_threads()} threads, weights {size:.2f} GB, float32\n")
-        print("| | load, s | peak while loading, GB | of the weights | a guided step, s |\n|---|---|---|---|---|")
-        timed = run("steps")
-        best = {name: min(row[name] for row in timed) for name in timed[0]}
-        for name in best:
-            found = run(name)
-            share = found["peak"] / size
-            print(f"| {name} | {found['seconds']:.1f} | {found['peak']:.2f} | {share:.2f} x | {best[name]:.2f} |")
-        print(f"\nratio of steps {best['vqlearn'] / best['diffusers']:.3f}")
+        load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
+        print(f"{torch.get_num_threads()} threads, weights {size:.2f} GB in float32, load {load}\n")
+        print("| | load, s | peak of resident memory, GB | without mapped files | a picture, s |\n" + "|---" * 5 + "|")
+        for dtype, side in itertools.product(arguments.dtypes, arguments.sides):
+            steps = arguments.picture if side == "vqlearn" else 0
+            command = [sys.executable, "-m", "tests.benchmarks.full_size", "--only", side, dtype,
+                       "--folder", str(folder), "--picture", str(steps)]  # fmt: skip
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            found = json.loads(done.stdout.splitlines()[-1])
+            picture = f"{found['picture']:.1f}" if "picture" in found else ""
+            print(f"| {side}, {dtype} | {found['load']:.1f} | {found['peak']:.2f} | {found['own']:.2f} | {picture} |",
+                  flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
