@@ -21,6 +21,7 @@ from torch import nn
 from vqlearn.transformer import Transformer2DModel
 
 LONG = 60  # seconds of work on a CPU that are announced before they begin
+REACHED = 0.7  # of the matrix products' rate: what whole steps run at; 0.5 to 0.8 at the published size
 SHARE_OF_MEMORY = 0.5  # of what is free, for one network call
 CACHED = 2**21  # bytes of one layer's activations per thread; a CPU took 5 to 15 % longer with twice or half of it
 LARGE = 100_000_000  # weights of a denoiser from which torch_dtype="auto" may choose half precision
@@ -42,7 +43,7 @@ def work(transformer: Transformer2DModel) -> float:
 
 
 def announce(transformer: Transformer2DModel, calls: int, pictures: int) -> None:
-    """Warn of a long run on a CPU: its work, at the speed of a timed matrix product in the dtype of its weights.
+    """Warn of a long run on a CPU: its work, at the share of a timed matrix product's speed that whole steps reach.
 
     `pictures` are all pictures of all calls, those with guidance counted twice.
     """
@@ -52,7 +53,7 @@ def announce(transformer: Transformer2DModel, calls: int, pictures: int) -> None
     total = work(transformer) * pictures
     if total < 1e13:  # a few seconds anywhere
         return
-    seconds = total / cpu_rate(weight.dtype)
+    seconds = total / (REACHED * cpu_rate(weight.dtype))
     if seconds > LONG:
         long = f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
         ways = ["a CUDA GPU", "fewer steps", *faster_dtype(weight.dtype)]
