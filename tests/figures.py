@@ -7,33 +7,20 @@ A figure is stale when what it is made of has changed: code (without comments an
 from __future__ import annotations
 
 import argparse
-import ast
-import hashlib
-import io
-import json
+import shutil
 import sys
-import textwrap
-import tokenize
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "figures"
-NOTES = FOLDER / "figures.json"
-MODEL = "models/scenes"
 CAPTION = "a large red circle left of a small blue square"  # the README's
 CAPTIONS = (CAPTION, "a small yellow star above a large green cross")
-MATHEMATICS = ("schedule", "transition", "sampling", "unmasking")
-SYSTEM = (MODEL, *MATHEMATICS, "guidance", "pipeline", "transformer", "vqvae", "conditioning")
 STEPS = (1, 2, 3, 4, 5, 6, 10, 25, 50, 100)
-
-
-class Made(NamedTuple):
-    """How a figure is drawn, and of what: rooms of the package, functions of a room, folders of a model."""
-
-    draw: Callable[[Path], None]
-    of: tuple[str, ...]
 
 
 def first(path: Path) -> None:
@@ -113,85 +100,41 @@ def _save(figure, path: Path) -> None:
     figure.savefig(path, facecolor="white", metadata={"Software": None})
 
 
-FIGURES = {
-    "first.png": Made(first, (*SYSTEM, "__main__._generate")),
-    "schedules.png": Made(schedules, ("schedule", "plots.schedule_curves")),
-    "samplers.png": Made(samplers, (*SYSTEM, "plots.album", "plots.name_rows")),
-    "exactness.png": Made(exactness, (*MATHEMATICS, "exact")),
+FIGURES: dict[str, Callable[[Path], None]] = {
+    "first.png": first,
+    "schedules.png": schedules,
+    "samplers.png": samplers,
+    "exactness.png": exactness,
 }
 
 
-def digest(name: str) -> str:
-    """A digest of all that a figure is made of."""
-    made, found = FIGURES[name], hashlib.sha256()
-    parts = [essence(_function(Path(__file__), made.draw.__name__))]
-    for part in made.of:
-        path = ROOT / "vqlearn" / part
-        room, _, function = part.partition(".")
-        if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix != ".md")
-            parts += [f"{f.relative_to(path).as_posix()} {hashlib.sha256(f.read_bytes()).hexdigest()}" for f in files]
-        elif function:
-            parts.append(essence(_function(path.with_name(f"{room}.py"), function)))
-        else:
-            parts.append(essence(path.with_suffix(".py").read_text(encoding="utf-8")))
-    for part in parts:
-        found.update(part.encode() + b"\0")
-    return found.hexdigest()
-
-
-def essence(source: str) -> str:
-    """Source without comments, docstrings and blank lines, the same for every version of Python."""
-    lines = source.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
-    for node in ast.walk(ast.parse(source)):
-        kinds = ast.Module, ast.ClassDef, ast.FunctionDef
-        if isinstance(node, kinds) and ast.get_docstring(node) is not None:
-            text = node.body[0]
-            lines[text.lineno - 1 : text.end_lineno] = [""] * (text.end_lineno - text.lineno + 1)
-    return "\n".join(line.rstrip() for line in lines if line.strip())
-
-
-def _function(path: Path, name: str) -> str:
-    source = path.read_text(encoding="utf-8")
-    return next(
-        ast.get_source_segment(source, node)
-        for node in ast.parse(source).body
-        if isinstance(node, ast.FunctionDef) and node.name == name
-    )
-
-
-def stale(name: str) -> str:
-    """Why a figure has to be drawn anew; empty if it has not."""
-    known = json.loads(NOTES.read_text(encoding="utf-8")) if NOTES.exists() else {}
-    if not (FOLDER / name).is_file():
-        return "there is no such file"
-    if name not in known:
-        return "nothing is noted about it"
-    if known[name]["picture"] != hashlib.sha256((FOLDER / name).read_bytes()).hexdigest():
-        return "the file is not the one that was drawn"
-    return "" if known[name]["made of"] == digest(name) else "what it is made of has changed"
-
-
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.figures", description=__doc__.partition("\n")[0])
-    parser.add_argument("--all", action="store_true", help="draw every figure, stale or not")
-    everything = parser.parse_args(arguments).all
+def draw(name: str, folder: Path) -> Path:
+    """Draw a figure into a folder."""
     from vqlearn import plots
 
     plots.set_style()
-    notes = {}
-    for name, made in FIGURES.items():
-        why = stale(name)
-        if why or everything:
-            print(f"{name}: {why or 'drawn anew'}", flush=True)
-            made.draw(FOLDER / name)
-        picture = hashlib.sha256((FOLDER / name).read_bytes()).hexdigest()
-        notes[name] = {"made of": digest(name), "picture": picture}
-    NOTES.write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8", newline="\n")
+    FIGURES[name](folder / name)
+    return folder / name
+
+
+def difference(first: Path, second: Path) -> float:
+    """Root mean square difference of two pictures' values 0 ... 255; infinite where their sizes differ."""
+    one, other = (np.asarray(Image.open(path).convert("RGB"), dtype=float) for path in (first, second))
+    return float(np.sqrt(np.mean((one - other) ** 2))) if one.shape == other.shape else np.inf
+
+
+def main(arguments: list[str]) -> None:
+    """Draw all figures anew and keep those that have changed."""
+    argparse.ArgumentParser(prog="python -m tests.figures", description=__doc__.partition("\n")[0]).parse_args(
+        arguments
+    )
+    for name in FIGURES:
+        with tempfile.TemporaryDirectory() as folder:
+            new, old = draw(name, Path(folder)), FOLDER / name
+            changed = not old.exists() or difference(new, old) > 0
+            if changed:
+                shutil.copyfile(new, old)
+        print(f"{name}: {'drawn anew' if changed else 'as before'}", flush=True)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from vqlearn import CheckpointError, VQDiffusionPipeline
 from vqlearn.__main__ import main
-from vqlearn.hub import CHECKSUMS, INDEX, lacking, locate, needed, previous
-from vqlearn.saving import save_components
-from vqlearn.weights import read_tensors
+from vqlearn.checkpoints.hub import CHECKSUMS, INDEX, lacking, locate, needed, previous
+from vqlearn.checkpoints.saving import save_components
+from vqlearn.checkpoints.weights import read_tensors
 
 LEARNED = "learned_classifier_free_sampling_embeddings"
 LEARNED_CLASS = "LearnedClassifierFreeSamplingEmbeddings"
@@ -345,7 +345,11 @@ def _python(code, **environment):
     """Run code in a process of its own, where huggingface_hub reads its environment anew."""
     variables = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     variables |= {"HF_HUB_ETAG_TIMEOUT": "600", "HF_HUB_DOWNLOAD_TIMEOUT": "600"}  # our hub may be on a slow machine
-    command = [sys.executable, "-c", f"from vqlearn import VQDiffusionPipeline as P, hub\n{code}"]
+    command = [
+        sys.executable,
+        "-c",
+        f"from vqlearn import VQDiffusionPipeline as P\nfrom vqlearn.checkpoints import hub\n{code}",
+    ]
     return subprocess.run(command, env={**variables, **environment}, capture_output=True, text=True, timeout=1200)
 
 

@@ -3,15 +3,15 @@ import pytest
 import torch
 
 from vqlearn import scenes
-from vqlearn.checkpoints import load_text_encoder, load_text_tokenizer
-from vqlearn.conditioning import (
+from vqlearn.checkpoints.loading import load_text_encoder, load_text_tokenizer
+from vqlearn.checkpoints.saving import save_tokenizer
+from vqlearn.networks.text import (
     LearnedClassifierFreeSamplingEmbeddings,
     clip_tokenizer,
     encode_ids,
     tokenize,
     word_merges,
 )
-from vqlearn.saving import save_tokenizer
 
 PROMPTS = ["a teddy bear playing in the pool", "red circle on the left!"]
 

@@ -11,9 +11,9 @@ import yaml
 
 from vqlearn import CheckpointError, VQDiffusionPipeline, guide, q_posterior, truncate
 from vqlearn.__main__ import main
-from vqlearn.conditioning import encode_ids, tokenize
-from vqlearn.convert import convert, published_tokenizer
-from vqlearn.diffusion import training_loss
+from vqlearn.checkpoints.original import published_tokenizer
+from vqlearn.networks.text import encode_ids, tokenize
+from vqlearn.objective import training_loss
 from vqlearn.transition import q_log_probs
 
 KINDS = ("text_ithq", "class_pretrained", "uncond")
@@ -26,7 +26,7 @@ class Case:
     def __init__(self, kind, folder, out):
         self.kind, self.folder = kind, folder / kind
         mapping = self.folder / "mapping.pt"
-        pipe = convert(
+        pipe = VQDiffusionPipeline.from_original(
             self.folder / "ckpt.pth",
             self.folder / "config.yaml",
             codec_config=self.folder / "codec.yaml",
@@ -262,9 +262,9 @@ def test_every_released_checkpoint_has_a_place_for_every_tensor(name, data, tmp_
         key.removeprefix("transformer."): t for key, t in content["model"].items() if key.startswith("transformer.")
     }
     monkeypatch.setattr(
-        "vqlearn.convert.read_pickle", lambda path: content if path.suffix == ".pth" else torch.load(path)
+        "vqlearn.checkpoints.original.read_pickle", lambda path: content if path.suffix == ".pth" else torch.load(path)
     )
-    pipe = convert(tmp_path / "ckpt.pth", tmp_path / "config.yaml")
+    pipe = VQDiffusionPipeline.from_original(tmp_path / "ckpt.pth", tmp_path / "config.yaml")
     assert sum(p.numel() for p in pipe.transformer.parameters()) == parameters
     assert (pipe.defaults["guidance_scale"], pipe.defaults["truncation_rate"]) == defaults
     assert pipe.vqvae.config["num_vq_embeddings"] == codes and pipe.vqvae.num_tokens == arguments[5]
@@ -363,7 +363,7 @@ def test_bad_input_is_one_clear_error(damage, data, tmp_path, monkeypatch):
     make, sentence = BAD[damage]
     checkpoint, config, rest = broken(tmp_path, data, **make(tmp_path, data))
     with pytest.raises(CheckpointError, match=sentence) as caught:
-        convert(checkpoint, config, **rest)
+        VQDiffusionPipeline.from_original(checkpoint, config, **rest)
     assert "\n" not in str(caught.value) and not (tmp_path / "ran").exists()
 
 
@@ -375,7 +375,7 @@ def test_a_pickle_that_runs_code_is_refused(data, tmp_path):
     torch.save({"model": {"a": torch.zeros(1)}, "extra": Evil()}, tmp_path / "evil.pth")
     checkpoint, config, rest = broken(tmp_path, data, checkpoint=tmp_path / "evil.pth")
     with pytest.raises(CheckpointError, match="more than tensors and plain values"):
-        convert(checkpoint, config, **rest)
+        VQDiffusionPipeline.from_original(checkpoint, config, **rest)
     assert not (tmp_path / "ran").exists()
 
 

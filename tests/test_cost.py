@@ -8,8 +8,9 @@ import warnings
 import pytest
 import torch
 
-from vqlearn import Transformer2DModel, VQDiffusionPipeline, cost
+from vqlearn import Transformer2DModel, VQDiffusionPipeline
 from vqlearn.__main__ import main
+from vqlearn.networks import cost
 
 FAST = {"float32": 1e11, "bfloat16": 8e11}  # a CPU that multiplies bfloat16 in hardware
 SLOW = {"float32": 1e11, "bfloat16": 2e10}

@@ -19,8 +19,9 @@ import nbformat
 import pytest
 from answers import LIBRARY, WRONG
 
-from vqlearn import checks, course
+from vqlearn import checks
 from vqlearn.__main__ import main
+from vqlearn.course import marking as course
 
 ROOT = Path(__file__).parent.parent
 RIGHT = {  # answers as a learner writes them
@@ -81,8 +82,8 @@ def small(tmp_path, monkeypatch) -> Path:
         [
             TITLE,
             IMPORTS,
-            "## 0.1 A claim\nSee the [model card](../vqlearn/models/scenes/README.md), [`plots`](../vqlearn/plots.py)"
-            " and [the next](01_next.ipynb).",
+            "## 0.1 A claim\nSee the [model card](../vqlearn/assets/models/scenes/README.md), "
+            "[`plots`](../vqlearn/course/plots.py) and [the next](01_next.ipynb).",
             "unused = 1",
             "factor = 1\nshare = factor * 2",
             "print(share)",
@@ -132,12 +133,12 @@ def test_a_link_that_leads_nowhere_is_kept_too(small, tmp_path):
 def test_links_out_of_the_folder_name_the_file_or_lead_to_the_site(small, tmp_path, monkeypatch):
     course.copy(tmp_path / "mine")
     text = nbformat.read(tmp_path / "mine" / "00_small.ipynb", as_version=4).cells[2].source
-    card = "the model card (`vqlearn/models/scenes/README.md`)"
-    assert f"See {card}, `vqlearn/plots.py` and [the next](01_next.ipynb)." in text
+    card = "the model card (`vqlearn/assets/models/scenes/README.md`)"
+    assert f"See {card}, `vqlearn/course/plots.py` and [the next](01_next.ipynb)." in text
     monkeypatch.setattr(course, "address", lambda: "https://example.org/vqlearn")
     course.copy(tmp_path / "again")
     text = nbformat.read(tmp_path / "again" / "00_small.ipynb", as_version=4).cells[2].source
-    assert "[`plots`](https://example.org/vqlearn/blob/HEAD/vqlearn/plots.py)" in text
+    assert "[`plots`](https://example.org/vqlearn/blob/HEAD/vqlearn/course/plots.py)" in text
 
 
 def test_exercises_only_leaves_what_the_stubs_need(small, tmp_path, capsys):
@@ -278,7 +279,7 @@ def test_a_wheel_carries_the_course(tmp_path):
     (wheel,) = (tmp_path / "wheel").iterdir()
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     inside = contents(tmp_path / "site")
-    for path in [*(tree / "vqlearn").rglob("*.py"), *(tree / "vqlearn" / "models").rglob("*.*")]:
+    for path in [*(tree / "vqlearn").rglob("*.py"), *(tree / "vqlearn" / "assets").rglob("*.*")]:
         assert str(path.relative_to(tree)) in inside
     shutil.rmtree(tree)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
@@ -351,7 +352,7 @@ SUBMISSIONS = {
     ],
     "01_faked": [
         IMPORTS,
-        "import builtins, os, shutil\nfrom vqlearn.checks import judge\n"
+        "import builtins, os, shutil\nfrom vqlearn.course.checks import judge\n"
         "shutil.rmtree(os.getcwd(), ignore_errors=True)  # its own folder, and all that is in it",
         exercise("visible_share", call=FAKE),
         exercise("fates", "class checks:\n    fates = lambda f: print('Right: three fates')\n\n\nfates = len"),
@@ -566,7 +567,7 @@ def test_ctrl_c_stops_the_kernel_and_leaves_nothing(tmp_path, monkeypatch):
     first = f"import os\nopen({str(note)!r}, 'w').write(str(os.getpid()))"
     write(learner / "00_a.ipynb", [first, "while True:\n    pass"])
     before = contents(learner)
-    code = f"from vqlearn import course; course.PLACES = [course.Path({str(tmp_path / 'course')!r})]"
+    code = f"from vqlearn.course import marking; marking.PLACES = [marking.Path({str(tmp_path / 'course')!r})]"
     code += "; from vqlearn.__main__ import main; import sys; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "course", "--check", str(learner)]
     listen = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}

@@ -14,10 +14,11 @@ from torch import Generator
 from torch.testing import assert_close
 
 from tests.gpu.probe import peak_bytes, waits_per_step
-from vqlearn import MaskReplaceSchedule, Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler, cost, guidance
+from vqlearn import MaskReplaceSchedule, Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler, guidance
 from vqlearn import transition as q
-from vqlearn.exact import markov_chain, numbers, oracle, outcome, sure_of_masks
+from vqlearn.exactness.enumeration import markov_chain, numbers, oracle, outcome, sure_of_masks
 from vqlearn.guidance import truncate
+from vqlearn.networks import cost
 from vqlearn.pipeline import SAMPLERS
 from vqlearn.sampling import ancestral, prior_sample
 
@@ -334,7 +335,7 @@ def test_a_compiled_denoiser_draws_the_tokens_of_the_eager_loop(device, pipes, s
 
 
 def test_scenes_are_drawn_as_on_the_cpu(device, seeded):
-    from vqlearn import layouts
+    from vqlearn.data import layouts
 
     shipped = VQDiffusionPipeline.from_pretrained()
     codes, texts = layouts.code_table(shipped.encode), layouts.text_table(shipped.tokenizer)
@@ -351,8 +352,8 @@ def test_scenes_are_drawn_as_on_the_cpu(device, seeded):
 
 
 def test_the_ideal_prediction_is_that_of_the_cpu(device, seeded):
-    from vqlearn import layouts
-    from vqlearn.ideal import ideal_prediction
+    from vqlearn.data import layouts
+    from vqlearn.exactness.ideal import ideal_prediction
 
     shipped = VQDiffusionPipeline.from_pretrained()
     codes, drawn = layouts.code_table(shipped.encode), layouts.draw("train", 60, generator=seeded(0))
@@ -367,8 +368,8 @@ def test_the_ideal_prediction_is_that_of_the_cpu(device, seeded):
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_training_learns_on_the_device(device, dtype):
     """The loss of one batch, learned by heart: of ten updates the last has less of it than the first."""
-    from vqlearn import tiny
-    from vqlearn.training import DenoiserRecipe, DenoiserStage
+    from vqlearn.training import shipped as tiny
+    from vqlearn.training.stages import DenoiserRecipe, DenoiserStage
 
     pipe = VQDiffusionPipeline.from_pretrained(torch_dtype=torch.float32)
     stage = DenoiserStage(

@@ -10,8 +10,8 @@ import torch
 from oracle import FALSE_ALARM, chi_square_p_value, edge_schedules, random_belief, well_conditioned
 from torch.testing import assert_close
 
-from vqlearn import diffusion
-from vqlearn.diffusion import (
+from vqlearn import objective as diffusion
+from vqlearn.objective import (
     TimeSampler,
     bound_terms,
     evidence_bound,

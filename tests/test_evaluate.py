@@ -3,10 +3,11 @@ import math
 import pytest
 import torch
 
-from vqlearn import layouts, q_sample, scenes
-from vqlearn.evaluate import _bits, evaluate, excess, margin, reconstruction, report, states_new_combination
-from vqlearn.ideal import code_table, ideal_denoiser
-from vqlearn.scenes import Scene, Thing
+from vqlearn import q_sample, scenes
+from vqlearn.data import layouts
+from vqlearn.data.scenes import Scene, Thing
+from vqlearn.evaluation.agreement import _bits, evaluate, excess, margin, reconstruction, report, states_new_combination
+from vqlearn.exactness.ideal import code_table, ideal_denoiser
 
 
 def test_a_perfect_painter_scores_one_and_a_shuffled_one_about_zero():

@@ -8,7 +8,7 @@ from oracle import FALSE_ALARM, chi_square_p_value
 from torch.testing import assert_close
 
 from vqlearn import MaskReplaceSchedule, ancestral, guide, q_log_probs, strided_times, top_k, truncate
-from vqlearn.exact import (
+from vqlearn.exactness.enumeration import (
     bound,
     divergence,
     grids,
@@ -176,7 +176,7 @@ def test_the_corrector_leaves_the_marginals_intact(preset, renew):
 @pytest.mark.parametrize("renew", [0.0, 0.3, 1.0])
 def test_the_corrector_leaves_the_marginals_intact_exactly(renew):
     """The same by matrices: with x_0 known, one step takes q(x_t | x_0) to q(x_s | x_0), to 1e-12."""
-    from vqlearn.exact import _marginals
+    from vqlearn.exactness.enumeration import _marginals
 
     schedule = SMALL["paper"]
     states = torch.arange(4)[:, None]  # one position: 0, 1, 2 and the mask

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from vqlearn import MaskReplaceSchedule, ancestral, q_sample, scenes, strided_times
-from vqlearn.ideal import ROW, code_table, ideal_denoiser
+from vqlearn.exactness.ideal import ROW, code_table, ideal_denoiser
 from vqlearn.sampling import prior_sample
 
 CAPTIONS = [

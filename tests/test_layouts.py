@@ -7,8 +7,9 @@ from collections import Counter
 import pytest
 import torch
 
-from vqlearn import layouts, scenes
-from vqlearn.conditioning import tokenize
+from vqlearn import scenes
+from vqlearn.data import layouts
+from vqlearn.networks.text import tokenize
 
 
 @pytest.fixture(scope="module", params=scenes.SPLITS)
@@ -108,7 +109,7 @@ def test_wrong_split_is_named():
 
 
 def test_a_tokenizer_that_splits_a_word_is_named():
-    from vqlearn.conditioning import clip_tokenizer, word_merges
+    from vqlearn.networks.text import clip_tokenizer, word_merges
 
     tokenizer = clip_tokenizer(word_merges(scenes.VOCABULARY - {"purple"} | {","}), max_length=32)
     with pytest.raises(ValueError, match="one token for each word of the world, not for 'purple'"):

@@ -127,7 +127,7 @@ def test_evaluate_prints_a_row_for_each_pair(capsys):
 
 
 def test_train_writes_a_model_that_generate_reads(tmp_path, capsys, monkeypatch):
-    from vqlearn import evaluate
+    from vqlearn.evaluation import agreement as evaluate
 
     real = evaluate.evaluate
     monkeypatch.setattr(

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from vqlearn import MaskReplaceSchedule, layouts, scenes, strided_times, tiny
-from vqlearn.on_policy import STEPS, Trajectories
+from vqlearn import MaskReplaceSchedule, scenes, strided_times
+from vqlearn.data import layouts
+from vqlearn.training import shipped as tiny
+from vqlearn.training.on_policy import STEPS, Trajectories
 
 SCHEDULE = MaskReplaceSchedule.paper(num_codes=8)
 

@@ -1,6 +1,5 @@
 """The files around the package agree with each other, and the code with its linters."""
 
-import ast
 import re
 import subprocess
 import sys
@@ -11,27 +10,6 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-FLOORS = [
-    ["__main__", "plots", "widgets", "checks", "course", "site"],
-    [
-        "pipeline",
-        "cost",
-        "scheduler",
-        "checkpoints",
-        "saving",
-        "hub",
-        "weights",
-        "convert",
-        "training",
-        "on_policy",
-        "runs",
-        "evaluate",
-        "tiny",
-    ],
-    ["transformer", "vqvae", "conditioning", "autoregressive"],
-    ["scenes", "layouts", "ideal"],
-    ["schedule", "transition", "guidance", "diffusion", "sampling", "unmasking", "exact"],
-]
 
 
 @pytest.fixture(scope="module")
@@ -84,18 +62,9 @@ def test_the_readme_has_the_two_commands():
         assert (ROOT / target).exists(), target
 
 
-def test_rooms_know_only_the_floors_below():
-    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-    for path in (ROOT / "vqlearn").glob("*.py"):
-        if path.stem == "__init__":
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vqlearn"):
-                names = [node.module.split(".")[1]] if "." in node.module else [alias.name for alias in node.names]
-                for name in names:
-                    if name in floor and floor[name] == 0 and (path.stem, name) != ("widgets", "plots"):
-                        assert path.stem == "__main__", f"{path.name} imports the face {name}"
-                    assert floor.get(name, 9) >= floor[path.stem], f"{path.name} imports {name} from a floor above"
+def test_imports_go_downwards():
+    done = subprocess.run([Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_ruff_is_content():
@@ -110,7 +79,7 @@ def test_type_hints_hold():
 
 
 def test_the_shipped_model_is_small_and_whole():
-    folder = ROOT / "vqlearn" / "models" / "scenes"
+    folder = ROOT / "vqlearn" / "assets" / "models" / "scenes"
     assert sum(path.stat().st_size for path in folder.rglob("*.safetensors")) <= 15_000_000
     assert (folder / "README.md").is_file()
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vqlearn import VQDiffusionPipeline, cost, guidance, sampling
+from vqlearn import VQDiffusionPipeline, guidance, sampling
+from vqlearn.networks import cost
 from vqlearn.pipeline import SAMPLERS
 
 PROMPT = "a large red circle left of a small blue square"

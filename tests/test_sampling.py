@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from oracle import FALSE_ALARM, chi_square_p_value, edge_schedules, ramp, random_belief, well_conditioned
 from torch.testing import assert_close
 
-from vqlearn.diffusion import prior_log_probs
 from vqlearn.guidance import guide, truncate
+from vqlearn.objective import prior_log_probs
 from vqlearn.sampling import ancestral, prior_sample, strided_times
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import q_posterior, q_sample, transition_matrix

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqlearn import scenes
-from vqlearn.scenes import Scene, Thing
+from vqlearn.data.scenes import Scene, Thing
 
 
 def _sorted(scene: Scene) -> Scene:

@@ -8,8 +8,9 @@ from urllib.parse import unquote
 
 import pytest
 
-from vqlearn import course, site
 from vqlearn.__main__ import main
+from vqlearn.course import marking as course
+from vqlearn.course import site
 
 PATIENCE = 600  # seconds, for the browser on a slow machine
 VOID = {"meta", "link", "img", "br", "hr", "input", "col", "path"}
@@ -64,7 +65,7 @@ def pages(folder) -> dict[Path, Page]:
 def test_each_notebook_is_a_page_and_so_is_the_source_that_it_links(folder, pages):
     names = {path.relative_to(folder).as_posix() for path in pages}
     assert {f"{path.stem}.html" for path in course.notebooks()} | {"index.html"} <= names
-    assert {"source/transition.py.html", "source/models-scenes-README.md.html"} <= names
+    assert {"source/transition.py.html", "source/assets-models-scenes-README.md.html"} <= names
 
 
 def test_every_page_has_title_language_viewport_and_navigation(pages):
@@ -134,7 +135,7 @@ def test_links_out_of_the_package_go_to_the_project_or_are_words(tmp_path):
     assert text.link("notebooks/x.ipynb", "x.html", "../vqlearn/nothing.py") is None
     text = site._Site(tmp_path, [], "https://example.org/vqlearn")
     assert text.link("notebooks/x.ipynb", "x.html", "../README.md") == "https://example.org/vqlearn/blob/HEAD/README.md"
-    assert text.link("notebooks/x.ipynb", "x.html", "../vqlearn/exact.py#L3") == "source/exact.py.html#L3"
+    assert text.link("notebooks/x.ipynb", "x.html", "../vqlearn/schedule.py#L3") == "source/schedule.py.html#L3"
 
 
 def test_mathml():

@@ -6,11 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vqlearn import VQDiffusionPipeline, layouts, scenes, tiny
-from vqlearn.conditioning import tokenize
-from vqlearn.ideal import ideal_denoiser
-from vqlearn.runs import fit
-from vqlearn.training import (
+from vqlearn import VQDiffusionPipeline, scenes
+from vqlearn.data import layouts
+from vqlearn.exactness.ideal import ideal_denoiser
+from vqlearn.networks.text import tokenize
+from vqlearn.training import shipped as tiny
+from vqlearn.training.runs import fit
+from vqlearn.training.stages import (
     Batch,
     CodecRecipe,
     CodecStage,

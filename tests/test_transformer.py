@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from vqlearn import transformer
-from vqlearn.checkpoints import load_module
-from vqlearn.transformer import Transformer2DModel
+from vqlearn.checkpoints.loading import load_module
+from vqlearn.networks import transformer
+from vqlearn.networks.transformer import Transformer2DModel
 
 
 @pytest.fixture(scope="module")

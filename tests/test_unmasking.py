@@ -9,7 +9,7 @@ import torch
 from oracle import FALSE_ALARM, chi_square_p_value
 
 from vqlearn import MaskReplaceSchedule, strided_times
-from vqlearn.exact import grids, numbers, written
+from vqlearn.exactness.enumeration import grids, numbers, written
 from vqlearn.unmasking import (
     Choice,
     Confident,

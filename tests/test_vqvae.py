@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from vqlearn.checkpoints import load_module
-from vqlearn.vqvae import CodebookEMA, VQModel
+from vqlearn.checkpoints.loading import load_module
+from vqlearn.networks.vqvae import CodebookEMA, VQModel
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vqlearn.conditioning import LearnedClassifierFreeSamplingEmbeddings as LearnedClassifierFreeSamplingEmbeddings
-    from vqlearn.diffusion import evidence_bound as evidence_bound
-    from vqlearn.diffusion import training_loss as training_loss
+    from vqlearn.checkpoints.weights import CheckpointError as CheckpointError
     from vqlearn.guidance import guide as guide
     from vqlearn.guidance import keep_known as keep_known
     from vqlearn.guidance import top_k as top_k
     from vqlearn.guidance import truncate as truncate
+    from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings as LearnedClassifierFreeSamplingEmbeddings
+    from vqlearn.networks.transformer import Transformer2DModel as Transformer2DModel
+    from vqlearn.networks.vqvae import VQModel as VQModel
+    from vqlearn.objective import evidence_bound as evidence_bound
+    from vqlearn.objective import training_loss as training_loss
     from vqlearn.pipeline import ImagePipelineOutput as ImagePipelineOutput
     from vqlearn.pipeline import VQDiffusionPipeline as VQDiffusionPipeline
     from vqlearn.sampling import ancestral as ancestral
@@ -21,14 +24,11 @@ if TYPE_CHECKING:
     from vqlearn.schedule import MaskReplaceSchedule as MaskReplaceSchedule
     from vqlearn.scheduler import VQDiffusionScheduler as VQDiffusionScheduler
     from vqlearn.scheduler import VQDiffusionSchedulerOutput as VQDiffusionSchedulerOutput
-    from vqlearn.transformer import Transformer2DModel as Transformer2DModel
     from vqlearn.transition import p_sample_step as p_sample_step
     from vqlearn.transition import q_log_probs as q_log_probs
     from vqlearn.transition import q_posterior as q_posterior
     from vqlearn.transition import q_sample as q_sample
     from vqlearn.transition import transition_matrix as transition_matrix
-    from vqlearn.vqvae import VQModel as VQModel
-    from vqlearn.weights import CheckpointError as CheckpointError
 
 __version__ = "0.1.0"
 
@@ -39,22 +39,30 @@ _HOME = {
     "q_sample": "transition",
     "q_posterior": "transition",
     "p_sample_step": "transition",
-    "training_loss": "diffusion",
-    "evidence_bound": "diffusion",
+    "training_loss": "objective",
+    "evidence_bound": "objective",
     "ancestral": "sampling",
     "guide": "guidance",
     "top_k": "guidance",
     "keep_known": "guidance",
     "strided_times": "sampling",
     "truncate": "guidance",
-    "VQModel": "vqvae",
-    "Transformer2DModel": "transformer",
-    "LearnedClassifierFreeSamplingEmbeddings": "conditioning",
+    "VQModel": "networks.vqvae",
+    "Transformer2DModel": "networks.transformer",
+    "LearnedClassifierFreeSamplingEmbeddings": "networks.text",
     "VQDiffusionScheduler": "scheduler",
     "VQDiffusionSchedulerOutput": "scheduler",
     "VQDiffusionPipeline": "pipeline",
-    "CheckpointError": "weights",
+    "CheckpointError": "checkpoints.weights",
     "ImagePipelineOutput": "pipeline",
+}
+_MODULES = {
+    "scenes": "data.scenes",
+    "plots": "course.plots",
+    "checks": "course.checks",
+    "widgets": "course.widgets",
+    "exact": "exactness",
+    "exactness": "exactness",
 }
 __all__ = ["__version__", *_HOME]
 
@@ -62,8 +70,10 @@ __all__ = ["__version__", *_HOME]
 def __getattr__(name: str):
     if name in _HOME:
         return getattr(import_module(f"vqlearn.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"vqlearn.{_MODULES[name]}")
     raise AttributeError(f"module 'vqlearn' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    return sorted([*globals(), *_HOME, *_MODULES])

@@ -234,7 +234,7 @@ def _write(paths: list[Path], images: list) -> None:
 
 def _verdict(image, prompt: str) -> str:
     """What a picture of the toy world was read back as, and whether the sentence is true of it."""
-    from vqlearn import scenes
+    from vqlearn.data import scenes
 
     if image.size != (scenes.SIZE, scenes.SIZE):
         return ""
@@ -253,11 +253,11 @@ def _train(arguments: argparse.Namespace) -> None:
 
     import torch
 
-    from vqlearn import tiny
-    from vqlearn.evaluate import evaluate
+    from vqlearn.course.plots import loss_curve
+    from vqlearn.evaluation.agreement import evaluate
     from vqlearn.pipeline import VQDiffusionPipeline
-    from vqlearn.plots import loss_curve
-    from vqlearn.training import CodecRecipe
+    from vqlearn.training import shipped as tiny
+    from vqlearn.training.stages import CodecRecipe
 
     try:
         torch.empty(0, device=arguments.device)
@@ -286,7 +286,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     Several values of --steps and --guidance give a row for each pair.
     """
-    from vqlearn.evaluate import ATTRIBUTES, evaluate, reconstruction
+    from vqlearn.evaluation.agreement import ATTRIBUTES, evaluate, reconstruction
 
     pipe = _load(arguments)
     chosen = {"split": arguments.split, "count": arguments.count}
@@ -307,7 +307,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _row(report) -> str:
-    from vqlearn.evaluate import margin
+    from vqlearn.evaluation.agreement import margin
 
     shares = [*report.by_count.values(), *report.parts.values()]
     new = f"{report.generalisation:.1%} ± {margin(report.generalisation, report.new):.1%} of {report.new}"
@@ -316,9 +316,9 @@ def _row(report) -> str:
 
 def _convert(arguments: argparse.Namespace) -> None:
     """Read a checkpoint of the original code and write a model folder that every command and `from_pretrained` read."""
-    from vqlearn.convert import convert
+    from vqlearn.pipeline import VQDiffusionPipeline
 
-    pipe = convert(
+    pipe = VQDiffusionPipeline.from_original(
         arguments.checkpoint, arguments.config, codec_config=arguments.codec_config, mapping=arguments.mapping
     )
     pipe.save_pretrained(arguments.out)
@@ -328,7 +328,7 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 def _info(arguments: argparse.Namespace) -> None:
     """Print a model's parts and their sizes, its schedule, and the memory that it needs."""
-    from vqlearn.hub import locate
+    from vqlearn.checkpoints.hub import locate
     from vqlearn.pipeline import VQDiffusionPipeline
 
     where = locate(arguments.model)
@@ -370,7 +370,7 @@ def _auto_dtype(weights: int) -> str:
     """What `torch_dtype="auto"` is here for a denoiser of so many weights, and why, on each kind of device."""
     import torch
 
-    from vqlearn.cost import auto_dtype
+    from vqlearn.networks.cost import auto_dtype
 
     kinds = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     found = [(kind, *auto_dtype(weights, kind)) for kind in kinds]
@@ -379,7 +379,7 @@ def _auto_dtype(weights: int) -> str:
 
 def _course(arguments: argparse.Namespace) -> None:
     """Copy the course's notebooks to DIR, where nothing is overwritten; make a site; or check a learner's exercises."""
-    from vqlearn import course
+    from vqlearn.course import marking as course
 
     if arguments.site:
         _site(arguments)
@@ -404,7 +404,8 @@ def _course(arguments: argparse.Namespace) -> None:
 
 
 def _site(arguments: argparse.Namespace) -> None:
-    from vqlearn import course, site
+    from vqlearn.course import marking as course
+    from vqlearn.course import site
 
     for name in ("check", "exercises_only", "without_outputs", "json", "timeout"):
         if getattr(arguments, name):
@@ -417,8 +418,8 @@ def _doctor(arguments: argparse.Namespace) -> None:
     """Print versions, device and whether the model is found and whole: what a bug report needs."""
     import torch
 
-    from vqlearn import cost
-    from vqlearn.hub import locate
+    from vqlearn.checkpoints.hub import locate
+    from vqlearn.networks import cost
     from vqlearn.pipeline import VQDiffusionPipeline
 
     print(f"vqlearn       {__version__}")

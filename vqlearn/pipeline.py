@@ -13,14 +13,17 @@ import torch
 from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
-from vqlearn import cost, guidance, pictures, sampling
-from vqlearn.checkpoints import LIBRARIES, load_components
-from vqlearn.conditioning import encode_ids, tokenize
+from vqlearn import guidance, sampling
+from vqlearn.checkpoints.hub import locate
+from vqlearn.checkpoints.loading import LIBRARIES, load_components
+from vqlearn.checkpoints.original import read_original
+from vqlearn.checkpoints.saving import save_components
+from vqlearn.data import pictures
+from vqlearn.data.pictures import OUTPUTS, Picture
 from vqlearn.guidance import Scale
-from vqlearn.hub import locate
-from vqlearn.pictures import OUTPUTS, Picture
-from vqlearn.saving import save_components
-from vqlearn.transformer import Condition
+from vqlearn.networks import cost
+from vqlearn.networks.text import encode_ids, tokenize
+from vqlearn.networks.transformer import Condition
 from vqlearn.transition import q_sample
 from vqlearn.unmasking import Confident, EntropyBounded, Halton, HighQuality, Purity
 
@@ -91,6 +94,21 @@ class VQDiffusionPipeline:
         pipe = cls(**components)
         pipe.defaults = index.get("_vqlearn", {})
         return pipe.to(device) if device is not None else pipe
+
+    @classmethod
+    def from_original(
+        cls,
+        checkpoint: str | Path,
+        config: str | Path,
+        *,
+        codec_config: str | Path | None = None,
+        mapping: str | Path | None = None,
+    ) -> VQDiffusionPipeline:
+        """The pipeline of a checkpoint of the original code, see `checkpoints.original.read_original`."""
+        components, defaults = read_original(checkpoint, config, codec_config=codec_config, mapping=mapping)
+        pipe = cls(**components)
+        pipe.defaults = defaults
+        return pipe
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder that `from_pretrained` and diffusers' components read, whole or not at all.

@@ -5,7 +5,7 @@ import math
 
 import torch
 
-from vqlearn.diffusion import bound_terms
+from vqlearn.objective import bound_terms
 
 
 def masked_term(p_right, s, t, schedule):

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from vqlearn.diffusion import TimeSampler, bound_terms
+from vqlearn.objective import TimeSampler, bound_terms
 from vqlearn.transition import q_posterior
 
 

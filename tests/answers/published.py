@@ -13,7 +13,7 @@ def changes(walk, mask_id):
 
 
 def fitted(ids, length, pad):
-    """As `vqlearn.conditioning.tokenize` does it."""
+    """As `vqlearn.networks.text.tokenize` does it."""
     kept = [*ids[: length - 1], ids[-1]] if len(ids) > length else ids
     return torch.tensor([*kept, *[pad] * (length - len(kept))])
 

@@ -60,8 +60,8 @@ def modules(network: dict = NETWORK, codec: dict = CODEC, text: dict = TEXT) -> 
 
 def write_model(folder: Path) -> float:
     """A pipeline folder in the hub's form of 2022; returns the weights' size in GB."""
-    from vqlearn.convert import published_tokenizer
-    from vqlearn.saving import save_tokenizer
+    from vqlearn.checkpoints.original import published_tokenizer
+    from vqlearn.checkpoints.saving import save_tokenizer
 
     torch.manual_seed(0)
     total = 0

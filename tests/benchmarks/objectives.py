@@ -12,9 +12,11 @@ import time
 
 import torch
 
-from vqlearn import VQDiffusionPipeline, evidence_bound, layouts, tiny
-from vqlearn.evaluate import excess
-from vqlearn.training import DenoiserRecipe, DenoiserStage, has_fast_bfloat16, initialise
+from vqlearn import VQDiffusionPipeline, evidence_bound
+from vqlearn.data import layouts
+from vqlearn.evaluation.agreement import excess
+from vqlearn.training import shipped as tiny
+from vqlearn.training.stages import DenoiserRecipe, DenoiserStage, has_fast_bfloat16, initialise
 from vqlearn.transition import q_sample
 
 RUNS = (("ideal", 32), ("cross_entropy", 32), ("cross_entropy", 128), ("bound", 32))

@@ -24,8 +24,8 @@ import torch
 from tqdm import tqdm
 
 from tests.benchmarks.peers import Adapter, diffusers_pipeline, drawing
-from vqlearn import VQDiffusionPipeline, scenes, strided_times
-from vqlearn.evaluate import Report, report
+from vqlearn import VQDiffusionPipeline, assets, scenes, strided_times
+from vqlearn.evaluation.agreement import Report, report
 from vqlearn.pipeline import SAMPLERS
 
 RESULTS = Path(__file__).parent / "results" / "samplers.json"
@@ -35,7 +35,7 @@ CALLS = (5, 10, 16, 25, 50, 100)
 LATE = ", late"
 KNOWN = [name for name in SAMPLERS if name != "first_hitting"]  # which asks for a schedule without replacement
 NAMES = [*KNOWN, "ancestral" + LATE, "high_quality" + LATE, "diffusers"]
-MODEL = Path(scenes.__file__).parent / "models" / "scenes"
+MODEL = assets.FOLDER / "models" / "scenes"
 
 
 def digest() -> dict[str, str]:

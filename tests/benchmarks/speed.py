@@ -29,7 +29,9 @@ import torch
 
 from tests.benchmarks.peers import diffusers_pipeline, diffusers_transformer, drawing, seconds_per_step
 from tests.benchmarks.turns import spread, steps_in_turn
-from vqlearn import Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler, cost, guidance, p_sample_step, tiny
+from vqlearn import Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler, guidance, p_sample_step
+from vqlearn.networks import cost
+from vqlearn.training import shipped as tiny
 
 SIZES = {
     "small": {"batch": 8, "num_attention_heads": 8, "attention_head_dim": 32, "num_layers": 6, "sample_size": 16,

@@ -23,8 +23,9 @@ from torch import Generator, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.benchmarks import full_size, peers
-from vqlearn import VQDiffusionPipeline, VQDiffusionScheduler, cost
-from vqlearn.convert import published_tokenizer
+from vqlearn import VQDiffusionPipeline, VQDiffusionScheduler
+from vqlearn.checkpoints.original import published_tokenizer
+from vqlearn.networks import cost
 
 from .probe import peak_bytes, waits_per_step
 from .record import Record, bar

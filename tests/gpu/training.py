@@ -13,10 +13,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from vqlearn import VQDiffusionPipeline, layouts, q_sample, tiny
-from vqlearn.evaluate import evaluate, excess
-from vqlearn.ideal import ideal_prediction
-from vqlearn.training import DenoiserRecipe, DenoiserStage, initialise
+from vqlearn import VQDiffusionPipeline, q_sample
+from vqlearn.data import layouts
+from vqlearn.evaluation.agreement import evaluate, excess
+from vqlearn.exactness.ideal import ideal_prediction
+from vqlearn.training import shipped as tiny
+from vqlearn.training.stages import DenoiserRecipe, DenoiserStage, initialise
 
 from .record import Record
 

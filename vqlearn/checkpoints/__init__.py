@@ -1,0 +1,1 @@
+"""Model folders and files: where they are, how they are read and written safely."""

@@ -1,0 +1,143 @@
+"""Where a model is: the shipped one, a folder, or a repository of the hub, of which the needed files are fetched."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from vqlearn import assets
+from vqlearn.checkpoints.weights import CheckpointError, one_line, read_json, weight_files
+
+SHIPPED = assets.FOLDER / "models" / "scenes"
+INDEX = "model_index.json"
+CHECKSUMS = "checksums.json"
+CONFIGS = {
+    "scheduler": ("scheduler_config.json",),
+    "tokenizer": ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json"),
+}
+REQUIRED = {"scheduler": 1, "tokenizer": 2}  # so many of the files above
+WEIGHTS = {
+    "vqvae": "diffusion_pytorch_model",
+    "transformer": "diffusion_pytorch_model",
+    "learned_classifier_free_sampling_embeddings": "diffusion_pytorch_model",
+    "text_encoder": "",  # two names are in use: model.safetensors and pytorch_model.bin
+}
+TEXT_STEMS = ("model", "pytorch_model")
+ANSWER_WITHIN = 5  # seconds that the hub may take for its list of files
+
+
+def locate(
+    repo_or_dir: str | Path | None,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+) -> Path:
+    """The folder of a model: None is the shipped one, an existing folder itself, anything else a repository on the hub.
+
+    The keywords are those of `huggingface_hub.snapshot_download`. A whole copy in the cache is used without asking the
+    hub. Raises CheckpointError when there is no such folder and the hub does not have it or cannot be reached.
+    """
+    if repo_or_dir is None:
+        return SHIPPED
+    folder = Path(repo_or_dir)
+    if not folder.exists() and (before := previous(folder)).is_dir():
+        return before  # a save was killed between moving the old folder away and the new one in
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise CheckpointError(f"{repo_or_dir} is a file; a model is a folder with {INDEX}")
+    name = str(repo_or_dir)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")) or "\\" in name:
+        raise CheckpointError(
+            f"there is no model folder {name!r}; give a folder with {INDEX}, or a hub name like 'owner/name'"
+        )
+    return _from_hub(name, {"revision": revision, "cache_dir": cache_dir, "token": token}, local_files_only)
+
+
+def previous(folder: Path) -> Path:
+    """Where a save keeps the old folder for the moment in which it moves the new one in."""
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def _from_hub(name: str, options: dict, local_only: bool) -> Path:
+    from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
+
+    index = try_to_load_from_cache(name, INDEX, cache_dir=options["cache_dir"], revision=options["revision"])
+    missing = lacking(Path(index).parent) if isinstance(index, str) else "all of it"
+    if isinstance(index, str) and not missing:
+        return Path(index).parent
+    if local_only or constants.HF_HUB_OFFLINE:
+        raise CheckpointError(f"{name!r} is not whole on this machine ({missing} is missing); {_fetch(name, options)}")
+    try:
+        info = HfApi().model_info(name, revision=options["revision"], timeout=ANSWER_WITHIN, token=options["token"])
+        wanted = needed([file.rfilename for file in info.siblings or []])
+        return Path(snapshot_download(name, allow_patterns=wanted, **options))
+    except Exception as error:  # those of the hub's library and of the one that it speaks HTTP with
+        raise CheckpointError(
+            f"{name!r} is no folder here ({missing} is missing on this machine), and the hub did not give it "
+            f"({type(error).__name__}: {one_line(error)}); with a network, {_fetch(name, options)}"
+        ) from None
+
+
+def _fetch(name: str, options: dict) -> str:
+    extra = "".join(f" --{key.replace('_', '-')} {options[key]}" for key in ("revision", "cache_dir") if options[key])
+    return f"fetch it with: hf download {name}{extra}"
+
+
+def needed(files: list[str]) -> list[str]:
+    """Of the files of a repository those that a pipeline reads: configurations, and one form of each part's weights."""
+    wanted = [name for name in (INDEX, CHECKSUMS) if name in files]
+    for part, names in CONFIGS.items():
+        wanted += [f"{part}/{name}" for name in names if f"{part}/{name}" in files]
+    for part, stem in WEIGHTS.items():
+        wanted += [f"{part}/config.json"] if f"{part}/config.json" in files else []
+        for ending in ("safetensors", "bin"):
+            stems = [stem] if stem else TEXT_STEMS
+            chosen = [file for file in files if any(_is_weight(file, part, one, ending) for one in stems)]
+            if chosen:
+                wanted += chosen
+                break
+    return wanted
+
+
+def _is_weight(file: str, part: str, stem: str, ending: str) -> bool:
+    """Whether a file is `stem.ending`, one of its shards `stem-00001-of-00002.ending`, or their index."""
+    if not file.startswith(f"{part}/{stem}"):
+        return False
+    rest = file[len(f"{part}/{stem}") :]
+    return rest in (f".{ending}", f".{ending}.index.json") or (rest.startswith("-0") and rest.endswith(f".{ending}"))
+
+
+def lacking(folder: Path) -> str:
+    """The first thing that is missing in a folder, "" if it is whole."""
+    try:
+        index = read_json(folder / INDEX)
+    except CheckpointError:
+        return INDEX
+    for part, names in CONFIGS.items():
+        for name in names[: REQUIRED[part]]:
+            if index.get(part, [None])[0] is not None and not (folder / part / name).is_file():
+                return f"{part}/{name}"
+    for part in WEIGHTS:
+        if index.get(part, [None])[0] is None:
+            continue
+        if not (folder / part / "config.json").is_file():
+            return f"{part}/config.json"
+        try:
+            files = part_files(folder, part)
+        except CheckpointError:
+            return f"the weights of {part}"
+        if gone := [file for file in files if not file.is_file()]:
+            return f"{part}/{gone[0].name}"
+    return ""
+
+
+def part_files(folder: Path, part: str) -> list[Path]:
+    """The files that hold one part's tensors; raises CheckpointError as `weight_files` does."""
+    stems = [WEIGHTS[part]] if WEIGHTS[part] else TEXT_STEMS
+    for stem in stems[:-1]:
+        with contextlib.suppress(CheckpointError):
+            return weight_files(folder / part, stem)
+    return weight_files(folder / part, stems[-1])

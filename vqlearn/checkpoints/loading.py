@@ -1,0 +1,278 @@
+"""A pipeline's six parts from a folder in the diffusers layout.
+
+A folder holds `model_index.json` and one folder per part. Every way in which one can be incomplete, damaged or of
+another kind is one CheckpointError that names the file and what would be right. What the published models of 2022
+do differently from today's diffusers is accepted here, each in one named place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vqlearn.checkpoints.hub import CHECKSUMS, INDEX, part_files
+from vqlearn.checkpoints.weights import CheckpointError, assign, build, one_line, read_json, read_tensors
+from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings
+from vqlearn.networks.transformer import Transformer2DModel
+from vqlearn.networks.vqvae import VQModel
+from vqlearn.scheduler import VQDiffusionScheduler
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+OURS: dict[str, type[nn.Module]] = {
+    "vqvae": VQModel,
+    "transformer": Transformer2DModel,
+    "learned_classifier_free_sampling_embeddings": LearnedClassifierFreeSamplingEmbeddings,
+}
+LIBRARIES = {
+    "vqvae": ["diffusers", "VQModel"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "transformer": ["diffusers", "Transformer2DModel"],
+    "scheduler": ["diffusers", "VQDiffusionScheduler"],
+    "learned_classifier_free_sampling_embeddings": ["diffusers", "LearnedClassifierFreeSamplingEmbeddings"],
+}
+LEARNED = "learned_classifier_free_sampling_embeddings"
+TEXT_PARTS = ("text_encoder", "tokenizer", LEARNED)  # what a model of classes, or of nothing, does without
+MOST_STEPS = 100_000
+Dtype = torch.dtype | Callable[[int], torch.dtype]  # one, or what to make of a number of weights
+
+
+# ------------------------------------------------------------------------------------------ in
+
+
+def load_components(folder: Path, dtype: Dtype = torch.float32) -> tuple[dict[str, Any], dict]:
+    """All six parts of a pipeline folder (None for those that the model does without), and its index.
+
+    All weights get one dtype; a function is asked for it with the number of the denoiser's.
+    """
+    check_sums(folder)
+    index = read_json(folder / INDEX)
+    if index.get("_class_name") != "VQDiffusionPipeline":
+        raise CheckpointError(f"{folder / INDEX} describes a {index.get('_class_name')}, not a VQDiffusionPipeline")
+    if not isinstance(index.get("_vqlearn", {}), dict):
+        raise CheckpointError(f"{folder / INDEX}: '_vqlearn' must be a JSON object")
+    parts: dict[str, Any] = dict.fromkeys(LIBRARIES)
+    parts["transformer"] = denoiser = load_module(Transformer2DModel, folder / "transformer", dtype)
+    dtype = next(denoiser.parameters()).dtype
+    reads = parts["transformer"].reads
+    _check_index(index, folder / INDEX, without=() if reads == "text" else TEXT_PARTS)
+    parts["vqvae"] = load_module(VQModel, folder / "vqvae", dtype)
+    parts["scheduler"] = load_scheduler(folder / "scheduler")
+    if reads == "text":
+        parts["tokenizer"] = load_text_tokenizer(folder / "tokenizer")
+        parts["text_encoder"] = load_text_encoder(folder / "text_encoder", dtype)
+        if index.get(LEARNED, [None])[0] is None:  # as in the published model's revision "fp16": the empty prompt
+            parts[LEARNED] = LearnedClassifierFreeSamplingEmbeddings(False)
+        else:
+            parts[LEARNED] = load_module(LearnedClassifierFreeSamplingEmbeddings, folder / LEARNED, dtype)
+    _check_fit(parts, folder)
+    return parts, index
+
+
+def _check_index(index: dict, path: Path, without: tuple[str, ...]) -> None:
+    """Every part is of the class that this package has for it, whatever library is named: there are two such forms."""
+    for part, (_, kind) in LIBRARIES.items():
+        named = index.get(part)
+        if named in (None, [None, None]) and (part in without or part == LEARNED):
+            continue
+        if not (isinstance(named, list) and len(named) == 2 and named[1] == kind):
+            raise CheckpointError(f"{path} names {named!r:.60} as its {part}, it should be a {kind}")
+
+
+def load_module(kind: type[nn.Module], folder: Path, dtype: Dtype = torch.float32) -> nn.Module:
+    """One of our modules from its folder, in evaluation mode; raises CheckpointError."""
+    path = folder / "config.json"
+    config = read_json(path)
+    files = part_files(folder.parent, folder.name)
+    tensors = read_tensors(files)
+    if kind is VQModel:
+        tensors = {_modern(name): tensor for name, tensor in tensors.items()}
+    if kind is LearnedClassifierFreeSamplingEmbeddings and not config.get("learnable"):
+        tensors = {}  # diffusers writes an empty tensor
+    if kind is Transformer2DModel:
+        _check_norm(config, path)
+    if not isinstance(dtype, torch.dtype):
+        dtype = dtype(sum(tensor.numel() for tensor in tensors.values()))
+    return assign(build(kind, config, path, most=max(1, len(tensors))), tensors, files[0], dtype=dtype)
+
+
+def _modern(name: str) -> str:
+    """A tensor's name in today's layout: until 2022 the codec's attention had other ones."""
+    for old, new in (("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")):
+        name = re.sub(rf"(attentions\.\d+)\.{old}\.", rf"\1.{new}.", name)
+    return name
+
+
+def _check_norm(config: dict, path: Path) -> None:
+    """The published model has no `norm_type`, later ones say "layer_norm"; with a table of times it is "ada_norm"."""
+    kind = config.get("norm_type", "ada_norm")
+    if kind not in ("ada_norm", "layer_norm") or not isinstance(config.get("num_embeds_ada_norm"), int):
+        raise CheckpointError(
+            f"{path} describes a transformer with norm_type = {kind!r} and num_embeds_ada_norm = "
+            f"{config.get('num_embeds_ada_norm')!r}; VQ-Diffusion's has a layer norm per timestep, and a number of them"
+        )
+
+
+def load_scheduler(folder: Path) -> VQDiffusionScheduler:
+    """The scheduler from its folder; the curves' ends must be stated, a default would be another schedule."""
+    path = folder / "scheduler_config.json"
+    config = read_json(path)
+    asked = [name for name in inspect.signature(VQDiffusionScheduler).parameters if name != "spacing"]
+    if missing := [name for name in asked if name not in config]:
+        raise CheckpointError(f"{path} lacks {', '.join(missing)}")
+    steps = config["num_train_timesteps"]
+    if not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
+        raise CheckpointError(f"{path}: num_train_timesteps must lie in 1 ... {MOST_STEPS}, got {steps!r:.60}")
+    return build(VQDiffusionScheduler, config, path, device="cpu")
+
+
+def load_text_tokenizer(folder: Path) -> Any:
+    """A CLIP tokenizer from the vocabulary and the merges in its folder.
+
+    Built from what the files say and not by transformers' own loading, which gives an empty tokenizer, silently, when
+    they are missing. Padding is the file's, "!" (id 0) in the published model. Raises CheckpointError.
+    """
+    from transformers import CLIPTokenizer
+
+    vocab, merges, where = _vocabulary(folder)
+    settings = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            settings.update(read_json(folder / name))
+    special = {}
+    for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        token = settings.get(name, "<|startoftext|>" if name == "bos_token" else "<|endoftext|>")
+        special[name] = token.get("content") if isinstance(token, dict) else token
+        if not isinstance(special[name], str) or special[name] not in vocab:
+            raise CheckpointError(f"{folder}: {name} {special[name]!r:.60} is not in the vocabulary")
+    length = settings.get("model_max_length", 77)
+    if not isinstance(length, int) or not 2 <= length <= 10_000:
+        raise CheckpointError(f"{folder}: model_max_length must lie in 2 ... 10000, got {length!r:.60}")
+    try:
+        return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=length, **special)
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise CheckpointError(f"{where} is not a byte-pair vocabulary ({one_line(error)})") from None
+
+
+def _vocabulary(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]], Path]:
+    """Ids by token, and the merges, from `vocab.json` and `merges.txt` or today's `tokenizer.json`; and the file."""
+    if (folder / "vocab.json").is_file() or not (folder / "tokenizer.json").is_file():
+        where = folder / "vocab.json"
+        vocab: Any = read_json(where)
+        try:
+            lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            raise CheckpointError(
+                f"{folder / 'merges.txt'} is missing or unreadable; without it every word would be lost"
+            ) from None
+        merges: Any = [line for line in lines if line and not line.startswith("#version")]
+    else:
+        where = folder / "tokenizer.json"
+        model = read_json(where).get("model")
+        vocab, merges = (model.get("vocab"), model.get("merges")) if isinstance(model, dict) else (None, None)
+    if not (isinstance(vocab, dict) and vocab and all(type(value) is int for value in vocab.values())):
+        raise CheckpointError(f"{where} must map tokens to whole numbers")
+    if set(vocab.values()) != set(range(len(vocab))):
+        raise CheckpointError(f"{where} must give every token its own id, from 0 to their number less one")
+    if not isinstance(merges, list):
+        raise CheckpointError(f"{where} must list the merges")
+    pairs: list[Any] = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in merges]
+    for pair in pairs:
+        if len(pair) != 2 or "".join(pair) not in vocab:
+            raise CheckpointError(f"{folder}: the merge {' '.join(pair)!r:.60} gives no token of the vocabulary")
+    return vocab, pairs, where
+
+
+def load_text_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """A CLIP text encoder from its folder; tensor names with and without "text_model." are accepted."""
+    path = folder / "config.json"
+    config = read_json(path)
+    files = part_files(folder.parent, folder.name)
+    tensors = {name.removeprefix("text_model."): tensor for name, tensor in read_tensors(files).items()}
+    tensors.pop("embeddings.position_ids", None)
+    return assign_text_encoder(config, tensors, path, files[0], dtype)
+
+
+def assign_text_encoder(
+    config: dict, tensors: dict[str, Tensor], where: Path | str, file: Path | str, dtype: torch.dtype = torch.float32
+) -> Any:
+    """A CLIPTextModel of a configuration with given weights."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    layers = config.get("num_hidden_layers", 12)
+    if not isinstance(layers, int) or not 1 <= layers <= len(tensors):
+        raise CheckpointError(f"{where}: num_hidden_layers = {layers!r:.60} does not go with {len(tensors)} tensors")
+    if config.get("model_type", "clip_text_model") not in ("clip_text_model", "clip"):
+        raise CheckpointError(f"{where} describes a {config['model_type']!r:.60}, not a clip_text_model")
+    try:
+        with torch.device("meta"):
+            model = CLIPTextModel(CLIPTextConfig.from_dict(config))
+    except Exception as error:  # transformers raises many kinds
+        raise CheckpointError(f"{where} does not describe a CLIPTextModel ({one_line(error)})") from None
+    assign(model, tensors, file, dtype=dtype)
+    for name, buffer in model.named_buffers():  # the positions are counted, not stored
+        if buffer.is_meta:
+            model.get_submodule(name.rpartition(".")[0]).register_buffer(
+                name.rpartition(".")[2], torch.arange(buffer.shape[-1])[None], persistent=False
+            )
+    return model
+
+
+def _check_fit(parts: dict[str, Any], folder: Path) -> None:
+    """Parts of different models do not go together; CheckpointError says which."""
+    scheduler, codec, network = parts["scheduler"].config, parts["vqvae"], parts["transformer"].config
+    pairs = [
+        ("codes of the scheduler and of the codec", scheduler["num_vec_classes"] - 1, codec.num_tokens),
+        ("codes of the transformer and of the codec", network["num_vector_embeds"] - 1, codec.num_tokens),
+        ("steps of scheduler and transformer", scheduler["num_train_timesteps"], network["num_embeds_ada_norm"]),
+    ]
+    if parts["text_encoder"] is not None:
+        text, tokenizer = parts["text_encoder"].config, parts["tokenizer"]
+        length, width = tokenizer.model_max_length, network["cross_attention_dim"]
+        pairs += [
+            ("text widths of encoder and transformer", text.hidden_size, width),
+            ("tokens of the tokenizer and of the text encoder", len(tokenizer), text.vocab_size),
+            ("lengths of tokenizer and text encoder", length, min(length, text.max_position_embeddings)),
+        ]
+        if parts[LEARNED].learnable:
+            learned = list(parts[LEARNED].embeddings.shape)
+            pairs.append(("shapes of the null text and of a prompt", learned, [length, width]))
+    for what, first, second in pairs:
+        if first != second:
+            raise CheckpointError(f"{folder}: the {what} differ: {first} and {second}")
+
+
+# ------------------------------------------------------------------------------------------ checksums
+
+
+def check_sums(folder: Path) -> None:
+    """Compare the files with `checksums.json`, which `saving.save_components` writes; without one nothing is checked.
+
+    Raises CheckpointError for a file that is missing or is not the one that was saved.
+    """
+    path = folder / CHECKSUMS
+    if not path.exists():
+        return
+    for name, expected in read_json(path).items():
+        if not re.fullmatch(r"(\w+/)?[\w.-]+", name) or ".." in name:
+            raise CheckpointError(f"{path} names {name!r:.60}, which is no file of the model")
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder / name} is missing, {CHECKSUMS} lists it")
+        if checksum(folder / name) != expected:
+            raise CheckpointError(
+                f"{folder / name} is not the file that was saved, its checksum differs; "
+                f"if you changed it on purpose, delete {CHECKSUMS}"
+            )
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

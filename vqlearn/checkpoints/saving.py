@@ -1,0 +1,129 @@
+"""A pipeline's parts to a folder in the diffusers layout: whole or not at all, with a checksum of every file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vqlearn.checkpoints.hub import CHECKSUMS, INDEX, previous
+from vqlearn.checkpoints.loading import LIBRARIES, OURS, WEIGHTS, checksum
+from vqlearn.checkpoints.weights import CheckpointError
+
+
+def save_components(parts: dict[str, Any], folder: str | Path, extra: dict) -> None:
+    """Write a pipeline folder whole: beside its place first, then in one move. `extra` joins the index.
+
+    Other files of an older model folder there (a card, say) are kept. Raises CheckpointError, and changes nothing,
+    where there is something that is no model folder.
+    """
+    folder = Path(folder).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file; a model is saved to a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / INDEX).is_file():
+        raise CheckpointError(
+            f"{folder} holds something else than a model ({INDEX} is not there); choose a new folder or an empty one"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if not folder.exists() and previous(folder).is_dir():
+        os.replace(previous(folder), folder)  # what a killed save left behind
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.saving-", dir=folder.parent))
+    try:
+        _write(parts, new, extra)
+        new.chmod(0o777 & ~_umask())
+        if folder.is_dir():
+            _keep_others(folder, new)
+        _swap(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _write(parts: dict[str, Any], folder: Path, extra: dict) -> None:
+    for name in OURS:
+        if parts[name] is not None:
+            save_module(parts[name], folder / name)
+    parts["scheduler"].save_pretrained(folder / "scheduler")
+    if parts["text_encoder"] is not None:
+        with _Quiet():
+            parts["text_encoder"].save_pretrained(folder / "text_encoder")
+        save_tokenizer(parts["tokenizer"], folder / "tokenizer")
+    named = {name: kind if parts[name] is not None else [None, None] for name, kind in LIBRARIES.items()}
+    write_json(folder / INDEX, {"_class_name": "VQDiffusionPipeline", **extra, **named})
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    write_json(folder / CHECKSUMS, {path.relative_to(folder).as_posix(): checksum(path) for path in files})
+
+
+def _keep_others(old: Path, new: Path) -> None:
+    for path in old.iterdir():
+        if path.name not in LIBRARIES and not (new / path.name).exists():
+            copy = shutil.copytree if path.is_dir() else shutil.copy2
+            copy(path, new / path.name)
+
+
+def _swap(new: Path, folder: Path) -> None:
+    """Put `new` at `folder`. A kill in between leaves the old one where `locate` finds it."""
+    old = previous(folder)
+    if not folder.exists():
+        os.replace(new, folder)
+        return
+    shutil.rmtree(old, ignore_errors=True)
+    os.replace(folder, old)
+    try:
+        os.replace(new, folder)
+    except BaseException:
+        if not folder.exists():
+            os.replace(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: Path, value: dict) -> None:
+    """JSON with a line per entry, in UTF-8 and with the same line ends everywhere."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+
+
+def save_module(module: Any, folder: Path) -> None:
+    """Write one of our modules as `config.json` and safetensors."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", module.config)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    if not tensors:
+        tensors = {"embeddings": torch.empty(0)}  # as diffusers writes learnable=False
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def save_tokenizer(tokenizer, folder: Path) -> None:
+    """Write `vocab.json` and `merges.txt` (the hub's 2022 form) beside what transformers writes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False), encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"])]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+
+
+class _Quiet:
+    """Keeps transformers' own progress bar out of the way of ours."""
+
+    def __enter__(self):
+        from transformers.utils import logging
+
+        self.logging, self.shown = logging, logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_):
+        if self.shown:
+            self.logging.enable_progress_bar()

@@ -1,0 +1,1 @@
+"""The course around the notebooks: figures, widgets, exercises, copying, marking and web pages."""

@@ -1,0 +1,169 @@
+"""Measuring text-image agreement on the toy world: pictures are read back and compared with their captions."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Generator, Tensor
+from tqdm.auto import tqdm
+
+from vqlearn.data import layouts, scenes
+from vqlearn.exactness.ideal import ideal_denoiser
+from vqlearn.objective import kl_divergence
+from vqlearn.transition import q_sample
+
+if TYPE_CHECKING:
+    from vqlearn.pipeline import VQDiffusionPipeline
+
+ATTRIBUTES = ("count", "shape", "color", "size", "relation", "background")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Shares in [0, 1] of pictures that fulfil a caption: in all parts, per part, and by the number of objects named.
+
+    A part's share counts only the captions that say something about it. Captions of one object are the same in training
+    (`recall`); `generalisation` is the share of the `new` captions, which state a whole combination that training never
+    showed (`states_new_combination`). `entropy` is that of attributes which the captions left open, in bits.
+    """
+
+    pictures: int
+    all: float
+    parts: dict[str, float]
+    by_count: dict[int, float]
+    new: int
+    generalisation: float
+    entropy: dict[str, float]
+
+    @property
+    def margin(self) -> float:
+        """Half the width of the 95 % interval of `all` (normal approximation)."""
+        return margin(self.all, self.pictures)
+
+    @property
+    def recall(self) -> float:
+        """The share of the captions of one object."""
+        return self.by_count[1]
+
+
+def margin(share: float, count: int) -> float:
+    """Half the width of the 95 % interval of a share of `count` cases (normal approximation)."""
+    return 1.96 * math.sqrt(share * (1 - share) / max(1, count))
+
+
+def states_new_combination(claim: scenes.Claim) -> bool:
+    """Whether a caption states the sizes and colours of two objects and their relation, and this is held out.
+
+    No scene that fulfils it, and no caption that says it, is in the training split.
+    """
+    whole = [thing.size is not None and thing.color is not None for thing in claim.things]
+    return any(
+        whole[i] and whole[j] and scenes.held_out_pair(claim.things[i], relation, claim.things[j])
+        for i, relation, j in claim.relations
+    )
+
+
+@torch.no_grad()
+def evaluate(
+    pipe: VQDiffusionPipeline, *, split: str = "test", count: int = 500, seed: int = 0, batch: int = 100,
+    progress: bool = True, **call,
+) -> Report:  # fmt: skip
+    """Draw a picture for each of the first `count` captions of a split, read it back; `call` goes to the pipeline."""
+    captions = [scenes.sample(split, index)[1] for index in range(count)]
+    generator = Generator().manual_seed(seed)
+    shown, pipe._bar = pipe._bar, {"disable": True}
+    read: list[scenes.Scene] = []
+    try:
+        for start in tqdm(range(0, count, batch), disable=not progress, desc="evaluating", unit="batch"):
+            images = pipe(captions[start : start + batch], generator=generator, output_type="pt", **call).images
+            read += [scenes.read(image * 2 - 1) for image in images]
+    finally:
+        pipe._bar = shown
+    return report(captions, read)
+
+
+def report(captions: list[str], pictures: list[scenes.Scene]) -> Report:
+    """Compare pictures that were read with the captions they were drawn for."""
+    claims = [scenes.parse(caption) for caption in captions]
+    found = [scenes.agreement(scene, claim) for scene, claim in zip(pictures, claims, strict=True)]
+    parts = {}
+    for name in ATTRIBUTES:
+        said = [getattr(result, name) for result, claim in zip(found, claims, strict=True) if _says(claim, name)]
+        parts[name] = sum(said) / max(1, len(said))
+    by_count = {}
+    for number in scenes.COUNTS:
+        results = [result.all for result, claim in zip(found, claims, strict=True) if len(claim.things) == number]
+        by_count[number] = sum(results) / max(1, len(results))
+    new = [result.all for result, claim in zip(found, claims, strict=True) if states_new_combination(claim)]
+    return Report(
+        len(captions),
+        sum(result.all for result in found) / len(found),
+        parts,
+        by_count,
+        len(new),
+        sum(new) / max(1, len(new)),
+        _entropy(claims, pictures),
+    )
+
+
+def _says(claim: scenes.Claim, attribute: str) -> bool:
+    if attribute == "background":
+        return claim.background is not None
+    if attribute == "relation":
+        return bool(claim.relations)
+    if attribute in ("size", "color"):
+        return any(getattr(thing, attribute) for thing in claim.things)
+    return True
+
+
+def _entropy(claims: list[scenes.Claim], pictures: list[scenes.Scene]) -> dict[str, float]:
+    """Entropy in bits of what single-thing captions left open, and of the background where it is unsaid."""
+    open_ones: dict[str, list] = {"size": [], "color": [], "background": [], "place": []}
+    for claim, scene in zip(claims, pictures, strict=True):
+        if claim.background is None:
+            open_ones["background"].append(scene.background)
+        if len(claim.things) == len(scene.things) == 1:
+            for name in ("size", "color"):
+                if getattr(claim.things[0], name) is None:
+                    open_ones[name].append(getattr(scene.things[0], name))
+            open_ones["place"].append((scene.things[0].row // 8, scene.things[0].col // 8))
+    return {name: _bits(values) for name, values in open_ones.items()}
+
+
+def _bits(values: list) -> float:
+    shares = [count / len(values) for count in Counter(values).values()]
+    return -sum(share * math.log2(share) for share in shares) + 0.0
+
+
+@torch.no_grad()
+def excess(
+    pipe: VQDiffusionPipeline, times: Iterable[int] = (100, 97, 93, 88, 80, 70, 55, 40, 20, 10, 5, 3, 1), *,
+    split: str = "test", count: int = 192, seed: int = 0,
+) -> dict[int, float]:  # fmt: skip
+    """How far the network is from the ideal denoiser at some times: KL(ideal || network) of x_0, in nats per picture.
+
+    Averages over scenes of a split, "train" or "test", and their x_t, each position's divergence by itself; without
+    guidance. 0 is perfect.
+    """
+    drawn = layouts.draw(split, count, generator=Generator().manual_seed(seed))
+    captions, table = drawn.captions(), layouts.code_table(pipe.encode)
+    x_0 = layouts.tokens(drawn, table)
+    ideal, network = ideal_denoiser(captions, table, pipe.schedule, split=split), pipe.denoiser(captions)
+    found = {}
+    for t in times:
+        x_t = q_sample(x_0, t, pipe.schedule, generator=Generator().manual_seed(t))
+        found[t] = float(kl_divergence(ideal(x_t, t), network(x_t.to(pipe.device), t).double().cpu()).sum(-1).mean())
+    return found
+
+
+@torch.no_grad()
+def reconstruction(pipe: VQDiffusionPipeline, *, split: str = "test", count: int = 500) -> float:
+    """Share of scenes that read the same after the codec's round trip as before: background, things and places."""
+    drawn = [scenes.draw(scenes.sample(split, index)[0]) for index in range(count)]
+    images: Tensor = pipe.decode(pipe.encode(scenes.to_tensor(drawn)))
+    return sum(scenes.read(image) == scenes.read(picture) for image, picture in zip(images, drawn, strict=True)) / count
