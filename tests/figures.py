@@ -1,7 +1,6 @@
-"""Draws the pictures in figures/, `python -m tests.figures`: those that are stale, or with --all every one.
+"""Draws the pictures in figures/, `python -m tests.figures`, and keeps those that have changed.
 
-A figure is stale when what it is made of has changed: code (without comments and docstrings) or the shipped model.
-`figures/figures.json` keeps a digest of that and of the file, and `tests/test_figures.py` compares.
+`tests/test_figures.py` draws each and compares it with the file.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import argparse
 import shutil
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
