@@ -21,7 +21,7 @@ from answers import LIBRARY, WRONG
 
 from vqlearn import checks
 from vqlearn.__main__ import main
-from vqlearn.course import marking as course
+from vqlearn.course import copying, desk, kernel, marking
 
 ROOT = Path(__file__).parent.parent
 RIGHT = {  # answers as a learner writes them
@@ -60,7 +60,7 @@ def published(folder: Path, books: dict[str, list[str]], monkeypatch) -> Path:
     folder.mkdir()
     for name, exercises in books.items():
         write(folder / f"{name}.ipynb", [TITLE, IMPORTS, *map(exercise, exercises)])
-    monkeypatch.setattr(course, "PLACES", (folder,))
+    monkeypatch.setattr(copying, "PLACES", (folder,))
     return folder
 
 
@@ -116,7 +116,7 @@ def test_a_copy_says_what_is_new_unchanged_and_kept(small, tmp_path, capsys):
     assert (folder / "00_small.ipynb").read_text() == "mine" and len(contents(folder)) == 3
 
     (folder / "00_small.ipynb").unlink()
-    assert course.copy(folder) == [("00_small.ipynb", "new"), ("01_next.ipynb", "unchanged")]
+    assert copying.copy(folder) == [("00_small.ipynb", "new"), ("01_next.ipynb", "unchanged")]
 
 
 def test_a_link_that_leads_nowhere_is_kept_too(small, tmp_path):
@@ -126,17 +126,17 @@ def test_a_link_that_leads_nowhere_is_kept_too(small, tmp_path):
         (folder / "00_small.ipynb").symlink_to(tmp_path / "nothing")
     except OSError:
         pytest.skip("no links on this machine")
-    assert dict(course.copy(folder))["00_small.ipynb"] == "kept"
+    assert dict(copying.copy(folder))["00_small.ipynb"] == "kept"
     assert (folder / "00_small.ipynb").is_symlink() and not (tmp_path / "nothing").exists()
 
 
 def test_links_out_of_the_folder_name_the_file_or_lead_to_the_site(small, tmp_path, monkeypatch):
-    course.copy(tmp_path / "mine")
+    copying.copy(tmp_path / "mine")
     text = nbformat.read(tmp_path / "mine" / "00_small.ipynb", as_version=4).cells[2].source
     card = "the model card (`vqlearn/assets/models/scenes/README.md`)"
     assert f"See {card}, `vqlearn/course/plots.py` and [the next](01_next.ipynb)." in text
-    monkeypatch.setattr(course, "address", lambda: "https://example.org/vqlearn")
-    course.copy(tmp_path / "again")
+    monkeypatch.setattr(copying, "address", lambda: "https://example.org/vqlearn")
+    copying.copy(tmp_path / "again")
     text = nbformat.read(tmp_path / "again" / "00_small.ipynb", as_version=4).cells[2].source
     assert "[`plots`](https://example.org/vqlearn/blob/HEAD/vqlearn/course/plots.py)" in text
 
@@ -163,8 +163,8 @@ def test_exercises_only_leaves_what_the_stubs_need(small, tmp_path, capsys):
 
 
 def test_without_outputs_clears_outputs_and_counts_and_combines(small, tmp_path):
-    course.copy(tmp_path / "a", without_outputs=True)
-    course.copy(tmp_path / "b", without_outputs=True, exercises_only=True)
+    copying.copy(tmp_path / "a", without_outputs=True)
+    copying.copy(tmp_path / "b", without_outputs=True, exercises_only=True)
     for path, cells in ((tmp_path / "a", 11), (tmp_path / "b", 8)):
         book = nbformat.read(path / "00_small.ipynb", as_version=4)
         assert len(book.cells) == cells
@@ -227,7 +227,7 @@ def test_wrong_usage_is_one_sentence_and_status_2(sentence, small, tmp_path, mon
 
 
 def test_an_installation_without_notebooks_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(course, "PLACES", (tmp_path / "nothing",))
+    monkeypatch.setattr(copying, "PLACES", (tmp_path / "nothing",))
     assert main(["course", str(tmp_path / "mine")]) == 2
     assert "this installation of vqlearn has no notebooks" in capsys.readouterr().err
 
@@ -235,24 +235,24 @@ def test_an_installation_without_notebooks_says_so(tmp_path, monkeypatch, capsys
 def test_the_real_course_reads_well_when_copied(tmp_path):
     """Every link leads to a copied file or the web, and the exercises alone run by themselves and give nothing away."""
     whole, reduced = tmp_path / "whole", tmp_path / "reduced"
-    names = [name for name, _ in course.copy(whole)]
-    course.copy(reduced, exercises_only=True, without_outputs=True)
-    assert names == [path.name for path in course.notebooks()] == sorted(names)
+    names = [name for name, _ in copying.copy(whole)]
+    copying.copy(reduced, exercises_only=True, without_outputs=True)
+    assert names == [path.name for path in copying.notebooks()] == sorted(names)
     for path in [*whole.iterdir(), *reduced.iterdir()]:
         book = nbformat.read(path, as_version=4)
         text = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
         for target in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text):
             assert re.match("https?:|#", target) or target.split("#")[0] in names, f"{path.name}: {target}"
     for path in reduced.iterdir():
-        published = nbformat.read(course.PLACES[1] / path.name, as_version=4)
+        published = nbformat.read(copying.PLACES[1] / path.name, as_version=4)
         book = nbformat.read(path, as_version=4)
-        assert course._exercises(book) == course._exercises(published)
+        assert copying.exercises(book) == copying.exercises(published)
         bound = set(dir(builtins))
         for cell in book.cells:
             if cell.cell_type == "markdown":
                 assert "Solution</summary>" not in cell.source and "```python" not in cell.source, path.name
             else:
-                binds, reads = course._names(cell.source)
+                binds, reads = copying._names(cell.source)
                 assert reads <= bound, f"{path.name} does not define {reads - bound}"
                 bound |= binds
 
@@ -260,8 +260,8 @@ def test_the_real_course_reads_well_when_copied(tmp_path):
 def test_what_a_cell_binds_and_reads():
     source = "import math\ny = x + 1\nz = y\nfor i in range(n):\n    total = i\n    print(total)\n\n\ndef f(a, b=k):\n"
     source += "    c = a + g\n    return [f(d) for d in c]\n\n\nw += 1"
-    assert course._names(source) == ({"math", "y", "z", "i", "total", "f", "w"}, {"x", "n", "k", "g", "w"})
-    assert course._names("%time x") == (set(), set())
+    assert copying._names(source) == ({"math", "y", "z", "i", "total", "f", "w"}, {"x", "n", "k", "g", "w"})
+    assert copying._names("%time x") == (set(), set())
 
 
 def test_a_wheel_carries_the_course(tmp_path):
@@ -286,14 +286,14 @@ def test_a_wheel_carries_the_course(tmp_path):
     command = [sys.executable, "-m", "vqlearn", "course", "mine"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "mine").glob("*.ipynb"))) == len(course.notebooks()) == done.stdout.count("new")
+    assert len(list((tmp_path / "mine").glob("*.ipynb"))) == len(copying.notebooks()) == done.stdout.count("new")
 
 
 # ---------------------------------------------------------------------------------------------------------- verdicts
 
 
 def over_the_wire(name, attempt):
-    return course.verdict(name, json.loads(json.dumps(course.answers(getattr(checks, name), attempt))))
+    return marking.verdict(name, json.loads(json.dumps(desk.answers(getattr(checks, name), attempt))))
 
 
 @pytest.mark.parametrize("name", checks.__all__)
@@ -322,7 +322,7 @@ def test_every_check_can_be_judged_from_the_answers_alone(name):
 
 def test_outcomes_that_no_desk_sends_are_no_pass():
     for outcomes in ([], [{"shape": [2], "numbers": [1.0]}], [{"error": "a\0b", "text": 3}], [7], {"x": 1}):
-        assert course.verdict("fates", outcomes)[0] in ("crashed", "wrong")
+        assert marking.verdict("fates", outcomes)[0] in ("crashed", "wrong")
 
 
 # ------------------------------------------------------------------------------------------------- whole notebooks
@@ -446,9 +446,9 @@ def marked(tmp_path_factory):
     before = contents(learner)
     with pytest.MonkeyPatch.context() as patch:
         published(place / "course", ASKED, patch)
-        patch.setattr(course, "time", clock)
+        patch.setattr(kernel, "time", clock)
         patch.setattr("tempfile.tempdir", str(temporary))
-        rows = course.check(learner, timeout=LIMIT, progress=False)
+        rows = marking.check(learner, timeout=LIMIT, progress=False)
     assert contents(learner) == before, "the learner's files are as they were"
     assert list(temporary.iterdir()) == [], "nothing is left behind"
     found = {}
@@ -503,20 +503,20 @@ def test_notebooks_that_are_none_give_rows(marked):
 
 def test_the_table_and_the_json_say_the_same(marked):
     rows = marked[1]
-    table, totals = course.table(rows).split("\n\n")
+    table, totals = marking.table(rows).split("\n\n")
     lines = [[part.strip() for part in line.strip("| ").split(" | ")] for line in table.splitlines()]
     assert lines[0] == ["notebook", "exercise", "verdict", "detail"] and len(lines) == len(rows) + 2
     assert [tuple(line[:3]) for line in lines[2:]] == [row[:3] for row in rows]
-    said = json.loads(course.as_json(rows))
-    assert [course.Row(**row) for row in said["rows"]] == rows
+    said = json.loads(marking.as_json(rows))
+    assert [marking.Row(**row) for row in said["rows"]] == rows
     assert sum(said["totals"].values()) == len(rows) and said["totals"]["done"] == 6
     assert totals == f"{len(rows)} exercises: " + ", ".join(f"{n} {v}" for v, n in said["totals"].items())
 
 
 def test_what_a_learner_writes_cannot_break_the_table():
-    row = course.Row("a.ipynb", "x", "crashed", course._tidy("a|b\n\x1b[31mred\u202e\udcff" + "y" * 900))
-    assert "a\\|b [31mred y" in course.table([row]) and len(course.table([row]).splitlines()) == 5
-    assert course.table([]).endswith("0 exercises: none")
+    row = marking.Row("a.ipynb", "x", "crashed", marking._tidy("a|b\n\x1b[31mred\u202e\udcff" + "y" * 900))
+    assert "a\\|b [31mred y" in marking.table([row]) and len(marking.table([row]).splitlines()) == 5
+    assert marking.table([]).endswith("0 exercises: none")
 
 
 def test_the_command_prints_table_or_json_and_progress_goes_to_stderr(tmp_path, monkeypatch, capsys):
@@ -534,8 +534,8 @@ def test_the_command_prints_table_or_json_and_progress_goes_to_stderr(tmp_path, 
 
 
 def test_a_cell_may_take_twenty_minutes_unless_told_otherwise(tmp_path, monkeypatch, capsys):
-    limits = [inspect.signature(course.check).parameters["timeout"].default]
-    monkeypatch.setattr(course, "check", lambda folder, timeout: limits.append(timeout) or [])
+    limits = [inspect.signature(marking.check).parameters["timeout"].default]
+    monkeypatch.setattr(marking, "check", lambda folder, timeout: limits.append(timeout) or [])
     for limit in ([], ["--timeout", "7"]):
         assert main(["course", "--check", str(tmp_path), *limit]) == 0
     assert limits == [1200, 1200, 7]
@@ -550,11 +550,11 @@ def test_a_large_folder_is_copied_as_far_as_the_limits_allow(tmp_path, monkeypat
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("four")
     (folder / "large.bin").write_bytes(b"0" * 100)
-    monkeypatch.setattr(course, "MOST_BYTES", 50)
-    course._copy_files(folder, tmp_path / "copy")
+    monkeypatch.setattr(marking, "MOST_BYTES", 50)
+    marking._copy_files(folder, tmp_path / "copy")
     assert sorted(contents(tmp_path / "copy")) == sorted(map(str, map(Path, ("a.txt", "b/c.txt", "z/f.txt"))))
-    monkeypatch.setattr(course, "MOST_FILES", 4)
-    course._copy_files(folder, tmp_path / "less")
+    monkeypatch.setattr(marking, "MOST_FILES", 4)
+    marking._copy_files(folder, tmp_path / "less")
     assert sorted(contents(tmp_path / "less")) == sorted(map(str, map(Path, ("a.txt", "b/c.txt"))))
 
 
@@ -567,7 +567,7 @@ def test_ctrl_c_stops_the_kernel_and_leaves_nothing(tmp_path, monkeypatch):
     first = f"import os\nopen({str(note)!r}, 'w').write(str(os.getpid()))"
     write(learner / "00_a.ipynb", [first, "while True:\n    pass"])
     before = contents(learner)
-    code = f"from vqlearn.course import marking; marking.PLACES = [marking.Path({str(tmp_path / 'course')!r})]"
+    code = f"from vqlearn.course import copying; copying.PLACES = [copying.Path({str(tmp_path / 'course')!r})]"
     code += "; from vqlearn.__main__ import main; import sys; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "course", "--check", str(learner)]
     listen = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
@@ -590,8 +590,8 @@ def test_ctrl_c_stops_the_kernel_and_leaves_nothing(tmp_path, monkeypatch):
         os.kill(int(note.read_text()), 0)
 
 
-def test_the_module_reads_from_top_to_bottom():
-    """Nothing heavy is imported by the command until it is needed."""
-    tree = ast.parse(Path(course.__file__).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("module", [copying, desk, kernel, marking], ids=lambda module: module.__name__)
+def test_nothing_heavy_is_imported_before_it_is_needed(module):
+    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     names = {alias.name.split(".")[0] for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
-    assert not names & {"torch", "nbformat", "jupyter_client", "vqlearn"}
+    assert not names & {"torch", "nbformat", "jupyter_client", "IPython"}

@@ -9,8 +9,7 @@ from urllib.parse import unquote
 import pytest
 
 from vqlearn.__main__ import main
-from vqlearn.course import marking as course
-from vqlearn.course import site
+from vqlearn.course import copying, site
 
 PATIENCE = 600  # seconds, for the browser on a slow machine
 VOID = {"meta", "link", "img", "br", "hr", "input", "col", "path"}
@@ -53,7 +52,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("site") / "pages"
-    site.build(folder, course.notebooks())
+    site.build(folder, copying.notebooks())
     return folder
 
 
@@ -64,7 +63,7 @@ def pages(folder) -> dict[Path, Page]:
 
 def test_each_notebook_is_a_page_and_so_is_the_source_that_it_links(folder, pages):
     names = {path.relative_to(folder).as_posix() for path in pages}
-    assert {f"{path.stem}.html" for path in course.notebooks()} | {"index.html"} <= names
+    assert {f"{path.stem}.html" for path in copying.notebooks()} | {"index.html"} <= names
     assert {"source/transition.py.html", "source/assets-models-scenes-README.md.html"} <= names
 
 
@@ -81,7 +80,7 @@ def test_every_page_has_title_language_viewport_and_navigation(pages):
 
 
 def test_pages_lead_to_the_next_and_back(folder):
-    order = ["index.html", *(f"{path.stem}.html" for path in course.notebooks())]
+    order = ["index.html", *(f"{path.stem}.html" for path in copying.notebooks())]
     for here, there in itertools.pairwise(order):
         assert f'rel="next" href="{there}"' in (folder / here).read_text(encoding="utf-8")
         assert f'rel="prev" href="{here}"' in (folder / there).read_text(encoding="utf-8")
@@ -149,7 +148,7 @@ def test_mathml():
 
 
 def test_a_folder_with_other_things_is_refused_and_an_old_site_is_replaced(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(course, "notebooks", lambda: course.PLACES[1].glob("05_*.ipynb"))
+    monkeypatch.setattr(copying, "notebooks", lambda: copying.PLACES[1].glob("05_*.ipynb"))
     place = tmp_path / "pages"
     assert main(["course", str(place), "--site"]) == 0
     assert "pages; open " in capsys.readouterr().out
@@ -165,7 +164,7 @@ def test_a_folder_with_other_things_is_refused_and_an_old_site_is_replaced(tmp_p
 
 def test_a_failure_leaves_the_old_site_as_it_was(tmp_path, monkeypatch):
     place = tmp_path / "pages"
-    books = list(course.PLACES[1].glob("05_*.ipynb"))
+    books = list(copying.PLACES[1].glob("05_*.ipynb"))
     site.build(place, books)
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
 

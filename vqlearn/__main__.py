@@ -379,38 +379,37 @@ def _auto_dtype(weights: int) -> str:
 
 def _course(arguments: argparse.Namespace) -> None:
     """Copy the course's notebooks to DIR, where nothing is overwritten; make a site; or check a learner's exercises."""
-    from vqlearn.course import marking as course
+    from vqlearn.course import copying, marking
 
     if arguments.site:
         _site(arguments)
         return
-    copying, checking = ("exercises_only", "without_outputs"), ("json", "timeout")
-    for name in copying if arguments.check else checking:
+    of_copying, of_checking = ("exercises_only", "without_outputs"), ("json", "timeout")
+    for name in of_copying if arguments.check else of_checking:
         if getattr(arguments, name):
             raise ValueError(
                 f"--{name.replace('_', '-')} {'does not go' if arguments.check else 'goes only'} with --check"
             )
     if arguments.check:
-        rows = course.check(arguments.folder, timeout=arguments.timeout or 1200)
-        text = course.as_json(rows) if arguments.json else course.table(rows)
+        rows = marking.check(arguments.folder, timeout=arguments.timeout or 1200)
+        text = marking.as_json(rows) if arguments.json else marking.table(rows)
         print(text.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8"))
         return
     meant = {
         "kept": ": yours differs and stays; to get the course's, rename or delete yours and run this again",
         "none": ": has no exercises",
     }
-    for name, state in course.copy(arguments.folder, **{name: getattr(arguments, name) for name in copying}):
+    for name, state in copying.copy(arguments.folder, **{name: getattr(arguments, name) for name in of_copying}):
         print(f"{state:9}  {name}{meant.get(state, '')}")
 
 
 def _site(arguments: argparse.Namespace) -> None:
-    from vqlearn.course import marking as course
-    from vqlearn.course import site
+    from vqlearn.course import copying, site
 
     for name in ("check", "exercises_only", "without_outputs", "json", "timeout"):
         if getattr(arguments, name):
             raise ValueError(f"--{name.replace('_', '-')} does not go with --site")
-    pages = site.build(arguments.folder, course.notebooks(), address=course.address())
+    pages = site.build(arguments.folder, copying.notebooks(), address=copying.address())
     print(f"{len(pages)} pages; open {Path(arguments.folder, 'index.html')} in a browser")
 
 
