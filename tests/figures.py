@@ -44,7 +44,7 @@ def samplers(path: Path) -> None:
     import torch
 
     from vqlearn import VQDiffusionPipeline, plots
-    from vqlearn.pipeline import SAMPLERS
+    from vqlearn.samplers import SAMPLERS
 
     pipe = VQDiffusionPipeline.from_pretrained()
     pipe.set_progress_bar_config(disable=True)
@@ -65,7 +65,7 @@ def exactness(path: Path) -> None:
     from matplotlib.figure import Figure
 
     from vqlearn import MaskReplaceSchedule, exact, strided_times
-    from vqlearn.pipeline import SAMPLERS
+    from vqlearn.samplers import SAMPLERS
 
     joint = exact.markov_chain(num_codes=2, length=6, stay=0.9)
     looks = zip(("#000000", "#E69F00", "#0072B2", "#CC79A7", "#009E73", "#56B4E9", "#D55E00"), "oXsDv^P", strict=True)

@@ -14,13 +14,13 @@ from torch import Generator
 from torch.testing import assert_close
 
 from tests.gpu.probe import peak_bytes, waits_per_step
-from vqlearn import MaskReplaceSchedule, Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler, guidance
+from vqlearn import MaskReplaceSchedule, Transformer2DModel, VQDiffusionPipeline, draws, guidance
 from vqlearn import transition as q
-from vqlearn.exactness.enumeration import markov_chain, numbers, oracle, outcome, sure_of_masks
+from vqlearn.exactness.enumeration import markov_chain, numbers, oracle, outcome
 from vqlearn.guidance import truncate
 from vqlearn.networks import cost
-from vqlearn.pipeline import SAMPLERS
-from vqlearn.sampling import ancestral, prior_sample
+from vqlearn.samplers import SAMPLERS
+from vqlearn.sampling import prior_sample
 
 pytestmark = pytest.mark.cuda
 PROMPT = "a large red circle left of a small blue square"
@@ -101,7 +101,7 @@ def test_draws_have_their_distribution(device, name, on_device):
     schedule, generator, belief = SCHEDULES[name], on_device(0), random_belief(1, 1, 3, seed=3)
     many, of_code = belief.to(device).expand(20_000, 1, 3), torch.full((20_000, 1), 1, device=device)
     of_mask = torch.full_like(of_code, schedule.mask_id)
-    law = [(q.draw(many, generator), belief)]
+    law = [(draws.draw(many, generator), belief)]
     law += [(q.q_sample(of_code, 5, schedule, generator=generator), q.q_log_probs(of_code[:1].cpu(), 5, schedule))]
     for x_t in (of_code, of_mask):
         x_s = q.p_sample_step(many, x_t, 5, schedule, s=2, generator=generator)
@@ -121,7 +121,7 @@ def test_a_generator_on_the_cpu_draws_the_same_everywhere(device, listed, seeded
         x_T = prior_sample(schedule, 6, 40, generator=one, device=where)
         x_t = q.q_sample(x_0.to(where), 5, schedule, generator=one)
         x_s = q.p_sample_step(belief.to(where), x_t, 5, schedule, s=1, generator=one)
-        drawn.append([x.cpu() for x in (x_T, x_t, x_s, q.draw(belief.to(where), one))])
+        drawn.append([x.cpu() for x in (x_T, x_t, x_s, draws.draw(belief.to(where), one))])
     assert all(torch.equal(a, b) for a, b in zip(*drawn, strict=True))
 
 
@@ -172,14 +172,13 @@ def table(schedule, device, dtype=torch.float64):
 def walk(name, device, generator, count, times, dtype=torch.float64):
     """Tokens `[count, 3]` that a sampler draws with the table."""
     schedule = SCHEDULES["masks" if name == "first_hitting" else "paper"]
-    reference = VQDiffusionScheduler(4, 8, gamma_cum_end=0.9)
-    sampler = {**SAMPLERS, "reference": reference}[name]
-    x_T = getattr(sampler, "start", prior_sample)(schedule, count, 3, generator=generator, device=device)
+    sampler = SAMPLERS[name]
+    x_T = sampler.start(schedule, count, 3, generator=generator, device=device)
     return sampler(table(schedule, device, dtype), x_T, schedule, times, generator=generator).cpu()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", [*SAMPLERS, "reference"])
+@pytest.mark.parametrize("name", [*SAMPLERS])
 def test_a_sampler_draws_the_same_from_a_generator_on_the_cpu(device, name, dtype, seeded):
     expected, found = (
         walk(name, where, seeded(1), 300, range(8, -1, -1), dtype) for where in (torch.device("cpu"), device)
@@ -187,16 +186,11 @@ def test_a_sampler_draws_the_same_from_a_generator_on_the_cpu(device, name, dtyp
     assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("name", [*SAMPLERS, "reference"])
+@pytest.mark.parametrize("name", [*SAMPLERS])
 def test_a_sampler_has_its_distribution_with_a_generator_on_the_device(device, name, on_device):
     """20 000 grids, chi-square over all 27 against the enumerated law: a right one fails with probability 1e-6."""
     times, schedule = [8, 5, 2, 0], SCHEDULES["masks" if name == "first_hitting" else "paper"]
-    kind, start = SAMPLERS.get(name), None
-    if name in ("first_hitting", "reference"):
-        kind = ancestral
-    if name == "reference":
-        start = sure_of_masks(schedule, 3)
-    law = outcome(kind, table(schedule, "cpu"), schedule, 3, times, start=start).law
+    law = outcome(SAMPLERS[name], table(schedule, "cpu"), schedule, 3, times).law
     drawn = walk(name, device, on_device(1), 20_000, times)
     assert chi_square_p_value(numbers(drawn, 3), law) > FALSE_ALARM
 
@@ -238,7 +232,7 @@ def test_a_dtype_draws_again_what_it_drew(pipes, on_device, dtype):
     assert bool(torch.isfinite(pipes(dtype).decode(tokens)).all())
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "first_hitting"] + ["reference"])
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "first_hitting"])
 def test_the_network_draws_the_tokens_of_the_cpu(pipes, seeded, name):
     """In float64, from a generator on the CPU."""
     expected = draw(pipes(device=torch.device("cpu")), seeded(1), sampler=name)

@@ -7,7 +7,20 @@ import torch
 from oracle import FALSE_ALARM, chi_square_p_value
 from torch.testing import assert_close
 
-from vqlearn import MaskReplaceSchedule, ancestral, guide, q_log_probs, strided_times, top_k, truncate
+from vqlearn import (
+    SAMPLERS,
+    MaskReplaceSchedule,
+    Sampler,
+    ancestral,
+    guide,
+    p_sample_step,
+    q_log_probs,
+    q_posterior,
+    strided_times,
+    top_k,
+    truncate,
+)
+from vqlearn.choices import joint_of
 from vqlearn.exactness.enumeration import (
     bound,
     divergence,
@@ -20,6 +33,7 @@ from vqlearn.exactness.enumeration import (
     sure_of_masks,
     total_variation,
 )
+from vqlearn.reverse import as_sampler
 from vqlearn.sampling import Corrector, first_hitting, official_fast, official_times, prior_sample
 from vqlearn.unmasking import Confident, EntropyBounded, Halton, HighQuality, Purity
 
@@ -99,19 +113,19 @@ SMALL = {"paper": MaskReplaceSchedule.paper(3, 8), "released": MaskReplaceSchedu
 MASK_ONLY = MaskReplaceSchedule(1 - torch.arange(9).double() / 8, torch.arange(9).double() / 8, num_codes=3)
 EVERY = [
     ancestral, official_fast, Corrector(0.0), Corrector(0.3), Corrector(1.0), HighQuality(), HighQuality(most=1),
-    Purity(0.0), Purity(1.0), Confident(), Halton(), EntropyBounded(0.1), EntropyBounded(0.8),
+    Purity(0.0), Purity(1.0), Confident(), Halton(), EntropyBounded(0.1), EntropyBounded(0.8), SAMPLERS["reference"],
 ]  # fmt: skip
 
 
 def uneven_joint(codes=3, length=3):
-    """A law without symmetries."""
+    """A distribution without symmetries."""
     weight = torch.rand(codes**length, generator=torch.Generator().manual_seed(0), dtype=torch.float64) ** 3
     return weight / weight.sum()
 
 
 def draws(sampler, denoise, schedule, times, count=20_000):
     generator = torch.Generator().manual_seed(1)
-    x_T = getattr(sampler, "start", prior_sample)(schedule, count, 3, generator=generator)
+    x_T = sampler.start(schedule, count, 3, generator=generator)
     return numbers(sampler(denoise, x_T, schedule, times, generator=generator), schedule.num_codes)
 
 
@@ -176,8 +190,6 @@ def test_the_corrector_leaves_the_marginals_intact(preset, renew):
 @pytest.mark.parametrize("renew", [0.0, 0.3, 1.0])
 def test_the_corrector_leaves_the_marginals_intact_exactly(renew):
     """The same by matrices: with x_0 known, one step takes q(x_t | x_0) to q(x_s | x_0), to 1e-12."""
-    from vqlearn.exactness.enumeration import _marginals
-
     schedule = SMALL["paper"]
     states = torch.arange(4)[:, None]  # one position: 0, 1, 2 and the mask
     for x_0 in range(3):
@@ -186,7 +198,7 @@ def test_the_corrector_leaves_the_marginals_intact_exactly(renew):
         q = lambda t, x_0=x_0: q_log_probs(torch.tensor([[x_0]]), t, schedule, dtype=torch.float64)[0, 0].exp()  # noqa: E731
         for t in range(2, 9):
             for s in range(1, t):
-                step = _marginals(Corrector(renew), certain, states, t, s, schedule, [t, s, 0])[:, 0]  # [from, to]
+                step = Corrector(renew).step_law(certain, states, t, s, schedule)[:, 0]  # [from, to]
                 assert_close(q(t) @ step, q(s), atol=1e-12, rtol=0)
 
 
@@ -240,9 +252,68 @@ def test_where_walks_begin():
 
 
 def test_an_unknown_sampler_is_refused():
-    with pytest.raises(ValueError, match="the law of 'mine' is not known here"):
+    def mine():
+        pass
 
-        def mine():
-            pass
-
+    with pytest.raises(NotImplementedError, match="mine does not state its distribution, it has no step_law"):
         outcome(mine, oracle(uneven_joint(), SMALL["paper"]), SMALL["paper"], 3, [8, 0])
+
+
+class Sharper(Sampler):
+    """A sampler of a user's own: as the example of the base class, with one that is not in this package."""
+
+    def step(self, log_p_x0, x_t, t, s, schedule, *, generator=None):
+        return p_sample_step(2 * log_p_x0, x_t, t, schedule, s=s, generator=generator)
+
+    def step_law(self, log_p_x0, x_t, t, s, schedule):
+        return q_posterior((2 * log_p_x0).log_softmax(-1), x_t, t, schedule, s=s).exp()
+
+
+def test_a_sampler_of_ones_own_is_measured_by_its_step_law():
+    """What it draws has the distribution that `outcome` finds, which is not that of `ancestral`."""
+    schedule, joint, times = SMALL["paper"], uneven_joint(), [8, 5, 2, 0]
+    denoise = oracle(joint, schedule)
+    law, evaluations = outcome(Sharper(), denoise, schedule, 3, times)
+    assert evaluations == 3
+    assert chi_square_p_value(draws(Sharper(), denoise, schedule, times), law) > FALSE_ALARM
+    assert total_variation(law, outcome(ancestral, denoise, schedule, 3, times).law) > 0.05
+
+
+def test_a_function_with_a_step_law_is_a_sampler_too():
+    """With the defaults of the base class; a joint distribution over states does as well as independent positions."""
+    schedule, denoise = SMALL["paper"], oracle(uneven_joint(), SMALL["paper"])
+
+    def mine(denoise, x_t, schedule, times, *, generator=None, on_step=None):
+        return ancestral(denoise, x_t, schedule, times, generator=generator, on_step=on_step)
+
+    def joint_law(log_p, x_t, t, s, schedule):
+        return joint_of(ancestral.step_law(log_p, x_t, t, s, schedule))
+
+    mine.step_law = joint_law
+    found = outcome(mine, denoise, schedule, 3, [8, 4, 0])
+    assert_close(found.law, outcome(ancestral, denoise, schedule, 3, [8, 4, 0]).law, atol=1e-14, rtol=0)
+    assert as_sampler(mine).times(schedule, 2) == [8, 4, 0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda law: law.log(), "sum to 1.*are they logs"),
+        (lambda law: law[..., :-1], r"step_law must give \[\d+, 3, 4\]"),
+        (lambda law: law / 2, "sum of 0.5"),
+    ],
+)
+def test_what_is_no_distribution_is_refused(wrong, message):
+    class Mine(Sampler):
+        def step_law(self, log_p_x0, x_t, t, s, schedule):
+            return wrong(ancestral.step_law(log_p_x0, x_t, t, s, schedule))
+
+    with pytest.raises(ValueError, match=message):
+        outcome(Mine(), oracle(uneven_joint(), SMALL["paper"]), SMALL["paper"], 3, [8, 0])
+
+
+def test_what_is_not_callable_is_no_sampler():
+    with pytest.raises(TypeError, match="a sampler must be a callable with the signature of ancestral, got 3"):
+        as_sampler(3)
+    with pytest.raises(NotImplementedError, match="Sampler defines neither __call__ nor step"):
+        Sampler()(oracle(uneven_joint(), SMALL["paper"]), torch.full((1, 3), 3), SMALL["paper"], [8, 0])

@@ -28,9 +28,9 @@ from test_schedule import law, schedules
 from torch.testing import assert_close
 
 from vqlearn import transition, truncate
+from vqlearn.draws import draw
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import (
-    draw,
     p_sample_step,
     q_likelihood,
     q_log_probs,
@@ -443,7 +443,7 @@ def test_wrong_arguments_are_refused_by_name(call, message):
 def test_work_in_blocks_of_positions_changes_nothing(monkeypatch, block):
     log_p = torch.randn(2, 9, 50, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     whole = [draw(log_p, torch.Generator().manual_seed(1)), truncate(log_p, 0.7)]
-    monkeypatch.setattr("vqlearn.transition.BLOCK", block)
+    monkeypatch.setattr("vqlearn.draws.BLOCK", block)
     parts = [draw(log_p, torch.Generator().manual_seed(1)), truncate(log_p, 0.7)]
     assert all(torch.equal(one, other) for one, other in zip(whole, parts, strict=True))
     assert (whole[0].shape, whole[1].shape) == ((2, 9), (2, 9, 50))

@@ -9,9 +9,9 @@ import torch
 from oracle import FALSE_ALARM, chi_square_p_value
 
 from vqlearn import MaskReplaceSchedule, strided_times
-from vqlearn.exactness.enumeration import grids, numbers, written
+from vqlearn.choices import Choice, write, written
+from vqlearn.exactness.enumeration import grids, numbers
 from vqlearn.unmasking import (
-    Choice,
     Confident,
     EntropyBounded,
     Halton,
@@ -20,7 +20,6 @@ from vqlearn.unmasking import (
     entropy,
     halton_order,
     per_call,
-    write,
 )
 
 L = 1024
@@ -117,7 +116,7 @@ def test_writing_has_its_exact_law(at_random):
         torch.tensor([[0.3, 9.0, 1.2, -0.4]]).double(), torch.randn(1, 4, 2, generator=generator).double(), at_random
     )
     many, count = 40_000, torch.tensor([2])
-    law = written(choice, x_t, count, schedule)[0]
+    law = written(choice, x_t, count, schedule.mask_id)[0]
     assert abs(float(law.sum()) - 1) < 1e-12
     repeated = Choice(choice.log_weight.expand(many, -1), choice.log_p.expand(many, -1, -1), at_random)
     drawn = write(repeated, x_t.expand(many, -1), count.expand(many), 2, generator)

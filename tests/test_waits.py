@@ -7,7 +7,7 @@ import torch
 
 from tests.gpu.probe import HostReads, peak_bytes, waits, waits_per_step
 from vqlearn import VQDiffusionPipeline
-from vqlearn.pipeline import SAMPLERS
+from vqlearn.samplers import SAMPLERS
 
 COUNTED = (
     "high_quality",
@@ -33,7 +33,7 @@ def per_step(pipe, **call):
     return {(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(seen)}
 
 
-@pytest.mark.parametrize("name", [*(name for name in SAMPLERS if name != "first_hitting"), "reference"])
+@pytest.mark.parametrize("name", [*(name for name in SAMPLERS if name != "first_hitting")])
 def test_no_sampler_reads_in_its_loop_but_the_one_that_must(empty, name):
     """Guided and truncated. `first_hitting` reads once, before its loop, and needs another schedule."""
     for _ in range(2):  # the second time nothing is made that is then kept

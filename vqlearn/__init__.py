@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from vqlearn.objective import training_loss as training_loss
     from vqlearn.pipeline import ImagePipelineOutput as ImagePipelineOutput
     from vqlearn.pipeline import VQDiffusionPipeline as VQDiffusionPipeline
+    from vqlearn.reverse import Sampler as Sampler
+    from vqlearn.samplers import SAMPLERS as SAMPLERS
     from vqlearn.sampling import ancestral as ancestral
     from vqlearn.sampling import strided_times as strided_times
     from vqlearn.schedule import MaskReplaceSchedule as MaskReplaceSchedule
@@ -41,6 +43,8 @@ _HOME = {
     "p_sample_step": "transition",
     "training_loss": "objective",
     "evidence_bound": "objective",
+    "SAMPLERS": "samplers",
+    "Sampler": "reverse",
     "ancestral": "sampling",
     "guide": "guidance",
     "top_k": "guidance",

@@ -1,4 +1,4 @@
-"""Changing a belief before a sampler draws from it: guidance, truncation, and what is already known.
+"""Changing a prediction before a sampler draws from it: guidance, truncation, and what is already known.
 
 All act on log p(x_0 | x_t), `[B, L, K]`, classes last; a class at `-inf` is impossible and stays so.
 """
@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from vqlearn.transition import in_blocks
+from vqlearn.draws import in_blocks
 
 
 def guide(log_p: Tensor, log_p_null: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance: null + scale * (conditional - null), normalised (Improved VQ-Diffusion, Eq. 8).
 
-    Both beliefs are logs `[B, L, K]`, normalised or not, since a constant per position cancels; scale 1 returns the
-    conditional one as it is, 0 the null one. A class at `-inf` in the conditional belief stays out; one at `-inf` in
-    the null belief alone keeps its conditional weight.
+    Both predictions are logs `[B, L, K]`, normalised or not, since a constant per position cancels; scale 1 returns the
+    conditional one as it is, 0 the unconditional one. A class at `-inf` in the conditional prediction stays out; one at
+    `-inf` in the unconditional one alone keeps its conditional weight.
     """
     if scale == 1:
         return log_p
@@ -97,6 +96,8 @@ def check_top_k(count: int) -> None:
 def _falling(log_p: Tensor) -> Tensor:
     """The entries of each position, largest first. On a CPU numpy sorts values alone, five times as fast as torch."""
     if log_p.device.type == "cpu" and log_p.dtype in (torch.float32, torch.float64):
+        import numpy as np
+
         return -torch.from_numpy(np.sort((-log_p.detach()).numpy(), axis=-1))
     return log_p.sort(dim=-1, descending=True)[0]
 
@@ -114,10 +115,10 @@ def _first(log_p: Tensor, ordered: Tensor, count: Tensor) -> Tensor:
 
 
 def keep_known(log_p_x0: Tensor, x_0: Tensor, known: Tensor) -> Tensor:
-    """Certainty about the tokens that are known: `x_0` `[B, L]` where `known` `[B, L]` is true, the belief elsewhere.
+    """A prediction that is certain of `x_0` `[B, L]` where `known` `[B, L]` is true, and is as it was elsewhere.
 
-    A sampler that is given such beliefs draws the known tokens' x_s from the exact q(x_s | x_t, x_0) at every step, and
-    at s = 0 gives them back as they are.
+    A sampler that is given such predictions draws the known tokens' x_s from the exact q(x_s | x_t, x_0) at every step,
+    and at s = 0 gives them back as they are.
     """
     certain = torch.full_like(log_p_x0, -torch.inf).scatter(-1, x_0.masked_fill(~known, 0)[..., None], 0.0)
     return torch.where(known[..., None], certain, log_p_x0)

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from vqlearn.sampling import Denoiser
+from vqlearn.reverse import Denoiser
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import q_log_probs, q_posterior, q_sample
 
@@ -34,13 +34,8 @@ def prior_term(x_0: Tensor, schedule: MaskReplaceSchedule, dtype: torch.dtype | 
 
 
 def prior_log_probs(schedule: MaskReplaceSchedule) -> Tensor:
-    """log p(x_T), `[K + 1]`, float64: q(x_T) for a token whose value is uniform (VQ-Diffusion, Eq. 9).
-
-    Unlike the paper's (0, beta_bar, gamma_bar) it sums to 1 although alpha_bar_T is not quite 0.
-    """
-    codes = schedule.num_codes
-    visible = (1 - schedule.gamma_bar[-1]) / codes
-    return torch.cat([visible.expand(codes), schedule.gamma_bar[-1:]]).log()
+    """log p(x_T), `[K + 1]`, float64, see `MaskReplaceSchedule.prior`."""
+    return schedule.prior().log()
 
 
 def training_loss(

@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
-from vqlearn import guidance, sampling
+from vqlearn import guidance, samplers, sampling
 from vqlearn.checkpoints.hub import locate
 from vqlearn.checkpoints.loading import LIBRARIES, load_components
 from vqlearn.checkpoints.original import read_original
@@ -24,22 +24,10 @@ from vqlearn.guidance import Scale
 from vqlearn.networks import cost
 from vqlearn.networks.text import encode_ids, tokenize
 from vqlearn.networks.transformer import Condition
+from vqlearn.reverse import Denoiser, Sampler, falling
 from vqlearn.transition import q_sample
-from vqlearn.unmasking import Confident, EntropyBounded, Halton, HighQuality, Purity
 
 Prompt = str | int | Sequence[str | int] | None
-
-SAMPLERS: dict[str, Callable] = {
-    "ancestral": sampling.ancestral,
-    "corrector": sampling.Corrector(),
-    "high_quality": HighQuality(),
-    "purity": Purity(),
-    "confident": Confident(),
-    "halton": Halton(),
-    "entropy_bounded": EntropyBounded(),
-    "first_hitting": sampling.first_hitting,
-    "official_fast": sampling.official_fast,
-}  # and "reference", the pipeline's own scheduler
 
 
 class ImagePipelineOutput(NamedTuple):
@@ -181,20 +169,20 @@ class VQDiffusionPipeline:
         1 leaves either out, and a function of t is a scale per time (`guidance.within`). `negative_prompt` takes the
         place of the null text. One generator serves the batch, a list gives each picture its own. `latents` are tokens
         at the first time, int64 `[B, L]`. `callback(step, timestep, tokens)` is called every `callback_steps` steps.
-        `sampler` is a name in `SAMPLERS`, "reference" (the scheduler, which draws as diffusers does) or a function with
-        the signature of `ancestral`. `return_dict=False` gives a plain tuple. Raises ValueError for wrong arguments.
+        `sampler` is a name in `vqlearn.SAMPLERS`, a `vqlearn.Sampler`, or a function with the signature of `ancestral`.
+        `return_dict=False` gives a plain tuple. Raises ValueError for wrong arguments.
         """
         self._check_numbers(num_images_per_prompt, output_type, callback_steps)
         self.check(num_inference_steps, guidance_scale, truncation_rate)
-        walk = self.sampler(sampler)
-        times = self._times(walk, num_inference_steps, times, latents is not None)
+        chosen = samplers.find(sampler)
+        times = self._times(chosen, num_inference_steps, times, latents is not None)
         prompts = self.prompts(prompt)
         batch = len(prompts) * num_images_per_prompt
         if isinstance(generator, list) and len(generator) != batch:
             raise ValueError(f"generator must be one or a list of {batch} (one per picture), got {len(generator)}")
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
         rate = self.defaults.get("truncation_rate", 1.0) if truncation_rate is None else truncation_rate
-        x_t = self._start(latents, batch, generator, walk)
+        x_t = self._start(latents, batch, generator, chosen)
         with cost.out_of_memory_is_explained(batch, self.dtype):
             denoise = self.denoiser(
                 prompts, guidance_scale=scale, truncation_rate=rate, num_images_per_prompt=num_images_per_prompt,
@@ -209,7 +197,7 @@ class VQDiffusionPipeline:
                     if callback is not None and number % callback_steps == 0:
                         callback(number, times[number] - 1, x_s)
 
-                tokens = walk(denoise, x_t, self.schedule, times, generator=generator, on_step=on_step)
+                tokens = chosen(denoise, x_t, self.schedule, times, generator=generator, on_step=on_step)
             images = tokens if output_type == "latent" else pictures.convert(self.decode(tokens), output_type)
         return ImagePipelineOutput(images) if return_dict else (images,)
 
@@ -223,11 +211,11 @@ class VQDiffusionPipeline:
         anew) or bool `[H, W]`. Raises ValueError for sizes that the codec does not know.
         """
         x_0 = self._tokens_of(image)
-        walk = self.sampler(call.pop("sampler", "ancestral"))
+        sampler = samplers.find(call.pop("sampler", "ancestral"))
         batch = len(self.prompts(prompt)) * call.get("num_images_per_prompt", 1)
         x_0 = _as_many(x_0, batch, "image")
         known = ~self.token_mask(mask).to(x_0.device).expand(batch, -1)
-        return self(prompt, sampler=sampling.keeping(walk, x_0, known), **call)
+        return self(prompt, sampler=sampling.Keeping(sampler, x_0, known), **call)
 
     @torch.no_grad()
     def variations(self, image: Picture, prompt: Prompt = None, strength: float = 0.6, **call) -> Any:
@@ -255,7 +243,7 @@ class VQDiffusionPipeline:
         num_images_per_prompt: int = 1,
         negative_prompt: str | list[str] | None = None,
         top_k: int | None = None,
-    ) -> sampling.Denoiser:
+    ) -> Denoiser:
         """The seam: `denoise(x_t, t) -> log_p_x0` for prompts, with guidance, truncation and top-k applied.
 
         Where the scale at t is neither 0 nor 1 both branches run as one batch, the null text or class first, as
@@ -392,25 +380,15 @@ class VQDiffusionPipeline:
             guidance.check_truncation_rate(truncation_rate)
         sampling.strided_times(self.schedule.num_steps, num_inference_steps)
 
-    def sampler(self, name: str | Callable) -> Callable:
-        """A sampler by its name, or itself; raises ValueError for a name that is none."""
-        if callable(name):
-            return name
-        found = {**SAMPLERS, "reference": self.scheduler}.get(name) if isinstance(name, str) else None
-        if found is None:
-            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, reference, or a function, got {name!r}")
-        return found
-
-    def _times(self, sampler: Callable, count: int, times: Sequence[int] | None, given: bool) -> list[int]:
+    def _times(self, sampler: Sampler, count: int, times: Sequence[int] | None, given: bool) -> list[int]:
         """The times of a walk, from those given, from the sampler, or by an even stride."""
         last = self.schedule.num_steps
         if times is not None:
-            times = sampling.falling(times)
+            times = falling(times)
             if times[0] > last or (times[0] < last and not given):
                 raise ValueError(f"times must begin with {last} (or less, where latents are given), got {times[0]}")
             return times
-        plan = getattr(sampler, "times", None)
-        return plan(count) if plan else sampling.strided_times(last, count)
+        return sampler.times(self.schedule, count)
 
     def token_mask(self, mask: Picture) -> Tensor:
         """Which tokens a mask over pixels touches, bool `[L]`: all those of whose pixels at least one is to be redrawn.
@@ -464,10 +442,9 @@ class VQDiffusionPipeline:
             raise ValueError(f"prompt must be a class, a number from 0 to {count - 1} or a name, got {label!r:.60}")
         return int(label)
 
-    def _start(self, latents: Tensor | None, batch: int, generator, sampler: Callable) -> Tensor:
+    def _start(self, latents: Tensor | None, batch: int, generator, sampler: Sampler) -> Tensor:
         if latents is None:
-            start = getattr(sampler, "start", sampling.prior_sample)
-            return start(self.schedule, batch, self.length, generator=generator, device=self.device)
+            return sampler.start(self.schedule, batch, self.length, generator=generator, device=self.device)
         expected, top = (batch, self.length), self.schedule.mask_id
         if not isinstance(latents, Tensor) or latents.dtype != torch.int64 or tuple(latents.shape) != expected:
             got = f"{latents.dtype} {list(latents.shape)}" if isinstance(latents, Tensor) else type(latents).__name__

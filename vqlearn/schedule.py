@@ -130,6 +130,24 @@ class MaskReplaceSchedule:
         """Shares of q(x_t | x_0), the entries t of the cumulative curves; float64."""
         return self.between(torch.zeros_like(torch.as_tensor(t)), t)
 
+    def prior(self) -> Tensor:
+        """p(x_T), float64 `[K + 1]`: q(x_T) for a token whose value is uniform (VQ-Diffusion, Eq. 9).
+
+        Unlike the paper's (0, beta_bar, gamma_bar) it sums to 1 although alpha_bar_T is not quite 0.
+        """
+        masked = self.gamma_bar[-1:]
+        return torch.cat([((1 - masked) / self.num_codes).expand(self.num_codes), masked])
+
+    def __eq__(self, other: object) -> bool:
+        """Equal curves over equally many codes."""
+        if not isinstance(other, MaskReplaceSchedule):
+            return NotImplemented
+        mine, theirs = (torch.stack([one.alpha_bar, one.gamma_bar]).cpu() for one in (self, other))
+        return self.num_codes == other.num_codes and torch.equal(mine, theirs)
+
+    def __hash__(self) -> int:
+        return hash((self.num_codes, *self.alpha_bar.tolist(), *self.gamma_bar.tolist()))
+
     def to(self, device) -> MaskReplaceSchedule:
         """The same schedule with its curves on another device, so that indexing by tensors there needs no copy."""
         moved = object.__new__(MaskReplaceSchedule)

@@ -1,4 +1,4 @@
-"""The scheduler of diffusers, as a thin face over the mathematics.
+"""The scheduler of diffusers, as a thin interface to the mathematics.
 
 Here, and only here, tensors are class-first (`[B, K, L]`) and a timestep counts 0 ... T - 1: timestep i is our
 time i + 1. Tables, draws and output object are those of diffusers' `VQDiffusionScheduler`.
@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from vqlearn.sampling import Denoiser, OnStep, strided_times, walk
+from vqlearn.draws import Generators, send
+from vqlearn.reverse import Denoiser, OnStep, Sampler, falling, strided_times
 from vqlearn.schedule import MaskReplaceSchedule
-from vqlearn.transition import q_likelihood, q_posterior, send
+from vqlearn.transition import q_likelihood, q_posterior
 
 SPACINGS = ("strided", "consecutive")
+ENDS = ("alpha_cum_start", "alpha_cum_end", "gamma_cum_start", "gamma_cum_end")  # at t = 1 and t = T
+NOT_LINEAR = "this schedule is not linear: alpha_bar and gamma_bar are its curves, and vqlearn reads them"
 
 
 class VQDiffusionSchedulerOutput(NamedTuple):
@@ -27,8 +31,61 @@ class VQDiffusionSchedulerOutput(NamedTuple):
     prev_sample: Tensor
 
 
+class Reference(Sampler):
+    """As diffusers draws, seed by seed: from masks alone, by Gumbel noise over the posterior, K + 1 numbers a token."""
+
+    def start(
+        self,
+        schedule: MaskReplaceSchedule,
+        batch: int,
+        length: int,
+        *,
+        generator: Generators = None,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """Where diffusers starts whatever the schedule says: masks alone, `[batch, length]`, nothing drawn."""
+        return torch.full((batch, length), schedule.mask_id, device=device)
+
+    def start_law(self, schedule: MaskReplaceSchedule) -> Tensor:
+        """Certainly the mask, `[K + 1]`."""
+        return torch.eye(schedule.num_codes + 1, dtype=torch.float64)[schedule.mask_id]
+
+    def step(
+        self,
+        log_p_x0: Tensor,
+        x_t: Tensor,
+        t: int,
+        s: int,
+        schedule: MaskReplaceSchedule,
+        *,
+        generator: Generators = None,
+    ) -> Tensor:
+        if isinstance(generator, list):
+            raise ValueError("generator must be one for the whole batch with this sampler, as in diffusers, got a list")
+        floored = log_p_x0.clamp(min=-70)  # as diffusers' pipeline does after truncation
+        log_p = floored if s == 0 else q_posterior(floored, x_t, t, schedule, s=s)
+        return gumbel_draw(log_p.transpose(1, 2), generator)
+
+    def step_law(self, log_p_x0: Tensor, x_t: Tensor, t: int, s: int, schedule: MaskReplaceSchedule) -> Tensor:
+        floored = log_p_x0.clamp(min=-70)
+        if s == 0:
+            return torch.nn.functional.pad(floored.softmax(-1), (0, 1))
+        return q_posterior(floored, x_t, t, schedule, s=s).softmax(-1)
+
+
+def gumbel_draw(log_p: Tensor, generator: Generator | None = None) -> Tensor:
+    """Draw from unnormalised log probabilities, class-first `[B, K, L]` -> `[B, L]`, with diffusers' numbers."""
+    where = log_p.device if generator is None else generator.device
+    uniform = send(torch.rand(log_p.shape, generator=generator, device=where, dtype=log_p.dtype), log_p.device)
+    return (log_p - torch.log(-torch.log(uniform + 1e-30) + 1e-30)).argmax(dim=1)
+
+
 class VQDiffusionScheduler:
-    """`num_vec_classes` counts the mask (K + 1); with `spacing="consecutive"` a run is diffusers' n - 1 ... 0."""
+    """`num_vec_classes` counts the mask (K + 1); with `spacing="consecutive"` a run is diffusers' n - 1 ... 0.
+
+    The four ends are those of the linear curves. `from_schedule` makes a scheduler of any other schedule. A scheduler
+    is a sampler too, `pipe(..., sampler=pipe.scheduler)`, which draws as diffusers does, over its own spacing.
+    """
 
     def __init__(
         self,
@@ -41,19 +98,7 @@ class VQDiffusionScheduler:
         *,
         spacing: str = "strided",
     ):
-        if spacing not in SPACINGS:
-            raise ValueError(f"spacing must be 'strided' or 'consecutive', got {spacing!r}")
-        self.config = {
-            "_class_name": "VQDiffusionScheduler",
-            "num_vec_classes": num_vec_classes,
-            "num_train_timesteps": num_train_timesteps,
-            "alpha_cum_start": alpha_cum_start,
-            "alpha_cum_end": alpha_cum_end,
-            "gamma_cum_start": gamma_cum_start,
-            "gamma_cum_end": gamma_cum_end,
-            "spacing": spacing,
-        }
-        self.schedule = MaskReplaceSchedule.from_ends(
+        schedule = MaskReplaceSchedule.from_ends(
             num_codes=num_vec_classes - 1,
             num_steps=num_train_timesteps,
             alpha_start=alpha_cum_start,
@@ -61,49 +106,70 @@ class VQDiffusionScheduler:
             gamma_start=gamma_cum_start,
             gamma_end=gamma_cum_end,
         )
-        self.num_embed, self.mask_class = num_vec_classes, num_vec_classes - 1
+        ends = (alpha_cum_start, alpha_cum_end, gamma_cum_start, gamma_cum_end)
+        self._set_up(schedule, dict(zip(ENDS, ends, strict=True)), spacing)
+
+    @classmethod
+    def from_schedule(cls, schedule: MaskReplaceSchedule, *, spacing: str = "strided") -> VQDiffusionScheduler:
+        """The scheduler of any schedule; one with linear curves is written in diffusers' keys, others as curves."""
+        alpha, gamma = schedule.alpha_bar.tolist(), schedule.gamma_bar.tolist()
+        ends = dict(zip(ENDS, (alpha[1], alpha[-1], gamma[1], gamma[-1]), strict=True))
+        try:
+            linear = cls(schedule.num_codes + 1, schedule.num_steps, **ends, spacing=spacing)
+        except ValueError:  # the straight line between these ends is no schedule
+            linear = None
+        if linear is not None and linear.schedule == schedule:
+            return linear
+        made = cls.__new__(cls)
+        curves = dict.fromkeys(ENDS, NOT_LINEAR) | {"alpha_bar": alpha, "gamma_bar": gamma}
+        made._set_up(schedule, curves, spacing)
+        return made
+
+    def _set_up(self, schedule: MaskReplaceSchedule, curves: dict[str, Any], spacing: str) -> None:
+        if spacing not in SPACINGS:
+            raise ValueError(f"spacing must be 'strided' or 'consecutive', got {spacing!r}")
+        self.schedule = schedule
+        self.config = {
+            "_class_name": "VQDiffusionScheduler",
+            "num_vec_classes": schedule.num_codes + 1,
+            "num_train_timesteps": schedule.num_steps,
+            **curves,
+            "spacing": spacing,
+        }
+        self.num_embed, self.mask_class = schedule.num_codes + 1, schedule.num_codes
         self.init_noise_sigma = 1.0
-        self.set_timesteps(num_train_timesteps)
+        self.set_timesteps(schedule.num_steps)
 
-    def set_timesteps(self, num_inference_steps: int, device=None) -> None:
+    def set_timesteps(self, num_inference_steps: int, device: torch.device | str | None = None) -> None:
         """Choose the timesteps of a run, from noisy to clean; raises ValueError unless 1 <= n <= T."""
-        self._run(self.times(num_inference_steps), device)
+        self._run(self.times(self.schedule, num_inference_steps), device)
 
-    def _run(self, times: list[int], device) -> None:
+    def _run(self, times: list[int], device: torch.device | str | None) -> None:
         self.num_inference_steps = len(times) - 1
         self.timesteps = torch.tensor(times[:-1], device=device) - 1
         self._before = dict(itertools.pairwise(times))
 
-    def times(self, num_inference_steps: int) -> list[int]:
+    def times(self, schedule: MaskReplaceSchedule, count: int) -> list[int]:
         """The times of a run, from noisy to clean, the last is 0: an exact stride, or diffusers' n ... 0."""
-        strided = strided_times(self.schedule.num_steps, num_inference_steps)
-        return list(range(num_inference_steps, -1, -1)) if self.config["spacing"] == "consecutive" else strided
+        strided = strided_times(schedule.num_steps, count)
+        return list(range(count, -1, -1)) if self.config["spacing"] == "consecutive" else strided
 
-    def start(self, schedule: MaskReplaceSchedule, batch: int, length: int, *, generator=None, device="cpu") -> Tensor:
-        """Where diffusers starts whatever the schedule says: everything masked, `[batch, length]`, nothing drawn."""
-        return torch.full((batch, length), schedule.mask_id, device=device)
+    start, start_law, step_law = Reference.start, Reference.start_law, Reference.step_law
 
-    @torch.no_grad()
     def __call__(
         self,
         denoise: Denoiser,
         x_t: Tensor,
         schedule: MaskReplaceSchedule,
-        times: list[int],
+        times: Iterable[int],
         *,
-        generator: Generator | None = None,
+        generator: Generators = None,
         on_step: OnStep = None,
     ) -> Tensor:
-        """As a sampler, `pipe(..., sampler=pipe.scheduler)`: `step` at each of `times`, drawing as diffusers draws."""
-        if isinstance(generator, list):
-            raise ValueError("generator must be one for the whole batch with this sampler, as in diffusers, got a list")
+        """As a sampler: `Reference` along `times`, which become the timesteps of the scheduler."""
+        times = falling(times)
         self._run(times, x_t.device)
-
-        def step(x_t: Tensor, t: int, s: int) -> Tensor:
-            belief = denoise(x_t, t).clamp(min=-70)  # as diffusers' pipeline does after truncation
-            return self.step(belief.transpose(1, 2), t - 1, x_t, generator)[0]
-
-        return walk(x_t, times, step, on_step)
+        return Reference()(denoise, x_t, schedule, times, generator=generator, on_step=on_step)
 
     def step(
         self,
@@ -120,9 +186,7 @@ class VQDiffusionScheduler:
         t = int(timestep) + 1
         s = self._before.get(t, t - 1)
         log_p = model_output if s == 0 else self._posterior(model_output, sample, t, s)
-        where = log_p.device if generator is None else generator.device
-        uniform = send(torch.rand(log_p.shape, generator=generator, device=where, dtype=log_p.dtype), log_p.device)
-        x_s = (log_p - torch.log(-torch.log(uniform + 1e-30) + 1e-30)).argmax(dim=1)
+        x_s = gumbel_draw(log_p, generator)
         return VQDiffusionSchedulerOutput(x_s) if return_dict else (x_s,)
 
     def q_posterior(self, log_p_x_0: Tensor, x_t: Tensor, t: int | Tensor) -> Tensor:
@@ -151,8 +215,21 @@ class VQDiffusionScheduler:
 
     @classmethod
     def from_config(cls, config: dict) -> VQDiffusionScheduler:
-        """A scheduler from a configuration; keys that begin with "_" are ignored."""
-        return cls(**{key: value for key, value in config.items() if not key.startswith("_")})
+        """A scheduler from a configuration; keys that begin with "_" are ignored.
+
+        Raises ValueError for curves that are no schedule.
+        """
+        named = {key: value for key, value in config.items() if not key.startswith("_")}
+        if "alpha_bar" not in named and "gamma_bar" not in named:
+            return cls(**named)
+        if missing := [key for key in ("alpha_bar", "gamma_bar", "num_vec_classes") if key not in named]:
+            raise ValueError(f"a schedule that is given by its curves needs {', '.join(missing)} too")
+        schedule = MaskReplaceSchedule(named["alpha_bar"], named["gamma_bar"], num_codes=named["num_vec_classes"] - 1)
+        if named.get("num_train_timesteps", schedule.num_steps) != schedule.num_steps:
+            raise ValueError(
+                f"num_train_timesteps is {named['num_train_timesteps']!r}, the curves have {schedule.num_steps} steps"
+            )
+        return cls.from_schedule(schedule, spacing=named.get("spacing", "strided"))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> VQDiffusionScheduler:

@@ -1,21 +1,19 @@
 """The forward process q and its posterior, for any two times s < t.
 
-Shapes: tokens `[B, L]` (int64, the mask is K), beliefs about x_0 `[B, L, K]`, distributions over the next
+Shapes: tokens `[B, L]` (int64, the mask is K), predictions of x_0 `[B, L, K]`, distributions over the next
 state `[B, L, K + 1]`, classes last. A time is an int, or an int64 tensor `[B]` with one time per row.
 Everything is in log space; log of zero is `-inf` and stays exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
+from vqlearn.draws import Generators, draw, uniform, uniform_codes
 from vqlearn.schedule import MaskReplaceSchedule, Shares
 
 Time = int | Tensor
-Generators = Generator | list[Generator] | None  # a list gives each row its own
 
 
 def transition_matrix(schedule: MaskReplaceSchedule, t: int, s: int | None = None) -> Tensor:
@@ -74,7 +72,7 @@ def q_likelihood(
 ) -> Tensor:
     """log q(x_t | x_s = k) for every state k, `[B, L]` -> `[B, L, K + 1]`: a row of the matrix per token.
 
-    It is no distribution. The mask row is special: from a code the mask is reached with probability gamma,
+    It does not sum to 1. The mask row is special: from a code the mask is reached with probability gamma,
     from the mask it is never left. `dtype` and errors as in `q_log_probs`.
     """
     dtype = dtype or torch.get_default_dtype()
@@ -100,11 +98,11 @@ def q_posterior(
                            + [k = x_t] (stay(1) p(x_t) + stay(0) rest),
 
     and one pass over the K codes does it. Runs in the dtype of `log_p_x0`; impossible states are exactly `-inf`.
-    A belief that does not sum to 1 (after truncation) keeps its mass. Where replacement is impossible, a
-    visible token is certain whatever the belief says. Raises ValueError for wrong shapes, tokens or times.
+    A prediction that does not sum to 1 (after truncation) keeps its mass. Where replacement is impossible, a
+    visible token is certain whatever the prediction says. Raises ValueError for wrong shapes, tokens or times.
     """
     s, t = _two_times(s, t, x_t, schedule)
-    _check_belief(log_p_x0, x_t, schedule)
+    _check_prediction(log_p_x0, x_t, schedule)
     masked = (x_t == schedule.mask_id)[..., None]  # [B, L, 1]
     at_x_t = x_t.clamp(max=schedule.num_codes - 1)[..., None]  # for a mask any code will do: there both ways agree
     is_x_t, differs = (_three_ways(x_t, same, s, t, schedule) for same in (torch.ones_like(x_t), torch.zeros_like(x_t)))
@@ -131,12 +129,13 @@ def p_sample_step(
     s: Time | None = None,
     generator: Generators = None,
 ) -> Tensor:
-    """Draw x_s from p(x_s | x_t): first x_0 from the belief, then x_s from q(x_s | x_t, x_0); `[B, L]`.
+    """Draw x_s from p(x_s | x_t): first x_0 from the prediction, then x_s from q(x_s | x_t, x_0); `[B, L]`.
 
-    The law of `q_posterior`, without building it: after the draw of x_0 the work is O(L). Raises as `q_posterior` does.
+    The distribution of `q_posterior`, without building it: after the draw of x_0 the work is O(L). Raises ValueError as
+    `q_posterior` does.
     """
     s, t = _two_times(s, t, x_t, schedule)
-    _check_belief(log_p_x0, x_t, schedule)
+    _check_prediction(log_p_x0, x_t, schedule)
     return q_posterior_sample(draw(log_p_x0, generator), x_t, t, schedule, s=s, generator=generator)
 
 
@@ -159,66 +158,6 @@ def q_posterior_sample(
     other = uniform_codes(schedule.num_codes, x_t.shape, generator, x_t.device)
     x_s = torch.where(u < stay, x_t, torch.where(u < stay + own, x_0, other))
     return torch.where(ways.sum(0) > 0, x_s, x_t)
-
-
-def draw(log_p: Tensor, generator: Generators = None) -> Tensor:
-    """Draw from unnormalised log probabilities, `[..., K]` -> `[...]`, by the inverse of the cumulative sum.
-
-    Each probability is as exact as its log, sums and draw are float64: no floor, no bounded noise, one uniform number
-    per draw. Classes at `-inf` are never drawn.
-    """
-    u = uniform(log_p.shape[:-1], generator, log_p.device)[..., None]
-    return in_blocks(_inverse, log_p, u)[..., 0]
-
-
-def _inverse(log_p: Tensor, u: Tensor) -> Tensor:
-    """The class `[N, 1]` at which the cumulative sum of `exp(log_p)` `[N, K]` passes the part `u` `[N, 1]` of all."""
-    log_p = log_p.to(torch.promote_types(log_p.dtype, torch.float32))
-    p = (log_p - log_p.amax(-1, keepdim=True)).exp_()
-    cumulative = p.cumsum(-1, dtype=torch.float64)
-    return torch.searchsorted(cumulative, u * cumulative[:, -1:], right=True).clamp(max=log_p.shape[-1] - 1)
-
-
-BLOCK = 2**18  # numbers that a CPU works on at a time: what is made of them stays in its cache
-
-
-def in_blocks(function: Callable[..., Tensor], *parts: Tensor) -> Tensor:
-    """`function` of `[N, K]` tensors, applied to `[..., K]` ones: on a CPU some positions at a time, elsewhere all."""
-    rows = [part.reshape(-1, part.shape[-1]) for part in parts]
-    size = max(1, BLOCK // rows[0].shape[1]) if rows[0].device.type == "cpu" else len(rows[0])
-    if len(rows[0]) <= size:
-        found = function(*rows)
-    else:
-        found = torch.cat([function(*some) for some in zip(*(row.split(size) for row in rows), strict=True)])
-    return found.reshape(*parts[0].shape[:-1], -1)
-
-
-def uniform(shape: torch.Size | tuple[int, ...], generator: Generators, device: torch.device | str) -> Tensor:
-    """Uniform float64 numbers in [0, 1)."""
-    return _by_rows(lambda size, **where: torch.rand(size, dtype=torch.float64, **where), shape, generator, device)
-
-
-def uniform_codes(
-    num_codes: int, shape: torch.Size | tuple[int, ...], generator: Generators, device: torch.device | str
-) -> Tensor:
-    """Codes drawn uniformly, int64."""
-    return _by_rows(lambda size, **where: torch.randint(num_codes, size, **where), shape, generator, device)
-
-
-def _by_rows(kind: Callable, shape, generator: Generators, device) -> Tensor:
-    """Draw on the generator's own device, so that equal seeds give equal tokens everywhere; a list draws row by row."""
-    if isinstance(generator, list):
-        return torch.stack([_by_rows(kind, shape[1:], one, device) for one in generator])
-    if generator is None or generator.device == torch.device(device):
-        return kind(shape, generator=generator, device=device)
-    return send(kind(shape, generator=generator, device=generator.device), device)
-
-
-def send(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """A tensor on another device. To a GPU it goes by way of pinned memory, and nobody waits until it is there."""
-    if tensor.device.type == "cpu" and torch.device(device).type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
 
 
 # ------------------------------------------------------------------------------------------ inside
@@ -301,7 +240,7 @@ def _two_times(s: Time | None, t: Time, x_t: Tensor, schedule: MaskReplaceSchedu
 def check_tokens(tokens: Tensor, schedule: MaskReplaceSchedule, name: str, *, mask_allowed: bool) -> None:
     """Raise ValueError unless `tokens` is an int64 tensor `[B, L]` of codes, with or without masks.
 
-    Only a CPU is asked for the values of its tokens: on a GPU every step of a walk would have to wait for the answer.
+    Only a CPU is asked for the values of its tokens: on a GPU every sampling step would have to wait for the answer.
     """
     top = schedule.mask_id if mask_allowed else schedule.mask_id - 1
     if tokens.dtype != torch.int64 or tokens.ndim != 2:
@@ -314,7 +253,7 @@ def check_tokens(tokens: Tensor, schedule: MaskReplaceSchedule, name: str, *, ma
         raise ValueError(f"{name} must lie in 0 ... {top} ({which}), got values from {low} to {high}")
 
 
-def _check_belief(log_p_x0: Tensor, x_t: Tensor, schedule: MaskReplaceSchedule) -> None:
+def _check_prediction(log_p_x0: Tensor, x_t: Tensor, schedule: MaskReplaceSchedule) -> None:
     check_tokens(x_t, schedule, "x_t", mask_allowed=True)
     expected = (*x_t.shape, schedule.num_codes)
     if tuple(log_p_x0.shape) != expected or not log_p_x0.is_floating_point():

@@ -1,4 +1,4 @@
-"""Samplers that decide where to write next: they uncover masked positions by a rule, and leave visible ones alone.
+"""Samplers that decide which positions to write next: they uncover masked ones by a rule, and leave visible ones alone.
 
 All start from masks alone, as the public code does, uncover as many tokens by each time as the schedule's masked share
 asks for, and end with the step of `ancestral` to s = 0, which fills what is left and, where the schedule has
@@ -10,49 +10,57 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vqlearn.sampling import Denoiser, OnStep, falling, walk
+from vqlearn.choices import Choice, joint_of, write, written
+from vqlearn.draws import Generators, send
+from vqlearn.reverse import Denoiser, Evaluation, OnStep, Sampler, falling, follow
+from vqlearn.sampling import ancestral
 from vqlearn.schedule import MaskReplaceSchedule
-from vqlearn.transition import Generators, draw, p_sample_step, send, uniform
+from vqlearn.transition import p_sample_step
 
 
-class Choice(NamedTuple):
-    """Where to write, `[B, L]`, and what to draw there from, `[B, L, K]`.
+class Unmasking(Sampler):
+    """What the samplers of this module share; each is a rule `choose(log_p_x0, x_t) -> Choice`."""
 
-    `log_weight` orders the positions: drawn without replacement in proportion to its exp if `at_random`, else the
-    largest first (equal ones by position).
-    """
-
-    log_weight: Tensor
-    log_p: Tensor
-    at_random: bool
-
-
-class Unmasking:
-    """What the samplers of this room share; each is a rule `choose(log_p_x0, x_t) -> Choice`."""
-
-    most: int | None = None  # tokens per network call and picture; None: all that a step asks for
+    most: int | None = None  # tokens per network evaluation and picture; None: all that a step asks for
     quota: tuple[int, ...] | None = None  # tokens per step, the last step left out; None: what the schedule asks for
 
     def choose(self, log_p: Tensor, x_t: Tensor) -> Choice:
+        """Which positions come first, and the distribution of their tokens."""
         raise NotImplementedError
 
-    def start(self, schedule: MaskReplaceSchedule, batch: int, length: int, *, generator=None, device="cpu") -> Tensor:
+    def start(
+        self,
+        schedule: MaskReplaceSchedule,
+        batch: int,
+        length: int,
+        *,
+        generator: Generators = None,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
         """Masks alone, `[batch, length]`."""
         return torch.full((batch, length), schedule.mask_id, device=device)
 
-    @torch.no_grad()
+    def start_law(self, schedule: MaskReplaceSchedule) -> Tensor:
+        """Certainly the mask, `[K + 1]`."""
+        return torch.eye(schedule.num_codes + 1, dtype=torch.float64)[schedule.mask_id]
+
     def __call__(
-        self, denoise: Denoiser, x_t: Tensor, schedule: MaskReplaceSchedule, times: Iterable[int], *,
-        generator: Generators = None, on_step: OnStep = None,
-    ) -> Tensor:  # fmt: skip
-        """Walk as `ancestral` does; a step that asks for more than `most` tokens takes several network calls."""
+        self,
+        denoise: Denoiser,
+        x_t: Tensor,
+        schedule: MaskReplaceSchedule,
+        times: Iterable[int],
+        *,
+        generator: Generators = None,
+        on_step: OnStep = None,
+    ) -> Tensor:
+        """As `ancestral`; a step that asks for more than `most` tokens takes several network evaluations."""
         times = falling(times)
         at_first = (x_t == schedule.mask_id).sum(-1).cpu()  # [B]; how many are left later on follows from the schedule
 
@@ -64,7 +72,8 @@ class Unmasking:
             ask = (before - self.left(at_first, number, times, schedule)).clamp(min=0)
             return self._reveal(denoise, x_t, t, schedule, ask, generator)
 
-        return walk(x_t, times, step, on_step)
+        with torch.no_grad():
+            return follow(x_t, times, step, on_step)
 
     def left(self, at_first: Tensor, number: int, times: list[int], schedule: MaskReplaceSchedule) -> Tensor:
         """How many of `at_first` `[B]` masks are left after step `number`: the schedule's share, to a whole number."""
@@ -77,8 +86,16 @@ class Unmasking:
         share = float(schedule.gamma_bar[times[number + 1]] / schedule.gamma_bar[times[0]])
         return (at_first * share).round().long()
 
-    def _reveal(self, denoise, x_t, t, schedule, ask: Tensor, generator) -> Tensor:
-        """Network calls at t until `ask` `[B]` (on the CPU, so that nobody waits for a GPU) positions are uncovered."""
+    def _reveal(
+        self,
+        denoise: Denoiser,
+        x_t: Tensor,
+        t: int,
+        schedule: MaskReplaceSchedule,
+        ask: Tensor,
+        generator: Generators,
+    ) -> Tensor:
+        """Network evaluations at t until `ask` `[B]` positions are uncovered; it is on the CPU: no wait for a GPU."""
         while bool((ask > 0).any()):
             count = per_call(ask, self.most)
             choice = self.choose(denoise(x_t, t), x_t)
@@ -86,32 +103,38 @@ class Unmasking:
             ask = ask - count
         return x_t
 
+    def evaluations(self, schedule: MaskReplaceSchedule, times: list[int], length: int) -> Iterator[Evaluation]:
+        """Those of a run that begins with masks alone."""
+        at_first = torch.tensor(length)
+        before = length
+        for number, (t, s) in enumerate(itertools.pairwise(times)):
+            if s == 0:
+                yield Evaluation(t, functools.partial(ancestral.step_law, t=t, s=0, schedule=schedule))
+                return
+            left = int(self.left(at_first, number, times, schedule))
+            ask = torch.tensor(max(0, before - left))
+            while ask > 0:
+                yield Evaluation(t, functools.partial(self._law, left=left, mask_id=schedule.mask_id))
+                ask = ask - per_call(ask, self.most)
+            before = left
+
+    def _law(self, log_p: Tensor, x_t: Tensor, left: int, mask_id: int) -> Tensor:
+        """The distribution after one evaluation of a step by whose end `left` masks are left, `[B, (K + 1)^L]`."""
+        ask = ((x_t == mask_id).sum(-1) - left).clamp(min=0)
+        return written(self.choose(log_p, x_t), x_t, per_call(ask, self.most), mask_id)
+
 
 def per_call(ask: Tensor, most: int | None) -> Tensor:
-    """Tokens of the next call, `[B]`: at most `most`, but never a call for a single one that would be left."""
+    """Tokens of the next evaluation, `[B]`: at most `most`, but none is made for a single token that is left."""
     if most is None:
         return ask
     count = ask.clamp(max=most)
     return torch.where(ask - count == 1, ask, count)
 
 
-def write(choice: Choice, x_t: Tensor, count: Tensor, mask_id: int, generator: Generators = None) -> Tensor:
-    """Draw the tokens of `count` `[B]` masked positions, chosen by weight; all pictures at once."""
-    masked = x_t == mask_id
-    key = choice.log_weight.double()
-    if choice.at_random:  # the largest of log-weights plus Gumbel noise are a draw without replacement
-        u = uniform(x_t.shape, generator, x_t.device)
-        key = key - torch.log(-torch.log1p(-u))
-    key = key.masked_fill(~masked, -torch.inf)
-    order = key.sort(dim=-1, descending=True, stable=True)[1]
-    rank = torch.empty_like(order).scatter_(-1, order, torch.arange(x_t.shape[1], device=x_t.device).expand_as(order))
-    chosen = masked & (rank < count[:, None])
-    return torch.where(chosen, draw(choice.log_p, generator), x_t)
-
-
 @dataclass(frozen=True)
 class HighQuality(Unmasking):
-    """Fewer tokens per network call, at places drawn uniformly (Improved VQ-Diffusion, section 3.2; `prior_rule=1`)."""
+    """Fewer tokens per evaluation, at uniformly drawn positions (Improved VQ-Diffusion, section 3.2; `prior_rule=1`)."""
 
     most: int | None = None
     quota: tuple[int, ...] | None = None
@@ -122,10 +145,10 @@ class HighQuality(Unmasking):
 
 @dataclass(frozen=True)
 class Purity(Unmasking):
-    """Write first where the belief is purest (Improved VQ-Diffusion, section 3.2; `prior_rule=2`).
+    """Write first where the prediction is purest (Improved VQ-Diffusion, section 3.2; `prior_rule=2`).
 
-    Places are drawn in proportion to max_k p(x_0 = k); with `weight` r > 0 codes are drawn from the belief to the power
-    1 + r * purity, purity being relative to the purest position of the picture.
+    Positions are drawn in proportion to max_k p(x_0 = k); with `weight` r > 0 codes are drawn from the prediction to
+    the power 1 + r * purity, purity being relative to the purest position of the picture.
     """
 
     weight: float = 1.0
@@ -141,7 +164,7 @@ class Purity(Unmasking):
 
 @dataclass(frozen=True)
 class Confident(Unmasking):
-    """Write first where the belief is surest: parallel decoding in the manner of MaskGIT (Chang et al. 2022)."""
+    """Write first where the prediction is surest: parallel decoding in the manner of MaskGIT (Chang et al. 2022)."""
 
     most: int | None = None
     quota: tuple[int, ...] | None = None
@@ -152,7 +175,7 @@ class Confident(Unmasking):
 
 @dataclass(frozen=True)
 class Halton(Unmasking):
-    """Write in the order of a Halton sequence over the grid, so that the places of one call lie far apart."""
+    """Write in the order of a Halton sequence over the grid, so that the positions of one evaluation lie far apart."""
 
     most: int | None = None
     quota: tuple[int, ...] | None = None
@@ -163,10 +186,11 @@ class Halton(Unmasking):
 
 @dataclass(frozen=True)
 class EntropyBounded(Unmasking):
-    """As many places per call as their entropies allow: the surest, while all but the largest sum to at most `bound`.
+    """As many positions at a time as their entropies allow: the surest, while all but the largest sum to <= `bound`.
 
-    The entropies bound how much the places, drawn apart, can depend on each other (Ben-Hamu et al. 2025). The number of
-    calls follows from the beliefs, at most that of `times`; the time told to the network is that of the masked share.
+    The entropies bound how much positions that are drawn independently can depend on each other (Ben-Hamu et al. 2025).
+    The number of evaluations follows from the predictions, at most that of `times`; the time given to the network is
+    that of the masked share.
     """
 
     bound: float = 0.5  # nats
@@ -176,9 +200,15 @@ class EntropyBounded(Unmasking):
 
     @torch.no_grad()
     def __call__(
-        self, denoise: Denoiser, x_t: Tensor, schedule: MaskReplaceSchedule, times: Iterable[int], *,
-        generator: Generators = None, on_step: OnStep = None,
-    ) -> Tensor:  # fmt: skip
+        self,
+        denoise: Denoiser,
+        x_t: Tensor,
+        schedule: MaskReplaceSchedule,
+        times: Iterable[int],
+        *,
+        generator: Generators = None,
+        on_step: OnStep = None,
+    ) -> Tensor:
         times = falling(times)
         length = x_t.shape[1]
         for number in range(len(times) - 1):
@@ -196,8 +226,26 @@ class EntropyBounded(Unmasking):
                 on_step(number, t, x_t)
         return x_t
 
+    def evaluations(self, schedule: MaskReplaceSchedule, times: list[int], length: int) -> Iterator[Evaluation]:
+        """At most one per step; a grid that has no mask left is finished."""
+
+        def time(x_t: Tensor) -> Tensor:
+            shares = ((x_t == schedule.mask_id).sum(-1) / length).tolist()
+            return torch.tensor([time_of_share(share, schedule, times[0]) if share else 0 for share in shares])
+
+        def law(log_p: Tensor, x_t: Tensor, last: bool) -> Tensor:
+            masked = x_t == schedule.mask_id
+            count = self.count(log_p, masked)
+            t = int(time(x_t[:1]))
+            final = joint_of(ancestral.step_law(log_p, x_t, t, 0, schedule))
+            done = torch.full_like(count, last, dtype=torch.bool) | (count >= masked.sum(-1))
+            return torch.where(done[:, None], final, written(self.choose(log_p, x_t), x_t, count, schedule.mask_id))
+
+        for number in range(len(times) - 1):
+            yield Evaluation(time, functools.partial(law, last=number == len(times) - 2))
+
     def count(self, log_p: Tensor, masked: Tensor) -> Tensor:
-        """How many places the bound allows, `[B]`, at least one."""
+        """How many positions the bound allows, `[B]`, at least one."""
         each = entropy(log_p).masked_fill(~masked, torch.inf).sort(-1)[0]  # [B, L]
         before = (
             each.masked_fill(each.isinf(), 0).cumsum(-1) - each
@@ -212,7 +260,7 @@ def time_of_share(share: float, schedule: MaskReplaceSchedule, last: int) -> int
 
 
 def entropy(log_p: Tensor) -> Tensor:
-    """Entropy of a belief in nats, `[B, L, K]` -> `[B, L]`, of its mass if that is less than 1."""
+    """Entropy of a prediction in nats, `[B, L, K]` -> `[B, L]`, of its mass if that is less than 1."""
     return -(log_p.exp() * log_p.clamp(min=-1e30)).sum(-1)
 
 

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from tests.benchmarks.peers import Adapter, diffusers_pipeline, drawing
 from vqlearn import VQDiffusionPipeline, assets, scenes, strided_times
 from vqlearn.evaluation.agreement import Report, report
-from vqlearn.pipeline import SAMPLERS
+from vqlearn.samplers import SAMPLERS
 
 RESULTS = Path(__file__).parent / "results" / "samplers.json"
 README = Path(__file__).parents[2] / "README.md"

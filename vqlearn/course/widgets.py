@@ -19,9 +19,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Generator, Tensor
 
+from vqlearn import samplers
 from vqlearn.course import plots
 from vqlearn.data import scenes
-from vqlearn.pipeline import SAMPLERS, VQDiffusionPipeline
+from vqlearn.pipeline import VQDiffusionPipeline
+from vqlearn.samplers import SAMPLERS
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import q_likelihood, q_log_probs, q_posterior, q_sample
 
@@ -164,7 +166,7 @@ def denoising_player(pipe: VQDiffusionPipeline | None = None, *, prompt: str = P
     """
     quiet = _quiet(pipe)
     asks = _Asks(quiet, prompt)
-    sampler = ipywidgets.Dropdown(options=[*SAMPLERS, "reference"], **_labelled("sampler"))
+    sampler = ipywidgets.Dropdown(options=[*SAMPLERS], **_labelled("sampler"))
     play, step, row = _player("step", 0, 0)
     walk: list[Tensor] = []
     last: list[int] = [0]  # the number of steps that were asked for
@@ -200,7 +202,7 @@ def sampler_race(
     """The same prompt and seed with several samplers, side by side; each picture is read back and compared with it."""
     quiet = _quiet(pipe)
     asks = _Asks(quiet, prompt)
-    names = [*SAMPLERS, "reference"]
+    names = [*SAMPLERS]
     chosen = ipywidgets.SelectMultiple(options=names, value=tuple(samplers), rows=6, **_labelled("samplers"))
     finished: list[tuple[str, Any, str]] = []  # name, picture, verdict
 
@@ -287,7 +289,7 @@ class Run(Panel):
 
     def call(self, pipe: VQDiffusionPipeline, asks: _Asks, name: str, walk: list[Tensor], *, before: int = 0) -> None:
         """Generate one picture and note its tokens in `walk`, from the noise on; raises `_Stopped` at the next step."""
-        sampler = pipe.sampler(name)
+        sampler = samplers.find(name)
 
         def watched(denoise, x_t, schedule, times, **more) -> Tensor:
             walk.append(x_t.cpu())

@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from vqlearn.data import scenes
 from vqlearn.data.scenes import BACKGROUNDS, COLORS, GRID, OPENINGS, RELATIONS, SAID, SHAPES, SIDES, SIZE, Scene, Thing
-from vqlearn.transition import uniform
+from vqlearn.draws import uniform
 
 ROW = SIZE // GRID  # tokens per row
 MOST = max(scenes.COUNTS)  # objects in a scene

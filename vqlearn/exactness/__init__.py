@@ -12,10 +12,9 @@ from vqlearn.exactness.enumeration import (
     prior,
     sure_of_masks,
     total_variation,
-    written,
 )
 
 __all__ = [
     "Outcome", "bound", "divergence", "grids", "markov_chain", "numbers", "oracle", "outcome", "prior",
-    "sure_of_masks", "total_variation", "written",
+    "sure_of_masks", "total_variation",
 ]  # fmt: skip

@@ -29,7 +29,7 @@ from vqlearn.data.layouts import (
     relation_index,
 )
 from vqlearn.data.scenes import COLORS, RELATIONS, SAID, SHAPES, SIDES
-from vqlearn.sampling import Denoiser
+from vqlearn.reverse import Denoiser
 from vqlearn.schedule import MaskReplaceSchedule
 
 __all__ = ["CodeTable", "code_table", "ideal_denoiser", "ideal_prediction", "places"]

@@ -1,0 +1,85 @@
+"""Which masked positions a sampler writes next, and what: the draw, and its exact distribution."""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vqlearn.draws import Generators, draw, uniform
+
+
+class Choice(NamedTuple):
+    """Where to write, `[B, L]`, and what to draw there from, `[B, L, K]`.
+
+    `log_weight` orders the positions: drawn without replacement in proportion to its exp if `at_random`, else the
+    largest first (equal ones by position).
+    """
+
+    log_weight: Tensor
+    log_p: Tensor
+    at_random: bool
+
+
+def write(choice: Choice, x_t: Tensor, count: Tensor, mask_id: int, generator: Generators = None) -> Tensor:
+    """Draw the tokens of `count` `[B]` masked positions, chosen by weight; all pictures at once."""
+    masked = x_t == mask_id
+    key = choice.log_weight.double()
+    if choice.at_random:  # the largest of log-weights plus Gumbel noise are a draw without replacement
+        u = uniform(x_t.shape, generator, x_t.device)
+        key = key - torch.log(-torch.log1p(-u))
+    key = key.masked_fill(~masked, -torch.inf)
+    order = key.sort(dim=-1, descending=True, stable=True)[1]
+    rank = torch.empty_like(order).scatter_(-1, order, torch.arange(x_t.shape[1], device=x_t.device).expand_as(order))
+    chosen = masked & (rank < count[:, None])
+    return torch.where(chosen, draw(choice.log_p, generator), x_t)
+
+
+def written(choice, x_t: Tensor, count: Tensor, mask_id: int) -> Tensor:
+    """The law of `unmasking.write` over all states, `[B, S]`: over which positions, and over their tokens."""
+    length, masked = x_t.shape[1], x_t == mask_id
+    drawn = F.pad(choice.log_p.softmax(-1), (0, 1))  # [B, L, K + 1]
+    kept = F.one_hot(x_t, mask_id + 1).double()
+    law = torch.zeros(len(x_t), (mask_id + 1) ** length, dtype=torch.float64)
+    for subset, share in _subsets(choice, masked, count):
+        if bool((share > 0).any()):
+            law += share[:, None] * joint_of(torch.where(subset[:, None], drawn, kept))
+    return law
+
+
+def _subsets(choice, masked: Tensor, count: Tensor):
+    """Every set of positions `[L]` and the probability `[B]` that exactly these are chosen."""
+    length = masked.shape[1]
+    every = [torch.tensor(bits, dtype=torch.bool) for bits in itertools.product([False, True], repeat=length)]
+    key = choice.log_weight.double().masked_fill(~masked, -torch.inf)
+    if not choice.at_random:
+        order = key.sort(dim=-1, descending=True, stable=True)[1]
+        rank = torch.empty_like(order).scatter_(-1, order, torch.arange(length).expand_as(order))
+        chosen = masked & (rank < count[:, None])
+        yield from ((subset, (chosen == subset).all(-1).double()) for subset in every)
+        return
+    weight = (key - key.amax(-1, keepdim=True).clamp(min=-1e300)).exp() * masked  # [B, L]
+    total, found = weight.sum(-1), {}
+    for subset in sorted(every, key=lambda bits: int(bits.sum())):
+        size = int(subset.sum())
+        if size == 0:
+            found[()] = torch.ones(len(masked), dtype=torch.float64)
+        else:  # the last of the set to be drawn was one of them, after all the others
+            members, share = tuple(subset.nonzero()[:, 0].tolist()), torch.zeros(len(masked), dtype=torch.float64)
+            for last in members:
+                others = tuple(m for m in members if m != last)
+                left = total - weight[:, list(others)].sum(-1)
+                share = share + found[others] * torch.where(left > 0, weight[:, last] / left.clamp(min=1e-300), 0.0)
+            found[members] = share
+        yield subset, torch.where(count == size, found[tuple(subset.nonzero()[:, 0].tolist())], 0.0)
+
+
+def joint_of(marginals: Tensor) -> Tensor:
+    """Independent positions `[B, L, C]` to their joint `[B, C^L]`."""
+    found = marginals[:, 0]
+    for position in range(1, marginals.shape[1]):
+        found = (found[:, :, None] * marginals[:, position, None]).flatten(1)
+    return found
