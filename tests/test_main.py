@@ -1,5 +1,6 @@
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from vqlearn.__main__ import main
+from vqlearn.cli import course
 
 PROMPT = "a large red circle left of a small blue square"
 
@@ -57,6 +59,11 @@ WRONG = {
     "model_index.json is missing": ["generate", PROMPT, "--model", "."],
     "torch cannot use it on this machine": ["train", "--out", "run", "--device", "nowhere"],
     "--out must be a folder, 'file.txt' is a file": ["train", "--out", "file.txt"],
+    "invalid choice: 'best' (choose from": ["generate", PROMPT, "--sampler", "best"],
+    "argument --dtype: invalid choice: 'int8'": ["evaluate", "--dtype", "int8"],
+    "there is no model folder 'nowhere'": ["info", "nowhere"],
+    "there is no model folder 'nothing here'": ["doctor", "--model", "nothing here"],
+    "is missing": ["convert", "nothing.pth", "--config", "nothing.yaml", "--out", "made"],
     "unrecognized arguments: --colour": ["generate", PROMPT, "--colour", "red"],
     "arguments are required: COMMAND": [],
 }
@@ -109,6 +116,52 @@ def test_ctrl_c_says_so_and_writes_nothing(tmp_path):
     assert running.returncode == 130
     assert "interrupted, nothing was written" in rest and "Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (["mine"], "vqlearn course copy mine"),
+        (["my folder", "--exercises-only"], "vqlearn course copy 'my folder' --exercises-only"),
+        (["--check", "mine", "--json"], "vqlearn course check mine --json"),
+        (["mine", "--timeout", "7", "--check"], "vqlearn course check mine --timeout 7"),
+        (["mine", "--site"], "vqlearn course site mine"),
+    ],
+)
+def test_the_old_forms_of_course_work_and_say_the_new_one(old, new, capsys):
+    assert shlex.join(["vqlearn", *course.modern(["course", *old])]) == new
+    assert capsys.readouterr().err == f"vqlearn: note: this is written `{new}` now\n"
+
+
+def test_an_old_form_is_run(tmp_path, capsys):
+    assert main(["course", str(tmp_path / "mine"), "--without-outputs"]) == 0
+    shown = capsys.readouterr()
+    assert "new        05_posterior.ipynb\n" in shown.out and (tmp_path / "mine" / "05_posterior.ipynb").is_file()
+    assert shown.err.count("\n") == 1 and "vqlearn course copy" in shown.err
+
+
+@pytest.mark.parametrize("argv", [["course"], ["course", "--help"], ["course", "site", "x"], ["generate", "--check"]])
+def test_what_is_no_old_form_stays(argv, capsys):
+    assert course.modern(argv) == argv and capsys.readouterr().err == ""
+
+
+def test_the_samplers_to_choose_from_are_those_of_the_package(capsys):
+    from vqlearn import SAMPLERS
+
+    with pytest.raises(SystemExit):
+        main(["generate", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for name in SAMPLERS:
+        assert f"{name}," in shown or f", {name} (default" in shown
+
+
+def test_help_of_the_whole_program_loads_nothing_heavy():
+    code = "import sys; from vqlearn.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print(sorted({'torch', 'numpy', 'transformers', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    for name in ("generate", "train", "evaluate", "convert", "info", "course", "doctor"):
+        assert f"    {name} " in done.stdout
 
 
 def test_doctor_tells_what_a_bug_report_needs(capsys):

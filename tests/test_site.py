@@ -150,13 +150,13 @@ def test_mathml():
 def test_a_folder_with_other_things_is_refused_and_an_old_site_is_replaced(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(copying, "notebooks", lambda: copying.PLACES[1].glob("05_*.ipynb"))
     place = tmp_path / "pages"
-    assert main(["course", str(place), "--site"]) == 0
+    assert main(["course", "site", str(place)]) == 0
     assert "pages; open " in capsys.readouterr().out
     (place / "05_posterior.html").write_text("old")
-    assert main(["course", str(place), "--site"]) == 0
+    assert main(["course", "site", str(place)]) == 0
     assert (place / "05_posterior.html").stat().st_size > 1000
     (place / "mine.txt").write_text("mine")
-    assert main(["course", str(place), "--site"]) == 2
+    assert main(["course", "site", str(place)]) == 2
     assert "holds 'mine.txt', which is no part of a site" in capsys.readouterr().err
     assert (place / "mine.txt").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pages"]
@@ -181,9 +181,6 @@ def test_a_failure_leaves_the_old_site_as_it_was(tmp_path, monkeypatch):
 WRONG_USAGE = {
     "DIR must be a folder, 'file.txt' is a file or a link": ["file.txt"],
     "DIR: there is no folder 'nowhere'": ["nowhere/pages"],
-    "--check does not go with --site": ["pages", "--check"],
-    "--json does not go with --site": ["pages", "--json"],
-    "--without-outputs does not go with --site": ["pages", "--without-outputs"],
 }
 
 
@@ -191,7 +188,7 @@ WRONG_USAGE = {
 def test_wrong_usage_is_one_sentence_and_status_2(sentence, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("file.txt").write_text("x")
-    assert main(["course", *WRONG_USAGE[sentence], "--site"]) == 2
+    assert main(["course", "site", *WRONG_USAGE[sentence]]) == 2
     assert sentence.split("'")[0] in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
 

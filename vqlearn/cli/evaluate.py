@@ -1,0 +1,50 @@
+"""`vqlearn evaluate`: measure agreement of pictures with held-out captions."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+
+from vqlearn.cli.options import add_drawing, load, whole
+
+
+def add(commands) -> None:
+    command = commands.add_parser("evaluate", help="measure agreement on held-out captions", description=run.__doc__)
+    command.add_argument("--split", choices=["train", "test", "unseen"], default="test")
+    command.add_argument("--count", type=whole("--count", 1), default=500, help="captions (default %(default)s)")
+    command.add_argument("--seed", type=whole("--seed", 0), default=0)
+    add_drawing(command, nargs="+")
+    command.set_defaults(run=run, interrupted="nothing was measured")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Draw a picture for each held-out caption, read it back, and print the shares that agree as a table.
+
+    Several values of --steps and --guidance give a row for each pair.
+    """
+    from vqlearn.evaluation.agreement import ATTRIBUTES, evaluate, reconstruction
+
+    pipe = load(arguments)
+    chosen = {"split": arguments.split, "count": arguments.count}
+    pairs = list(itertools.product(arguments.steps, arguments.guidance or [pipe.guidance_scale]))
+    for steps, scale in pairs:  # wrong arguments are found before the work
+        pipe.check(num_inference_steps=steps, guidance_scale=scale, truncation_rate=arguments.truncation)
+    print(f"codec alone: {reconstruction(pipe, **chosen):.1%} of {arguments.count} scenes read the same\n")
+    head = ["steps", "guidance", "all right", "new combinations", "1 object", "2", "3", *ATTRIBUTES]
+    print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
+    for steps, scale in pairs:
+        call = {"num_inference_steps": steps, "guidance_scale": scale, "truncation_rate": arguments.truncation,
+                "sampler": arguments.sampler}  # fmt: skip
+        report = evaluate(pipe, seed=arguments.seed, **chosen, **call)
+        print(f"| {steps} | {scale:g} | {row(report)} |", flush=True)
+    bits = ", ".join(f"{name} {bits:.2f}" for name, bits in report.entropy.items())
+    print(f"\nwhat captions left open, entropy in bits (last row): {bits}")
+
+
+def row(report) -> str:
+    """A report's cells of the table."""
+    from vqlearn.evaluation.agreement import margin
+
+    shares = [*report.by_count.values(), *report.parts.values()]
+    new = f"{report.generalisation:.1%} ± {margin(report.generalisation, report.new):.1%} of {report.new}"
+    return f"{report.all:.1%} ± {report.margin:.1%} | {new} | " + " | ".join(f"{share:.1%}" for share in shares)

@@ -1,0 +1,92 @@
+"""`vqlearn generate`: draw pictures of a sentence."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import warnings
+from pathlib import Path
+
+from vqlearn.cli.options import add_drawing, load, note, whole
+
+VIEW = 256  # pictures smaller than this are enlarged by a whole factor, so that pixels stay square
+
+
+def add(commands) -> None:
+    command = commands.add_parser("generate", help="draw a picture of a sentence", description=run.__doc__)
+    command.add_argument(
+        "prompt",
+        nargs="?",
+        help='for example "a small red circle above a large blue square"; a class, or nothing, if the model reads that',
+    )
+    command.add_argument(
+        "--out", default="vqlearn.png", help="the PNG to write (default %(default)s); with --count its name is numbered"
+    )
+    add_drawing(command)
+    command.add_argument(
+        "--seed", type=whole("--seed", 0), default=0, help="default %(default)s; the same seed gives the same picture"
+    )
+    command.add_argument("--count", type=whole("--count", 1), default=1, help="how many pictures (default %(default)s)")
+    command.set_defaults(run=run, interrupted="nothing was written")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Draw pictures of a sentence with the shipped model (or another) and write them as PNG."""
+    prompt = arguments.prompt
+    if prompt is not None and (not prompt.strip() or not prompt.isprintable()):
+        raise ValueError(
+            'prompt must be a sentence in plain text, not empty, try "a small red circle above a large blue square"'
+        )
+    paths = targets(Path(arguments.out), arguments.count)
+    images = draw(load(arguments), arguments)
+    write(paths, images)
+    from vqlearn.evaluation.verdict import verdict
+
+    for path, image in zip(paths, images, strict=True):
+        found = verdict(image, prompt or "")
+        print(f"wrote {path}" + (f": {found}" if found else ""))
+
+
+def draw(pipe, arguments: argparse.Namespace) -> list:
+    """The pictures, as PIL images; warnings are printed as notes."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = note  # at once: what a picture will cost is said before the work, not after it
+        return pipe(
+            arguments.prompt,
+            num_inference_steps=arguments.steps,
+            guidance_scale=arguments.guidance,
+            truncation_rate=arguments.truncation,
+            sampler=arguments.sampler,
+            num_images_per_prompt=arguments.count,
+            generator=torch.Generator().manual_seed(arguments.seed),
+        ).images
+
+
+def targets(out: Path, count: int) -> list[Path]:
+    """The files to write, checked before any work is done; raises ValueError."""
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"--out must end in .png, got {str(out)!r}")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out: there is no folder {str(out.parent)!r}; make it first or choose another")
+    paths = [out] if count == 1 else [out.with_stem(f"{out.stem}-{number}") for number in range(1, count + 1)]
+    for path in paths:
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ValueError(f"--out: {str(path)!r} cannot be written; choose another file")
+    return paths
+
+
+def write(paths: list[Path], images: list) -> None:
+    """Write PNGs: all of them beside their places first, then each in one move, so that none is ever half a picture."""
+    parts = [path.with_name(path.name + ".part") for path in paths]
+    try:
+        for part, image in zip(parts, images, strict=True):
+            factor = max(1, VIEW // image.width)
+            image.resize((image.width * factor, image.height * factor), resample=0).save(part, format="PNG")
+        for part, path in zip(parts, paths, strict=True):
+            os.replace(part, path)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)

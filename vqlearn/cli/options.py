@@ -1,0 +1,64 @@
+"""What several commands share: whole numbers, the options of drawing, and loading the model they name."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Container, Iterator
+from typing import Any
+
+
+def whole(name: str, least: int) -> Callable[[str], int]:
+    """A parser of whole numbers of at least `least`, whose errors name the option."""
+
+    def parse(text: str) -> int:
+        if not (text.isdecimal() and len(text) <= 18 and int(text) >= least):
+            raise argparse.ArgumentTypeError(f"{name} must be a whole number of at least {least}, got {text[:30]!r}")
+        return int(text)
+
+    return parse
+
+
+class _Samplers(Container[str]):
+    """The names in `vqlearn.SAMPLERS`, imported when one is needed, so that `vqlearn --help` imports no torch."""
+
+    def __iter__(self) -> Iterator[str]:
+        from vqlearn.samplers import SAMPLERS
+
+        return iter(SAMPLERS)
+
+    def __contains__(self, name: object) -> bool:
+        return name in list(self)
+
+
+def add_drawing(parser: argparse.ArgumentParser, **several: Any) -> None:
+    """The options of a call of the pipeline; with `nargs` the steps and the guidance scale take several values."""
+    default = [25] if several else 25
+    parser.add_argument(
+        "--steps", type=whole("--steps", 1), default=default, help="sampling steps, 1 to T (default 25)", **several
+    )
+    parser.add_argument(
+        "--guidance", type=float, help="classifier-free guidance scale (default: the model's own)", **several
+    )
+    parser.add_argument("--truncation", type=float, help="truncation rate in [0, 1], 1 is off (default: the model's)")
+    named = "how the reverse process is sampled, one of %(choices)s (default %(default)s)"
+    parser.add_argument("--sampler", metavar="NAME", choices=_Samplers(), default="ancestral", help=named)
+    parser.add_argument("--model", help="a model folder or a hub name (default: the shipped model)")
+    dtypes = ["auto", "float32", "bfloat16", "float16"]
+    dtype = "of the weights (default %(default)s: float32, and for a large model what is fast on this machine)"
+    parser.add_argument("--dtype", choices=dtypes, default="auto", help=dtype)
+
+
+def load(arguments: argparse.Namespace):
+    """The pipeline that --model names, in the dtype of --dtype; a note says so where it is not float32."""
+    from vqlearn.pipeline import VQDiffusionPipeline
+
+    pipe = VQDiffusionPipeline.from_pretrained(arguments.model, torch_dtype=arguments.dtype)
+    if (name := str(pipe.dtype).removeprefix("torch.")) != "float32":
+        note(f"the weights are in {name} (vqlearn doctor says why; --dtype float32 is more exact)")
+    return pipe
+
+
+def note(message: object, *_: object, **__: object) -> None:
+    """Print a remark to stderr; takes the place of `warnings.showwarning`, too."""
+    print(f"vqlearn: note: {message}", file=sys.stderr)
