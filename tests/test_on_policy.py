@@ -5,7 +5,7 @@ import torch
 
 from vqlearn import MaskReplaceSchedule, scenes, strided_times
 from vqlearn.data import layouts
-from vqlearn.training import shipped as tiny
+from vqlearn.training import shipped
 from vqlearn.training.on_policy import STEPS, Trajectories
 
 SCHEDULE = MaskReplaceSchedule.paper(num_codes=8)
@@ -13,7 +13,7 @@ SCHEDULE = MaskReplaceSchedule.paper(num_codes=8)
 
 @pytest.fixture(scope="module")
 def texts():
-    return layouts.text_table(tiny.networks()["tokenizer"])
+    return layouts.text_table(shipped.networks()["tokenizer"])
 
 
 def certain(code, count=4, length=6):

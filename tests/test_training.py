@@ -10,29 +10,28 @@ from vqlearn import VQDiffusionPipeline, scenes
 from vqlearn.data import layouts
 from vqlearn.exactness.ideal import ideal_denoiser
 from vqlearn.networks.text import tokenize
-from vqlearn.training import shipped as tiny
-from vqlearn.training.runs import fit
-from vqlearn.training.stages import (
-    Batch,
+from vqlearn.training import (
     CodecRecipe,
     CodecStage,
     DenoiserRecipe,
     DenoiserStage,
-    RelationReader,
-    SoftCrossEntropy,
+    fit,
     initialise,
     learning_rate,
 )
+from vqlearn.training.denoiser import Batch, SoftCrossEntropy
+from vqlearn.training.relations import RelationReader
+from vqlearn.training.shipped import LARGE_BATCH, networks, recipe, train
 
 
 def _codec(steps=6, **recipe):
-    return CodecStage(tiny.networks()["vqvae"], CodecRecipe(steps=steps, batch=2, **recipe))
+    return CodecStage(networks()["vqvae"], CodecRecipe(steps=steps, batch=2, **recipe))
 
 
 def _denoiser(steps=6, *, dtype=None, **recipe):
     """A stage of one layer, on trajectories of its own from the third update on."""
     recipe = {"batch": 2, "own_from": 2, **recipe}
-    parts = tiny.networks()
+    parts = networks()
     transformer = parts["transformer"]
     transformer.transformer_blocks = transformer.transformer_blocks[:1]
     initialise(transformer, parts["vqvae"].quantize.embedding.weight.detach())
@@ -202,7 +201,7 @@ def test_learning_rate_warms_up_stays_and_falls_to_zero():
 
 
 def test_networks_are_the_same_for_the_same_seed():
-    first, second = tiny.networks(), tiny.networks()
+    first, second = networks(), networks()
     for name in ("vqvae", "transformer", "text_encoder"):
         assert _equal(dict(first[name].state_dict()), dict(second[name].state_dict()))
 
@@ -210,7 +209,7 @@ def test_networks_are_the_same_for_the_same_seed():
 def test_both_stages_end_in_a_folder_that_loads(tmp_path):
     from vqlearn import VQDiffusionPipeline
 
-    tiny.train(tmp_path, codec=CodecRecipe(steps=1, batch=1), denoiser=DenoiserRecipe(steps=1, batch=1), progress=False)
+    train(tmp_path, codec=CodecRecipe(steps=1, batch=1), denoiser=DenoiserRecipe(steps=1, batch=1), progress=False)
     pipe = VQDiffusionPipeline.from_pretrained(tmp_path / "model")
     pipe.set_progress_bar_config(disable=True)
     assert len(pipe("a red circle", num_inference_steps=1).images) == 1
@@ -220,7 +219,7 @@ def test_a_model_learns_on_with_its_own_codec(tmp_path, shipped):
     """From the shipped weights, after one step at a rate of next to nothing, they are still the shipped weights."""
     start = VQDiffusionPipeline.from_pretrained()
     recipe = DenoiserRecipe(steps=1, batch=2, learning_rate=1e-12)
-    pipe = tiny.train(tmp_path, denoiser=recipe, start_from=start, progress=False)
+    pipe = train(tmp_path, denoiser=recipe, start_from=start, progress=False)
     assert not (tmp_path / "codec").exists()
     for part in ("vqvae", "transformer", "text_encoder"):
         ours, theirs = (getattr(each, part).state_dict() for each in (pipe, shipped))
@@ -234,7 +233,7 @@ def test_wrong_recipe_is_named():
 
 
 def test_the_reader_asks_for_the_relation_at_the_right_noun():
-    parts = tiny.networks()
+    parts = networks()
     reader = RelationReader(layouts.text_table(parts["tokenizer"]), 96)
     captions = [
         "a red circle left of a blue square and above a star",
@@ -294,7 +293,7 @@ def _loss_by_hand(stage, batch, captions):
 
 
 def stage_tokenizer():
-    return tiny.networks()["tokenizer"]
+    return networks()["tokenizer"]
 
 
 @pytest.mark.parametrize("number", [0, 3])
@@ -406,6 +405,6 @@ def test_half_precision_gives_nearly_the_same_gradient():
 
 
 def test_the_recipe_of_a_device():
-    cpu, cuda = tiny.recipe("cpu"), tiny.recipe("cuda")
-    assert cpu == DenoiserRecipe() and cuda == tiny.LARGE_BATCH
-    assert cpu.own_from > 0 and tiny.recipe("cpu", from_nothing=False) == replace(cpu, own_from=0)
+    cpu, cuda = recipe("cpu"), recipe("cuda")
+    assert cpu == DenoiserRecipe() and cuda == LARGE_BATCH
+    assert cpu.own_from > 0 and recipe("cpu", from_nothing=False) == replace(cpu, own_from=0)

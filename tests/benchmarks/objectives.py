@@ -15,8 +15,7 @@ import torch
 from vqlearn import VQDiffusionPipeline, evidence_bound
 from vqlearn.data import layouts
 from vqlearn.evaluation.agreement import excess
-from vqlearn.training import shipped as tiny
-from vqlearn.training.stages import DenoiserRecipe, DenoiserStage, has_fast_bfloat16, initialise
+from vqlearn.training import DenoiserRecipe, DenoiserStage, has_fast_bfloat16, initialise, shipped
 from vqlearn.transition import q_sample
 
 RUNS = (("ideal", 32), ("cross_entropy", 32), ("cross_entropy", 128), ("bound", 32))
@@ -39,12 +38,12 @@ def main() -> None:
 
 def learn(objective: str, batch: int, seconds: float) -> tuple[VQDiffusionPipeline, int]:
     """A denoiser that has learned for so long, and its number of updates; the learning rate stays up."""
-    parts = tiny.networks()
+    parts = shipped.networks()
     parts["vqvae"] = VQDiffusionPipeline.from_pretrained().vqvae
     pipe = VQDiffusionPipeline(**parts)
     initialise(pipe.transformer, pipe.vqvae.quantize.embedding.weight)
     recipe = DenoiserRecipe(steps=10**6, batch=batch, objective=objective, own_share=0.0)
-    stage = DenoiserStage(*tiny.learning_parts(pipe), recipe, dtype=torch.bfloat16 if has_fast_bfloat16() else None)
+    stage = DenoiserStage(*shipped.learning_parts(pipe), recipe, dtype=torch.bfloat16 if has_fast_bfloat16() else None)
     begin, number = time.process_time(), 0
     while time.process_time() - begin < seconds:
         stage.step(number)

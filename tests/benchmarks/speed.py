@@ -31,7 +31,7 @@ from tests.benchmarks.peers import diffusers_pipeline, diffusers_transformer, dr
 from tests.benchmarks.turns import spread, steps_in_turn
 from vqlearn import Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler, guidance, p_sample_step
 from vqlearn.networks import cost
-from vqlearn.training import shipped as tiny
+from vqlearn.training import shipped
 
 SIZES = {
     "small": {"batch": 8, "num_attention_heads": 8, "attention_head_dim": 32, "num_layers": 6, "sample_size": 16,
@@ -47,9 +47,9 @@ PROMPT = "a large red circle left of a small blue square"
 def build(size: dict, dtype: torch.dtype) -> VQDiffusionPipeline:
     """A pipeline of a size without a codec, with the tiny text encoder and random weights."""
     network = {key: value for key, value in size.items() if key != "batch"}
-    parts = tiny.networks()
+    parts = shipped.networks()
     with torch.device("meta"):
-        denoiser = Transformer2DModel(**network, cross_attention_dim=tiny.TEXT_WIDTH)
+        denoiser = Transformer2DModel(**network, cross_attention_dim=shipped.TEXT_WIDTH)
     denoiser = denoiser.to_empty(device="cpu")
     torch.manual_seed(0)
     for name, parameter in denoiser.named_parameters():

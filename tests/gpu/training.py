@@ -17,8 +17,8 @@ from vqlearn import VQDiffusionPipeline, q_sample
 from vqlearn.data import layouts
 from vqlearn.evaluation.agreement import evaluate, excess
 from vqlearn.exactness.ideal import ideal_prediction
-from vqlearn.training import shipped as tiny
-from vqlearn.training.stages import DenoiserRecipe, DenoiserStage, initialise
+from vqlearn.training import DenoiserRecipe, DenoiserStage, initialise
+from vqlearn.training import shipped as shipped_recipe
 
 from .record import Record
 
@@ -35,7 +35,7 @@ def train(out: Path, seconds: float, device: torch.device, start_from: Path | No
     """
     record, on_gpu = Record(out, "training", device), device.type == "cuda"
     shipped = VQDiffusionPipeline.from_pretrained()
-    recipe = tiny.recipe("cuda", from_nothing=start_from is None) if on_gpu else ON_CPU
+    recipe = shipped_recipe.recipe("cuda", from_nothing=start_from is None) if on_gpu else ON_CPU
     recipe = recipe if start_from is None else dataclasses.replace(recipe, seed=1)  # other scenes than before
     pipe, stage = staged(shipped, recipe, device)
     if start_from is not None:
@@ -54,11 +54,11 @@ def staged(
     shipped: VQDiffusionPipeline, recipe: DenoiserRecipe, device: torch.device
 ) -> tuple[VQDiffusionPipeline, DenoiserStage]:
     """A pipeline of new networks with the shipped codec and settings, and its training."""
-    pipe = VQDiffusionPipeline(**{**tiny.networks(), "vqvae": shipped.vqvae})
+    pipe = VQDiffusionPipeline(**{**shipped_recipe.networks(), "vqvae": shipped.vqvae})
     pipe.defaults = shipped.defaults
     initialise(pipe.transformer, pipe.vqvae.quantize.embedding.weight)
     dtype = torch.bfloat16 if device.type == "cuda" else None
-    return pipe, DenoiserStage(*tiny.learning_parts(pipe), recipe, device=str(device), dtype=dtype)
+    return pipe, DenoiserStage(*shipped_recipe.learning_parts(pipe), recipe, device=str(device), dtype=dtype)
 
 
 def data(stage: DenoiserStage, record: Record, count: int) -> None:

@@ -14,21 +14,18 @@ from vqlearn.networks.transformer import Transformer2DModel
 from vqlearn.networks.vqvae import VQModel
 from vqlearn.pipeline import VQDiffusionPipeline
 from vqlearn.scheduler import VQDiffusionScheduler
+from vqlearn.training.codec import CodecStage
+from vqlearn.training.denoiser import DenoiserStage
+from vqlearn.training.recipes import CodecRecipe, DenoiserRecipe
 from vqlearn.training.runs import fit
-from vqlearn.training.stages import (
-    CodecRecipe,
-    CodecStage,
-    DenoiserRecipe,
-    DenoiserStage,
-    has_fast_bfloat16,
-    initialise,
-)
+from vqlearn.training.start import initialise
+from vqlearn.training.updates import has_fast_bfloat16
 
 NUM_CODES, TEXT_LENGTH, TEXT_WIDTH, WIDTH, LAYERS = 1024, 32, 96, 128, 6
 
 
 def networks(seed: int = 0) -> dict[str, Any]:
-    """The six components of the tiny pipeline, untrained; the same for the same seed."""
+    """The six components of the shipped pipeline, untrained; the same for the same seed."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""Learning both stages: the codec (VQ-VAE) and the denoiser with its text encoder, on the toy world.
+"""Learning the denoiser with its text encoder on the tokens of a finished codec.
 
 Scenes are drawn as they are needed, and every draw of step i comes from a generator seeded by (seed, i). So a run is a
 function of its recipe and its step number, and one that was killed goes on exactly as if it had not been.
@@ -7,9 +7,6 @@ function of its recipe and its step number, and one that was killed goes on exac
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -17,120 +14,19 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from vqlearn.data import layouts, scenes
+from vqlearn.data import layouts
 from vqlearn.data.layouts import Claims
 from vqlearn.exactness.ideal import ideal_prediction
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings, encode_ids
 from vqlearn.networks.transformer import Transformer2DModel
-from vqlearn.networks.vqvae import CodebookEMA, VQModel
+from vqlearn.networks.vqvae import VQModel
 from vqlearn.objective import TimeSampler, training_loss
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.training.on_policy import Trajectories
+from vqlearn.training.recipes import OBJECTIVES, DenoiserRecipe
+from vqlearn.training.relations import RelationReader
+from vqlearn.training.updates import groups, step_generator, update
 from vqlearn.transition import q_sample
-
-OBJECTIVES = ("ideal", "cross_entropy", "bound")
-
-
-@dataclass(frozen=True)
-class CodecRecipe:
-    """How the codec learns. The last `polish` of the steps train the decoder alone, on tokens that no longer move."""
-
-    steps: int = 2400
-    batch: int = 64
-    learning_rate: float = 2e-3
-    decay: float = 0.3
-    polish: float = 0.3
-    commitment: float = 0.25
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class DenoiserRecipe:
-    """How the denoiser learns.
-
-    `objective` is "ideal", the cross-entropy from the ideal denoiser's prediction to the network's; "cross_entropy",
-    the mean of -log p(x_0 | x_t) over all tokens, of which "ideal" is the expectation given x_t, so the same with
-    less noise; or "bound", the published loss. Times of the first two are uniform for `uniform_share` of the batch, and
-    for the rest have a density in proportion to t^(`time_power` - 1), because the layout is decided late. With "ideal",
-    from update `own_from` on `own_share` of each batch are states of the network's own trajectories (`on_policy`).
-    `counts` are the shares of scenes with one, two and three objects, `relation_weight` is that of the text encoder's
-    own task, see `RelationReader`.
-    """
-
-    steps: int = 30000
-    batch: int = 32
-    learning_rate: float = 1e-3
-    decay: float = 0.5
-    weight_decay: float = 1e-2
-    null_share: float = 0.1
-    uniform_share: float = 1 / 3
-    time_power: float = 4.0
-    counts: tuple[float, float, float] = (0.25, 0.45, 0.3)
-    relation_weight: float = 0.2
-    objective: str = "ideal"
-    own_share: float = 0.5
-    own_from: int = 4000
-    ema: float = 0.999
-    clip: float = 1.0
-    seed: int = 0
-
-
-def learning_rate(step: int, steps: int, decay: float, warmup: int = 200) -> float:
-    """Factor of the learning rate: linear warm-up, flat, then linear to zero over the last `decay` of the run."""
-    left = (steps - step) / max(1, round(decay * steps))
-    return min((step + 1) / warmup, 1.0, left)
-
-
-def has_fast_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (torch has no public name for it)."""
-    return getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-
-
-class CodecStage:
-    """Straight-through training of a VQModel with an EMA codebook (van den Oord et al. 2017)."""
-
-    def __init__(self, codec: VQModel, recipe: CodecRecipe, device: str = "cpu", autocast: bool = False):
-        self.recipe, self.device, self.autocast = recipe, device, autocast
-        self.codec = codec.to(device).train()
-        self.ema = CodebookEMA(codec.quantize)
-        codec.quantize.requires_grad_(False)
-        learned = [p for p in codec.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(learned, lr=recipe.learning_rate, weight_decay=0.0)
-
-    def step(self, number: int) -> dict[str, float]:
-        """One update on batch `number`; returns the figures of the log."""
-        recipe = self.recipe
-        generator = _generator(recipe.seed, number, self.device)
-        images = layouts.pictures(layouts.draw("train", recipe.batch, generator=generator, device=self.device))
-        polishing = number >= recipe.steps * (1 - recipe.polish)
-        with torch.set_grad_enabled(not polishing):
-            latents = self.codec.latents(images)
-            quantized, codes = self.codec.quantize.straight_through(latents)
-            commitment = F.mse_loss(latents, quantized.detach())
-        with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=self.autocast):
-            pictures = self.codec.decode_latents(quantized).float()
-        error = F.mse_loss(pictures, images) + F.l1_loss(pictures, images)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = error + recipe.commitment * commitment
-        loss.backward()
-        _update(self.optimizer, loss, number, recipe, self.codec.parameters())
-        restarted = 0
-        if not polishing:
-            restarted = self.ema.update(latents.detach(), codes, generator)
-        return {"loss": float(error.detach()), "commitment": float(commitment.detach()),
-                "restarted": restarted, "used": len(codes.unique())}  # fmt: skip
-
-    def state_dict(self) -> dict:
-        return {
-            "codec": self.codec.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict) -> None:
-        self.codec.load_state_dict(state["codec"])
-        self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
 
 
 class Conditioned(nn.Module):
@@ -203,10 +99,10 @@ class DenoiserStage:
         self.average = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         self.times = TimeSampler(schedule.num_steps)
         count = round(recipe.own_share * recipe.batch) if recipe.objective == "ideal" else 0
-        generator = _generator(recipe.seed, 0, device)
+        generator = step_generator(recipe.seed, 0, device)
         self.own = Trajectories(count, transformer.num_positions, self.schedule, self.texts, generator)
         self.optimizer = torch.optim.AdamW(
-            _groups(self.model),
+            groups(self.model),
             lr=recipe.learning_rate,
             betas=(0.9, 0.96),
             weight_decay=recipe.weight_decay,
@@ -215,7 +111,7 @@ class DenoiserStage:
 
     def step(self, number: int) -> dict[str, float]:
         """One update on batch `number`; returns the figures of the log."""
-        recipe, generator = self.recipe, _generator(self.recipe.seed, number, self.device)
+        recipe, generator = self.recipe, step_generator(self.recipe.seed, number, self.device)
         batch = self._batch(number, generator)
         logits, hidden = self._forward(batch)
         loss = self._loss(logits, batch)
@@ -224,7 +120,7 @@ class DenoiserStage:
         relation = self.working.reader(hidden, batch.ids, batch.claims)
         (loss + recipe.relation_weight * relation).backward()
         self._hand_over()
-        norm = _update(self.optimizer, loss, number, recipe, self.model.parameters(), recipe.clip)
+        norm = update(self.optimizer, loss, number, recipe, self.model.parameters(), recipe.clip)
         self._average(number)
         return {"loss": float(loss.detach()), "relation": float(relation.detach()), "gradient": norm}
 
@@ -316,96 +212,3 @@ class DenoiserStage:
         self.optimizer.load_state_dict(state["optimizer"])
         for name, value in state["average"].items():
             self.average[name].copy_(value)
-
-
-class RelationReader(nn.Module):
-    """Asks the text encoder, at the word that ends a noun, how that object lies to the first one; a loss, not shipped.
-
-    Where an object belongs depends on position, relation and object together, and any two of the three say nothing.
-    Cross-entropy on the tokens alone left the order of two objects a coin flip for 7000 steps; it learned the
-    order once the text encoder had the relation at the noun. Only the caption is needed, no picture.
-    """
-
-    shapes: Tensor
-
-    def __init__(self, texts: layouts.TextTable, width: int, seed: int = 0):
-        super().__init__()
-        ids = texts.words[[layouts.WORDS.index(shape) for shape in scenes.SHAPES]]
-        self.register_buffer("shapes", ids, persistent=False)
-        self.head = nn.Linear(width, len(scenes.RELATIONS))
-        with torch.no_grad():
-            start = torch.randn(self.head.weight.shape, generator=_generator(seed, 0, "cpu"))
-            self.head.weight.copy_(start / math.sqrt(width))
-            self.head.bias.zero_()
-
-    def forward(self, hidden: Tensor, ids: Tensor, claims: Claims) -> Tensor:
-        """Cross-entropy in nats of the relations that captions state, from hidden states `[B, S, D]`; 0 if none."""
-        ends_noun = torch.isin(ids, self.shapes)  # [B, S]
-        number = ends_noun.cumsum(1)[:, None]  # [B, 1, S], of the noun that has ended
-        which = torch.arange(1, layouts.MOST, device=ids.device)
-        at = (ends_noun[:, None] & (number == which[:, None] + 1)).long().argmax(-1)  # [B, 2]
-        rows, columns = (claims.relation[:, 1:] > 0).nonzero(as_tuple=True)
-        found = hidden[rows, at[rows, columns]] * math.sqrt(hidden.shape[-1])  # unit variance
-        targets = claims.relation[rows, columns + 1] - 1
-        return F.cross_entropy(self.head(found).float(), targets, reduction="sum") / max(1, len(rows))
-
-
-def _groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Parameters in two groups: the layers that read text learn faster.
-
-    Text comes in unit length, not unit variance, so the same step of a weight moves its output sqrt(width) times less.
-    """
-    reads_text = [
-        p for name, p in model.named_parameters() if name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight"))
-    ]
-    known = {id(p) for p in reads_text}
-    others = [p for p in model.parameters() if id(p) not in known]
-    return [{"params": others, "scale": 1.0}, {"params": reads_text, "scale": math.sqrt(reads_text[0].shape[1])}]
-
-
-def _update(
-    optimizer, loss: Tensor, number: int, recipe, parameters: Iterable[Tensor], clip: float = math.inf
-) -> float:
-    """Clip and step; returns the gradient's norm. Raises before the step if it or the loss is not finite."""
-    for group in optimizer.param_groups:
-        group["lr"] = recipe.learning_rate * learning_rate(number, recipe.steps, recipe.decay) * group.get("scale", 1.0)
-    norm = float(nn.utils.clip_grad_norm_(parameters, clip))
-    if not (math.isfinite(norm) and bool(torch.isfinite(loss))):
-        raise FloatingPointError(f"the loss is {float(loss.detach())}, its gradient's norm {norm} at step {number}")
-    optimizer.step()
-    return norm
-
-
-def _generator(seed: int, number: int, device: torch.device | str) -> Generator:
-    return Generator(device).manual_seed(seed * 1_000_003 + number)
-
-
-@torch.no_grad()
-def initialise(transformer: Transformer2DModel, codebook: Tensor, seed: int = 0) -> None:
-    """Start the denoiser where similar codes are similar: its token table and its head are projections of the codebook.
-
-    Also: smooth time tables, no effect of time at first, and residual branches scaled by their number.
-    """
-    generator = Generator().manual_seed(seed)
-    table, head = transformer.latent_image_embedding.emb.weight, transformer.out.weight
-    codes = (codebook - codebook.mean(0)) / codebook.std()
-    for target, scale in ((table, 0.5), (head, 0.5 / math.sqrt(head.shape[1]))):
-        projection = torch.randn(codes.shape[1], target.shape[1], generator=generator) / math.sqrt(codes.shape[1])
-        target[: len(codes)] = scale * codes @ projection
-    embedding = transformer.latent_image_embedding
-    for grid in (embedding.height_emb.weight, embedding.width_emb.weight, table[-1:]):
-        grid.copy_(0.5 * torch.randn(grid.shape, generator=generator))
-    blocks: Any = transformer.transformer_blocks
-    for block in blocks:
-        for norm in (block.norm1, block.norm2):
-            norm.emb.weight.copy_(_waves(*norm.emb.weight.shape))
-            nn.init.zeros_(norm.linear.weight)
-            nn.init.zeros_(norm.linear.bias)
-        for layer in (block.attn1.to_out[0], block.attn2.to_out[0], block.ff.net[2]):
-            layer.weight /= math.sqrt(3 * len(blocks))
-
-
-def _waves(count: int, width: int) -> Tensor:
-    """Sines and cosines of the index, `[count, width]`."""
-    angle = torch.arange(count)[:, None] * torch.exp(-math.log(1000) * torch.arange(width // 2) / (width // 2))
-    return torch.cat([angle.sin(), angle.cos()], dim=1)

@@ -1,0 +1,51 @@
+"""How each stage learns, as values that a checkpoint remembers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+OBJECTIVES = ("ideal", "cross_entropy", "bound")
+
+
+@dataclass(frozen=True)
+class CodecRecipe:
+    """How the codec learns. The last `polish` of the steps train the decoder alone, on tokens that no longer move."""
+
+    steps: int = 2400
+    batch: int = 64
+    learning_rate: float = 2e-3
+    decay: float = 0.3
+    polish: float = 0.3
+    commitment: float = 0.25
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class DenoiserRecipe:
+    """How the denoiser learns.
+
+    `objective` is "ideal", the cross-entropy from the ideal denoiser's prediction to the network's; "cross_entropy",
+    the mean of -log p(x_0 | x_t) over all tokens, of which "ideal" is the expectation given x_t, so the same with
+    less noise; or "bound", the published loss. Times of the first two are uniform for `uniform_share` of the batch, and
+    for the rest have a density in proportion to t^(`time_power` - 1), because the layout is decided late. With "ideal",
+    from update `own_from` on `own_share` of each batch are states of the network's own trajectories (`on_policy`).
+    `counts` are the shares of scenes with one, two and three objects, `relation_weight` is that of the text encoder's
+    own task, see `RelationReader`.
+    """
+
+    steps: int = 30000
+    batch: int = 32
+    learning_rate: float = 1e-3
+    decay: float = 0.5
+    weight_decay: float = 1e-2
+    null_share: float = 0.1
+    uniform_share: float = 1 / 3
+    time_power: float = 4.0
+    counts: tuple[float, float, float] = (0.25, 0.45, 0.3)
+    relation_weight: float = 0.2
+    objective: str = "ideal"
+    own_share: float = 0.5
+    own_from: int = 4000
+    ema: float = 0.999
+    clip: float = 1.0
+    seed: int = 0
