@@ -27,8 +27,7 @@ def run(arguments: argparse.Namespace) -> None:
     from vqlearn.course.plots import loss_curve
     from vqlearn.evaluation.agreement import evaluate
     from vqlearn.pipeline import VQDiffusionPipeline
-    from vqlearn.training import shipped
-    from vqlearn.training.stages import CodecRecipe
+    from vqlearn.training import CodecRecipe, shipped
 
     out, start = _out(arguments.out), arguments.start_from
     _check_device(arguments.device)
