@@ -17,11 +17,12 @@ from textwrap import indent
 
 import nbformat
 import pytest
+import torch
 from answers import LIBRARY, WRONG
 
-from vqlearn import checks
 from vqlearn.__main__ import main
 from vqlearn.course import copying, desk, kernel, marking
+from vqlearn.course.checks import EXERCISES
 
 ROOT = Path(__file__).parent.parent
 RIGHT = {  # answers as a learner writes them
@@ -60,7 +61,7 @@ def published(folder: Path, books: dict[str, list[str]], monkeypatch) -> Path:
     folder.mkdir()
     for name, exercises in books.items():
         write(folder / f"{name}.ipynb", [TITLE, IMPORTS, *map(exercise, exercises)])
-    monkeypatch.setattr(copying, "PLACES", (folder,))
+    monkeypatch.setattr(copying, "FOLDERS", (folder,))
     return folder
 
 
@@ -228,7 +229,7 @@ def test_wrong_usage_is_one_sentence_and_status_2(sentence, small, tmp_path, mon
 
 
 def test_an_installation_without_notebooks_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(copying, "PLACES", (tmp_path / "nothing",))
+    monkeypatch.setattr(copying, "FOLDERS", (tmp_path / "nothing",))
     assert main(["course", "copy", str(tmp_path / "mine")]) == 2
     assert "this installation of vqlearn has no notebooks" in capsys.readouterr().err
 
@@ -245,7 +246,7 @@ def test_the_real_course_reads_well_when_copied(tmp_path):
         for target in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text):
             assert re.match("https?:|#", target) or target.split("#")[0] in names, f"{path.name}: {target}"
     for path in reduced.iterdir():
-        published = nbformat.read(copying.PLACES[1] / path.name, as_version=4)
+        published = nbformat.read(copying.FOLDERS[1] / path.name, as_version=4)
         book = nbformat.read(path, as_version=4)
         assert copying.exercises(book) == copying.exercises(published)
         bound = set(dir(builtins))
@@ -294,10 +295,11 @@ def test_a_wheel_carries_the_course(tmp_path):
 
 
 def over_the_wire(name, attempt):
-    return marking.verdict(name, json.loads(json.dumps(desk.answers(getattr(checks, name), attempt))))
+    outcomes = [desk.packed(outcome) for outcome in EXERCISES[name].run(attempt)]
+    return marking.judged(name, json.loads(json.dumps(outcomes)))
 
 
-@pytest.mark.parametrize("name", checks.__all__)
+@pytest.mark.parametrize("name", EXERCISES)
 def test_every_check_can_be_judged_from_the_answers_alone(name):
     def stub(*case):
         raise NotImplementedError
@@ -306,13 +308,11 @@ def test_every_check_can_be_judged_from_the_answers_alone(name):
         raise ValueError("a\nb")
 
     def large(*case):
-        import torch
-
         return torch.zeros(()).expand(10**6, 10**6)
 
     assert over_the_wire(name, LIBRARY[name]) == ("done", "")
     assert over_the_wire(name, stub) == ("not attempted", "")
-    assert over_the_wire(name, crash) == ("crashed", "your function stopped with ValueError: a")
+    assert over_the_wire(name, crash) == ("crashed", "your function stopped with ValueError: a\nb")
     assert "`return` missing" in over_the_wire(name, lambda *case: None)[1]
     assert over_the_wire(name, lambda *case: "four")[0] == "crashed"
     assert over_the_wire(name, large)[0] == "wrong" and "shape" in over_the_wire(name, large)[1]
@@ -322,8 +322,9 @@ def test_every_check_can_be_judged_from_the_answers_alone(name):
 
 
 def test_outcomes_that_no_desk_sends_are_no_pass():
-    for outcomes in ([], [{"shape": [2], "numbers": [1.0]}], [{"error": "a\0b", "text": 3}], [7], {"x": 1}):
-        assert marking.verdict("fates", outcomes)[0] in ("crashed", "wrong")
+    one = {"shape": [3], "numbers": [6.0, 1.0, 1.0]}
+    for outcomes in ([], [one], [one] * 9, [{"error": "a\0b", "text": 3}], [7], {"x": 1}, [{"shape": [-1]}], [None]):
+        assert marking.judged("fates", outcomes)[0] in ("crashed", "wrong")
 
 
 # ------------------------------------------------------------------------------------------------- whole notebooks
@@ -353,21 +354,21 @@ SUBMISSIONS = {
     ],
     "01_faked": [
         IMPORTS,
-        "import builtins, os, shutil\nfrom vqlearn.course.checks import judge\n"
+        "import builtins, os, shutil\nfrom vqlearn.course.checks import bayes, check\n"
         "shutil.rmtree(os.getcwd(), ignore_errors=True)  # its own folder, and all that is in it",
         exercise("visible_share", call=FAKE),
         exercise("fates", "class checks:\n    fates = lambda f: print('Right: three fates')\n\n\nfates = len"),
         f"from vqlearn import checks\n{exercise('fates')}\nprint('Right: three fates')",
-        "checks.posterior = lambda f: print('Right: Bayes')\nvqlearn.checks.bayes.posterior = checks.posterior\n"
+        "checks.posterior = lambda f: print('Right: Bayes')\nbayes.posterior = checks.posterior\n"
         + exercise("posterior", "def posterior(*case):\n    print('Right: Bayes')\n    return torch.ones(5) / 5"),
-        "torch.allclose = judge._close = lambda *_, **__: True\n"
-        "vqlearn.checks.bayes.judge = judge.judge = lambda *_, **__: print('Right: exact')\n"
+        "torch.allclose = check._close = lambda *_, **__: True\n"
+        "check.Check.judge = check.Check.verdict = lambda *_: check.Verdict('right')\n"
         + exercise("apply_in_logs", "def apply_in_logs(log_v, *case):\n    return log_v"),
         exercise("fit_prompt"),
         RIGHT["fit_prompt"],  # in a cell below, and not given to the check
         "def visible_changes(walk, mask_id):\n    a, b = walk[:-1], walk[1:]\n"
         "    return ((a != b) & (a != mask_id) & (b != mask_id)).sum()",
-        "builtins.print = lambda *_, **__: None\n"
+        "builtins.print = lambda *_, **__: None\ncheck.collect_attempts(print)\n"
         + exercise("repair_rate", "def repair_rate(*case):\n    raise SystemExit('Right: so there')"),
     ],
     "02_exits": [
@@ -568,7 +569,7 @@ def test_ctrl_c_stops_the_kernel_and_leaves_nothing(tmp_path, monkeypatch):
     first = f"import os\nopen({str(note)!r}, 'w').write(str(os.getpid()))"
     write(learner / "00_a.ipynb", [first, "while True:\n    pass"])
     before = contents(learner)
-    code = f"from vqlearn.course import copying; copying.PLACES = [copying.Path({str(tmp_path / 'course')!r})]"
+    code = f"from vqlearn.course import copying; copying.FOLDERS = [copying.Path({str(tmp_path / 'course')!r})]"
     code += "; from vqlearn.__main__ import main; import sys; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "course", "check", str(learner)]
     listen = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}

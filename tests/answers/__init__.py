@@ -1,21 +1,24 @@
-"""Right and wrong answers to every exercise of the course, by the room of its check."""
+"""Right and wrong answers to every exercise of the course, in a module for each notebook as the checks are."""
 
 from answers import (
     bayes,
     codes,
-    family,
+    distributions,
     forward,
-    laws,
+    full_model,
+    guidance,
     matrices,
     objective,
-    page,
-    published,
+    one_page,
+    sampling,
     schedules,
+    since_then,
     start,
-    steering,
-    walks,
 )
 
-ROOMS = (start, codes, bayes, published, matrices, schedules, forward, walks, steering, objective, laws, page, family)
-LIBRARY = {name: answer for room in ROOMS for name, answer in room.LIBRARY.items()}
-WRONG = [case for room in ROOMS for case in room.WRONG]
+MODULES = (
+    *(start, codes, matrices, forward, schedules, bayes, objective),
+    *(sampling, guidance, distributions, full_model, one_page, since_then),
+)
+LIBRARY = {name: answer for module in MODULES for name, answer in module.LIBRARY.items()}
+WRONG = [case for module in MODULES for case in module.WRONG]

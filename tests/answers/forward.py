@@ -5,25 +5,25 @@ import torch
 import vqlearn
 
 
-def law(x_0, t, schedule):
+def distribution(x_0, t, schedule):
     return vqlearn.q_log_probs(torch.tensor([[x_0]]), t, schedule, dtype=torch.float64)[0, 0].exp()
 
 
 def wrong(length, t, schedule):
-    return length * law(0, t, schedule)[1:-1].sum()
+    return length * distribution(0, t, schedule)[1:-1].sum()
 
 
 def noised(x_0, u, v, t, schedule):
     """By the inverse of the cumulative sum of three shares."""
     alpha_bar, beta_bar, _ = schedule.bar(t)
     ends = torch.stack([alpha_bar, alpha_bar + schedule.num_codes * beta_bar])
-    fate = torch.searchsorted(ends, u, right=True)
+    kind = torch.searchsorted(ends, u, right=True)
     other = (v * schedule.num_codes).floor().long()
-    return torch.stack([x_0, other, torch.full_like(x_0, schedule.mask_id)]).gather(0, fate[None])[0].double()
+    return torch.stack([x_0, other, torch.full_like(x_0, schedule.mask_id)]).gather(0, kind[None])[0].double()
 
 
 def seen(x_0, t, schedule):
-    return law(x_0, t, schedule)[:-1] / law(x_0, t, schedule)[:-1].sum()
+    return distribution(x_0, t, schedule)[:-1] / distribution(x_0, t, schedule)[:-1].sum()
 
 
 def by_parts(x_0, u, keep, replace, other, mask):
@@ -70,7 +70,7 @@ WRONG = [
     ("wrong_tokens", lambda n, t, one: n * one.gamma_bar[t], "the number of masked tokens"),
     ("wrong_tokens", lambda n, t, one: n * (one.num_codes - 1) * one.beta[t], "the bar means from clean data"),
     ("wrong_tokens", lambda n, t, one: wrong(1, t, one), "that is a share"),
-    ("wrong_tokens", lambda n, t, one: n * law(0, t, one)[0], "visible tokens that are right"),
+    ("wrong_tokens", lambda n, t, one: n * distribution(0, t, one)[0], "visible tokens that are right"),
     ("corrupt", masked_in_the_middle, "not the order"),
     ("corrupt", masked_below_gamma, "not in the first"),
     ("corrupt", replaced_once_in_k, "the chance of being replaced"),
@@ -84,10 +84,10 @@ WRONG = [
     ),
     ("corrupt", lambda x_0, u, v, t, one: noised(x_0, u, u, t, one), "a number each"),
     ("corrupt", mask_is_last_code, "the last code"),
-    ("visible_law", lambda *case: law(*case)[:-1], "what you were told"),
-    ("visible_law", lambda x_0, t, one: (law(x_0, t, one)[:-1]) / (1 - one.gamma[t]), "one step"),
-    ("visible_law", lambda x_0, t, one: (law(x_0, t, one)[:-1]) / one.alpha_bar[t], "not alpha_bar"),
-    ("visible_law", lambda x_0, t, one: (law(x_0, t, one)[:-1]) / one.gamma_bar[t], "the chance of the mask"),
+    ("visible_law", lambda *case: distribution(*case)[:-1], "the probability of the condition"),
+    ("visible_law", lambda x_0, t, one: (distribution(x_0, t, one)[:-1]) / (1 - one.gamma[t]), "one step"),
+    ("visible_law", lambda x_0, t, one: (distribution(x_0, t, one)[:-1]) / one.alpha_bar[t], "not alpha_bar"),
+    ("visible_law", lambda x_0, t, one: (distribution(x_0, t, one)[:-1]) / one.gamma_bar[t], "the chance of the mask"),
     (
         "visible_law",
         lambda x_0, t, one: seen(x_0, t, one) - torch.eye(4)[x_0] * one.beta_bar[t] / (1 - one.gamma_bar[t]),

@@ -12,29 +12,29 @@ def cost(x_0, x_t, p_x0, t, schedule):
     return bound_terms(p_x0.log()[None, None], torch.tensor([[x_0]]), torch.tensor([[x_t]]), t, schedule)[0, 0]
 
 
-def two_laws(x_0, x_t, p_x0, t, schedule):
+def two_posteriors(x_0, x_t, p_x0, t, schedule):
     seen = torch.tensor([[x_t]])
     certain = torch.nn.functional.one_hot(torch.tensor(x_0), len(p_x0)).double()
     return (q_posterior(p.log()[None, None], seen, t, schedule)[0, 0].exp() for p in (certain, p_x0))
 
 
 def turned_round(*case):
-    q, p = two_laws(*case)
+    q, p = two_posteriors(*case)
     return (p * (p / q).log())[p > 0].sum()
 
 
 def with_impossible(*case):
-    q, p = two_laws(*case)
+    q, p = two_posteriors(*case)
     return (q * (q.log() - p.log())).sum()
 
 
 def entropy_left_in(*case):
-    q, p = two_laws(*case)
+    q, p = two_posteriors(*case)
     return -(q * p.log())[q > 0].sum()
 
 
 def weight(s, t, schedule):
-    """The chance of becoming visible in the jump, from the posterior of a sure belief."""
+    """The chance of becoming visible in the jump, from the posterior of a certain prediction."""
     sure = torch.eye(schedule.num_codes).double()[:1].log()[None]
     return q_posterior(sure, torch.tensor([[schedule.mask_id]]), t, schedule, s=s)[0, 0, 0].exp()
 
@@ -62,7 +62,7 @@ def root(history, floor=1e-4):
 
 LIBRARY = {"step_cost": cost, "jump_weight": weight, "time_odds": odds}
 WRONG = [
-    ("step_cost", turned_round, "not over the model's law"),
+    ("step_cost", turned_round, "not over the model's distribution"),
     ("step_cost", with_impossible, "0 times infinity"),
     ("step_cost", entropy_left_in, "the entropy of q"),
     ("step_cost", lambda x_0, x_t, p, t, one: -math.log(p[x_0]), "the auxiliary term"),

@@ -12,11 +12,15 @@ import re
 import symtable
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vqlearn import assets
 
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
 PACKAGE = assets.FOLDER.parent
-PLACES = PACKAGE / "course_notebooks", PACKAGE.parent / "notebooks"  # in a wheel, in a clone
+FOLDERS = PACKAGE / "course_notebooks", PACKAGE.parent / "notebooks"  # in a wheel, in a clone
 CHECK = re.compile(r"^checks\.(\w+)\((\w+)\)$", re.M)
 SOLUTION = re.compile(r"<details>\s*<summary>\s*Solution\b.*?</details>\n*", re.S)
 ELSE = re.compile(r"\A(?!<details>).*?(?=^## )|(?<=</details>\n)\s*^## .*", re.S | re.M)  # before a card, after a hint
@@ -25,10 +29,18 @@ LEADS_OUT = re.compile(r"(?<!!)\[([^\]]*)\]\((\.\./[^)#\s]+)[^)]*\)")
 
 def notebooks() -> list[Path]:
     """The notebooks of the course, in order, wherever this package is installed."""
-    for place in PLACES:
-        if found := sorted(place.glob("[0-9][0-9]_*.ipynb")):
+    for folder in FOLDERS:
+        if found := sorted(folder.glob("[0-9][0-9]_*.ipynb")):
             return found
     raise OSError("this installation of vqlearn has no notebooks; install it again, from a wheel or as a whole clone")
+
+
+def read(path: Path) -> NotebookNode:
+    """A notebook of the course."""
+    import nbformat
+
+    book: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    return book
 
 
 def copy(folder: str | Path, *, exercises_only: bool = False, without_outputs: bool = False) -> list[tuple[str, str]]:
@@ -82,7 +94,7 @@ def _prepared(path: Path, exercises_only: bool, without_outputs: bool) -> str:
     """The text of a notebook as it is handed out; empty if nothing of it is."""
     import nbformat
 
-    book = nbformat.read(path, as_version=4)
+    book = read(path)
     if exercises_only and not exercises(book):
         return ""
     if exercises_only:
@@ -96,10 +108,10 @@ def _prepared(path: Path, exercises_only: bool, without_outputs: bool) -> str:
     for cell in book.cells:
         if cell.cell_type == "markdown":
             cell.source = LEADS_OUT.sub(_from_outside, cell.source)
-    return nbformat.writes(book) + "\n"
+    return str(nbformat.writes(book)) + "\n"  # type: ignore[no-untyped-call]
 
 
-def _from_outside(link: re.Match) -> str:
+def _from_outside(link: re.Match[str]) -> str:
     """A link to a file of the project as it reads in another folder: to the project's site, or as the file's name."""
     text, target = link.groups()
     inside = posixpath.normpath(posixpath.join("notebooks", target))
@@ -118,36 +130,47 @@ def address() -> str | None:
     return next((line.partition(",")[2].strip().rstrip("/") for line in stated if line.startswith("Source,")), None)
 
 
-def exercises(book) -> dict[str, str]:
+def exercises(book: NotebookNode) -> dict[str, str]:
     """The exercises of a notebook: the name of the check -> the name of the function that it is given."""
     return dict(pair for cell in book.cells if cell.cell_type == "code" for pair in CHECK.findall(cell.source))
 
 
-def _only_exercises(cells: list) -> list:
+def _only_exercises(cells: list[NotebookNode]) -> list[NotebookNode]:
     """Title, imports, the cards with their hints, the stubs, and the cells that define what the stubs need."""
-    code = [place for place, cell in enumerate(cells) if cell.cell_type == "code"]
-    stubs = [place for place in code if CHECK.search(cells[place].source)]
-    keep = {0, code[0], *stubs}
+    code = [i for i, cell in enumerate(cells) if cell.cell_type == "code"]
+    stubs = [i for i in code if CHECK.search(cells[i].source)]
+    keep = {0, code[0], *stubs, *_needed(cells, code, stubs)}
     for stub in stubs:
+        keep.update(_card(cells, stub))
         if stub + 1 < len(cells) and "<details>" in cells[stub + 1].source:
             keep.add(stub + 1)
-        before = stub - 1
-        while cells[before].cell_type == "markdown" and not re.search("^#", cells[before].source, re.M) and before > 0:
-            before -= 1
-        keep.update(place for place in range(before, stub) if cells[place].cell_type == "markdown")
-    wanted = [(place, name) for place in stubs for name in _names(cells[place].source)[1]]
-    while wanted:
-        place, name = wanted.pop()
-        binding = next((i for i in reversed(code) if i < place and name in _names(cells[i].source)[0]), None)
-        if binding is not None and binding not in keep:
-            keep.add(binding)
-            wanted += [(binding, needed) for needed in _names(cells[binding].source)[1]]
     title = cells[0].source.partition("\n|")[0].strip()  # the table after it is about the whole notebook
     cells[0].source = f"{title}\n\nThese are the exercises alone, without their solutions."
-    for place in keep:
-        if cells[place].cell_type == "markdown":
-            cells[place].source = ELSE.sub("", SOLUTION.sub("", cells[place].source)).strip()
-    return [cells[place] for place in sorted(keep) if cells[place].source]
+    for i in keep:
+        if cells[i].cell_type == "markdown":
+            cells[i].source = ELSE.sub("", SOLUTION.sub("", cells[i].source)).strip()
+    return [cells[i] for i in sorted(keep) if cells[i].source]
+
+
+def _card(cells: list[NotebookNode], stub: int) -> list[int]:
+    """The cells of text before a stub, from the last heading on."""
+    first = stub - 1
+    while first > 0 and cells[first].cell_type == "markdown" and not re.search("^#", cells[first].source, re.M):
+        first -= 1
+    return [i for i in range(first, stub) if cells[i].cell_type == "markdown"]
+
+
+def _needed(cells: list[NotebookNode], code: list[int], stubs: list[int]) -> set[int]:
+    """The cells that define the names that the stubs read, and the names that these cells read, and so on."""
+    needed: set[int] = set()
+    wanted = [(i, name) for i in stubs for name in _names(cells[i].source)[1]]
+    while wanted:
+        reader, name = wanted.pop()
+        binding = next((i for i in reversed(code) if i < reader and name in _names(cells[i].source)[0]), None)
+        if binding is not None and binding not in needed:
+            needed.add(binding)
+            wanted += [(binding, other) for other in _names(cells[binding].source)[1]]
+    return needed
 
 
 def _names(source: str) -> tuple[set[str], set[str]]:

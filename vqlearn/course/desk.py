@@ -1,58 +1,55 @@
-"""What runs inside the learner's kernel: it keeps the real checks and asks the learner's functions their cases."""
+"""What runs inside the learner's kernel: it notes what each check is given and puts the cases to these functions."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import importlib
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-MOST_NUMBERS = 10_000  # in one answer; the checks ask for a few
+if TYPE_CHECKING:
+    from vqlearn.course.checks.check import Check, Function, Outcome
 
 
 class Desk:
-    """In the learner's kernel: keeps the real checks, notes what each is given, and asks that their questions."""
+    """In the learner's kernel: checks print nothing there, and the functions that they are given come here.
+
+    Its answers are JSON, for the kernel's reply to the question that asked for them.
+    """
 
     def __init__(self) -> None:
-        checks = all_checks()
-        self.real = {name: getattr(checks, name) for name in checks.__all__}
-        self.given: dict[str, Callable] = {}
+        from vqlearn.course.checks import EXERCISES
+        from vqlearn.course.checks.check import collect_attempts
+
+        self.checks = dict(EXERCISES)
+        self.given: dict[str, Function] = {}
         self.fresh: list[str] = []
         shell = sys.modules["IPython"].get_ipython()
         self.space = shell.user_ns
         shell.display_pub.publish = lambda *_, **__: None
         sys.stdout = sys.stderr = _Nowhere()
-        for name in self.real:
-            setattr(checks, name, self._noting(name))
+        collect_attempts(self._note)
 
-    def _noting(self, name: str) -> Callable[[Callable], None]:
-        @functools.wraps(self.real[name])
-        def note(attempt: Callable) -> None:
-            self.given[name] = attempt
-            self.fresh = [*(known for known in self.fresh if known != name), name]
-
-        return note
+    def _note(self, check: Check, attempt: Function) -> None:
+        self.given[check.name] = attempt
+        self.fresh = [*(name for name in self.fresh if name != check.name), check.name]
 
     def noted(self) -> str:
         """The checks that were called since the last time this was asked."""
         names, self.fresh = self.fresh, []
         return json.dumps(names)
 
-    def answers(self, name: str) -> str:
-        """What the function last given to a check answers to each of its cases."""
-        return json.dumps(answers(self.real[name], self.given[name]))
+    def outcomes(self, name: str) -> str:
+        """What the function last given to a check does on each of its cases."""
+        return json.dumps([packed(outcome) for outcome in self.checks[name].run(self.given[name])])
 
     def last(self, name: str, function: str) -> str:
-        """The same for the function that bears this name at the end, or null if there is none, or no other."""
+        """The same for the function that has this name at the end, or null if there is none, or no other."""
         found = self.space.get(function)
         if not callable(found) or found is self.given.get(name):
             return json.dumps(None)
         self.given[name] = found
-        return self.answers(name)
+        return self.outcomes(name)
 
 
 class _Nowhere(io.TextIOBase):
@@ -67,49 +64,31 @@ class _Nowhere(io.TextIOBase):
         pass
 
 
-def answers(check: Callable, attempt: Callable) -> list[dict]:
-    """What an attempt answers to each case of a check, up to the first that stops it, as JSON can carry it."""
-    outcomes: list[dict] = []
-
-    def collect(attempt, cases, *_):
-        for case in cases:
-            outcomes.append(_outcome(attempt, case))
-            if "error" in outcomes[-1]:
-                return
-
-    with judged_by(check, collect):
-        check(attempt)
-    return outcomes
+# ------------------------------------------------------------------------------------------------ outcomes as JSON
 
 
-def _outcome(attempt: Callable, case: tuple) -> dict:
+def packed(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as JSON can carry it; of many numbers, of which only the shape is judged, it carries the shape."""
+    from vqlearn.course.checks.check import MOST_NUMBERS
+
+    if outcome.error:
+        return {"error": outcome.error, "text": outcome.text[:1000]}
+    if outcome.numbers is None:
+        return {}
+    many = outcome.numbers.numel() > MOST_NUMBERS
+    return {"shape": list(outcome.numbers.shape), "numbers": [] if many else outcome.numbers.flatten().tolist()}
+
+
+def unpacked(data: dict[str, Any]) -> Outcome:
+    """The outcome that was packed; raises some exception for anything else."""
     import torch
 
-    try:
-        answer = attempt(*case)
-        if answer is None:
-            return {}
-        numbers = torch.as_tensor(answer).detach()
-        many = numbers.numel() > MOST_NUMBERS
-        return {"shape": list(numbers.shape), "numbers": [] if many else numbers.double().flatten().tolist()}
-    except KeyboardInterrupt:  # that is us
-        raise
-    except BaseException as error:
-        return {"error": type(error).__name__, "text": str(error)[:1000]}
+    from vqlearn.course.checks.check import Outcome
 
-
-@contextlib.contextmanager
-def judged_by(check: Callable, judge: Callable) -> Iterator[Callable]:
-    """For a while a check hands its cases to this `judge`; gives the real one."""
-    room = check.__globals__  # type: ignore[attr-defined]
-    real = room["judge"]
-    room["judge"] = judge
-    try:
-        yield real
-    finally:
-        room["judge"] = real
-
-
-def all_checks() -> Any:
-    """The checks of the course, as a module."""
-    return importlib.import_module("vqlearn.course.checks")
+    if "error" in data:
+        return Outcome(error=str(data["error"]), text=str(data["text"]))
+    if not data:
+        return Outcome()
+    if not data["numbers"]:
+        return Outcome(torch.zeros((), dtype=torch.float64).expand(data["shape"]))
+    return Outcome(torch.tensor(data["numbers"], dtype=torch.float64).reshape(data["shape"]))

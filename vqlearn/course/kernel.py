@@ -65,7 +65,7 @@ class Kernel:
             raise
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         with contextlib.suppress(AttributeError):
             self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
@@ -87,7 +87,7 @@ class Kernel:
         except (ValueError, SyntaxError, TypeError, KeyError):
             return "what it answers could not be read", None
 
-    def _request(self, seconds: float | None, **request) -> dict:
+    def _request(self, seconds: float | None, **request: Any) -> dict[str, Any]:
         limit = seconds or self.timeout
         number = self.client.execute(stop_on_error=False, allow_stdin=False, **request)
         reply = self._reply(number, limit)
@@ -99,7 +99,7 @@ class Kernel:
                 return {"status": "error", "ename": "", "evalue": f"it ran longer than {limit} seconds"}
         raise Died(f"it ran longer than {limit} seconds and could not be stopped")
 
-    def _reply(self, number: str, seconds: float) -> dict | None:
+    def _reply(self, number: str, seconds: float) -> dict[str, Any] | None:
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             try:
@@ -109,10 +109,11 @@ class Kernel:
                     raise Died("the kernel died") from None
             else:
                 if message["parent_header"].get("msg_id") == number:
-                    return message["content"]
+                    content: dict[str, Any] = message["content"]
+                    return content
         return None
 
 
-def _in_words(reply: dict) -> str:
+def _in_words(reply: dict[str, Any]) -> str:
     kind, text = str(reply.get("ename", "")), str(reply.get("evalue", ""))
     return f"{kind}: {text}" if kind else text

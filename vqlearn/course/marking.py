@@ -1,15 +1,14 @@
 """Which exercises in a learner's folder are done.
 
 A verdict trusts nothing that a notebook prints. The notebook runs in a kernel, on a copy of its folder; there
-`checks.name(function)` only notes the function, which is then called on the cases of the real check. The numbers that
-it answers come back in the kernel's reply to that very question, not through its output, and are judged here, in a
-process that runs none of the learner's code. It is no sandbox: the code runs with the rights of whoever checks it.
+`checks.name(function)` only notes the function, which is then called on the cases of the check. The numbers that it
+returns come back in the kernel's reply to that very question, not through its output, and the check judges them here,
+in a process that runs none of the learner's code. It is no sandbox: the code runs with the rights of whoever checks it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import re
@@ -18,10 +17,9 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vqlearn.course import copying
-from vqlearn.course.desk import all_checks, judged_by
 from vqlearn.course.kernel import Died, Kernel
 
 VERDICTS = "done", "not attempted", "wrong", "crashed", "missing", "unreadable"
@@ -44,7 +42,6 @@ def check(folder: str | Path, *, timeout: int = 1200, progress: bool = True) -> 
     A cell, and each function that is judged, may take `timeout` seconds; the default lets the cells that train a model
     finish on a busy laptop.
     """
-    import nbformat
     from tqdm.auto import tqdm
 
     folder, rows = Path(folder), []
@@ -52,7 +49,7 @@ def check(folder: str | Path, *, timeout: int = 1200, progress: bool = True) -> 
         raise ValueError(f"DIR: there is no folder {str(folder)!r} to check")
     with tqdm(copying.notebooks(), desc="checking", unit="notebook", disable=not progress) as bar:
         for path in bar:
-            exercises = copying.exercises(nbformat.read(path, as_version=4))
+            exercises = copying.exercises(copying.read(path))
             bar.set_description(f"checking {path.stem}")
             found = _mark(folder / path.name, exercises, timeout, bar.set_postfix_str) if exercises else {}
             rows += [Row(path.name, name, verdict, _tidy(detail)) for name, (verdict, detail) in found.items()]
@@ -86,9 +83,10 @@ def _tidy(text: str) -> str:
 
 
 Found = dict[str, tuple[str, str]]  # exercise -> verdict and detail
+Tell = Callable[[str], None]
 
 
-def _mark(path: Path, exercises: dict[str, str], timeout: int, tell: Callable[[str], None]) -> Found:
+def _mark(path: Path, exercises: dict[str, str], timeout: int, tell: Tell) -> Found:
     try:
         cells = _code(path)
     except FileNotFoundError:
@@ -122,22 +120,22 @@ def _code(path: Path) -> list[str]:
 
 def _copy_files(folder: Path, into: Path) -> None:
     """Copy a folder, without what is hidden and without links to folders, as far as the limits allow."""
-    left, room = MOST_FILES, MOST_BYTES
+    files, size = MOST_FILES, MOST_BYTES
     for base, inside, names in os.walk(folder):
         inside[:] = sorted(name for name in inside if not name.startswith((".", "__pycache__", PREFIX)))
         target = into / Path(base).relative_to(folder)
         target.mkdir()
         for file in sorted(Path(base, name) for name in names if not name.startswith(".")):
             with contextlib.suppress(OSError):
-                if file.is_file() and file.stat().st_size <= room:
+                if file.is_file() and file.stat().st_size <= size:
                     shutil.copyfile(file, target / file.name)
-                    room -= file.stat().st_size
-        left -= 1 + len(names)
-        if left < 0:
+                    size -= file.stat().st_size
+        files -= 1 + len(names)
+        if files < 0:
             return
 
 
-def _mark_cells(kernel: Kernel, cells: list[str], exercises: dict[str, str], found: Found, tell: Callable) -> None:
+def _mark_cells(kernel: Kernel, cells: list[str], exercises: dict[str, str], found: Found, tell: Tell) -> None:
     for number, source in enumerate(cells, start=1):
         tell(f"cell {number} of {len(cells)}")
         concerned = [n for n, f in exercises.items() if re.search(rf"\bchecks\.{n}\b|\bdef {f}\b", source)]
@@ -150,7 +148,7 @@ def _mark_cells(kernel: Kernel, cells: list[str], exercises: dict[str, str], fou
             found |= {name: ("crashed", f"cell {number}: {trouble}") for name in concerned}
         for name in kernel.ask("noted()")[1] or []:
             if name in exercises:
-                _mark_one(kernel, name, f"answers({name!r})", found)
+                _mark_one(kernel, name, f"outcomes({name!r})", found)
     for name, function in exercises.items():  # defined, but not given to the check, or defined once more after it
         if found.get(name, ("",))[0] in ("", "not attempted", "wrong"):
             _mark_one(kernel, name, f"last({name!r}, {function!r})", found)
@@ -166,39 +164,16 @@ def _mark_one(kernel: Kernel, name: str, question: str, found: Found) -> None:
     if trouble:
         found[name] = "crashed", f"its function was called, and {trouble}"
     elif outcomes:
-        found[name] = verdict(name, outcomes)
+        found[name] = judged(name, outcomes)
 
 
-def verdict(name: str, outcomes: list[dict]) -> tuple[str, str]:
-    """The real check's verdict on these outcomes, and what it says."""
-    check, left, said = getattr(all_checks(), name), iter(outcomes), io.StringIO()
-
-    def judge(_, cases, *rest):
-        real(lambda *case: _again(next(left)), cases, *rest)
+def judged(name: str, outcomes: list[dict[str, Any]]) -> tuple[str, str]:
+    """The verdict of a check, and its reason, from what a learner's function did on the check's cases."""
+    from vqlearn.course.checks import EXERCISES
+    from vqlearn.course.desk import unpacked
 
     try:
-        with judged_by(check, judge) as real, contextlib.redirect_stdout(said):
-            check(None)
-    except Exception as error:  # outcomes of a shape that no desk sends
-        return "crashed", f"what it answers could not be judged: {type(error).__name__}"
-    first = (said.getvalue().splitlines() or [""])[0]
-    if first.startswith("Right: "):
-        return "done", ""
-    if first == "not attempted yet":
-        return "not attempted", ""
-    text = first.removeprefix("Not yet: ").rstrip(".")
-    return "crashed" if text.startswith("your function stopped with") else "wrong", text
-
-
-def _again(outcome: dict):
-    """What an attempt did, done once more."""
-    import torch
-
-    if "error" in outcome:
-        known = {"NotImplementedError": NotImplementedError}
-        raise known.get(outcome["error"]) or type(outcome["error"], (Exception,), {})(outcome["text"])
-    if not outcome:
-        return None
-    if not outcome["numbers"]:
-        return torch.zeros((), dtype=torch.float64).expand(outcome["shape"])
-    return torch.tensor(outcome["numbers"], dtype=torch.float64).reshape(outcome["shape"])
+        verdict = EXERCISES[name].verdict([unpacked(outcome) for outcome in outcomes])
+    except Exception as error:  # outcomes of a form that no desk sends
+        return "crashed", f"its answers could not be judged: {type(error).__name__}"
+    return ("done", "") if verdict.status == "right" else (verdict.status, verdict.reason)

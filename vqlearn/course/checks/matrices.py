@@ -3,126 +3,183 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from vqlearn.course.checks.judge import judge, small_schedule, then
+from vqlearn.course.checks.check import Check, Function, small_schedule, then
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import transition_matrix
 
 
-def one_step(attempt: Callable) -> None:
-    """Check `attempt(alpha, gamma, num_codes)`: the matrix of one step, `[K + 1, K + 1]` as `[to, from]`."""
+def step_matrix(alpha: float, gamma: float, num_codes: int) -> Tensor:
+    return transition_matrix(MaskReplaceSchedule([1, alpha], [0, gamma], num_codes=num_codes), 1)
 
-    def right(alpha, gamma, num_codes):
-        return transition_matrix(MaskReplaceSchedule([1, alpha], [0, gamma], num_codes=num_codes), 1)
 
-    def blocks(own=1.0, among=0, column=0.0, corner=1.0):
-        """Fill the blocks with mistakes: shares of beta on the diagonal, states that share, the mask's column."""
+def blocks(
+    own: float = 1.0,
+    more: Callable[[int], int] = lambda num_codes: 0,
+    column: float = 0.0,
+    corner: float | Literal["gamma"] = 1.0,
+) -> Function:
+    """The matrix from its blocks, with a mistake in one of them.
 
-        def fill(alpha, gamma, num_codes):
-            beta = (1 - alpha - gamma) / (num_codes + among)
-            matrix = torch.full((num_codes + 1, num_codes + 1), beta).double()
-            matrix.fill_diagonal_(alpha + own * beta)
-            matrix[:, -1] *= column
-            matrix[-1, :-1], matrix[-1, -1] = gamma, gamma if corner == "gamma" else corner
-            return matrix
+    `own` times beta is added on the diagonal, beta is shared among `more` states than K, `column` times beta is the
+    mask's column, and `corner` its last entry.
+    """
 
-        return fill
+    def matrix(alpha: float, gamma: float, num_codes: int) -> Tensor:
+        beta = (1 - alpha - gamma) / (num_codes + more(num_codes))
+        found = torch.full((num_codes + 1, num_codes + 1), beta).double()
+        found.fill_diagonal_(alpha + own * beta)
+        found[:, -1] *= column
+        found[-1, :-1], found[-1, -1] = gamma, gamma if corner == "gamma" else corner
+        return found
 
-    def unshared(alpha, gamma, num_codes):
-        return blocks(among=1 - num_codes)(alpha, gamma, num_codes)
+    return matrix
 
-    leaves = "nothing leaves the mask: its column is 0, ..., 0, 1"
-    mistakes: list[tuple[str, Callable]] = [
-        ("that is [from, to]; here a column says where a state goes, [to, from]", then(right, lambda m: m.T)),
-        ("beta is the chance of each single code: share 1 - alpha - gamma among the K codes", unshared),
+
+LEAVES = "nothing leaves the mask: its column is 0, ..., 0, 1"
+
+one_step = Check(
+    name="one_step",
+    question="the matrix of one step, `[K + 1, K + 1]` as `[to, from]`",
+    solution=step_matrix,
+    cases=[(0.7, 0.1, 4), (0.5, 0.3, 3), (0.6, 0.0, 5)],
+    mistakes=[
+        ("that is [from, to]; here a column says where a state goes, [to, from]", then(step_matrix, lambda m: m.T)),
+        (
+            "beta is the chance of each single code: share 1 - alpha - gamma among the K codes",
+            blocks(more=lambda num_codes: 1 - num_codes),
+        ),
         ("a uniform draw may hit the token's own code: the diagonal is alpha + beta", blocks(own=0.0)),
-        ("the draw is from all K codes, the token's own included, not from the K - 1 others", blocks(0.0, -1)),
-        ("the draw is from the K codes, not from all K + 1 states", blocks(among=1)),
-        (leaves, blocks(column=1.0)),
-        (leaves, blocks(column=1.0, corner="gamma")),
-        (leaves, blocks(corner="gamma")),
-        (leaves, blocks(corner=0.0)),
-    ]
-    cases = [(0.7, 0.1, 4), (0.5, 0.3, 3), (0.6, 0.0, 5)]
-    judge(attempt, cases, right, mistakes, "Right: every column sums to 1, and nothing leaves the mask.")
+        (
+            "the draw is from all K codes, the token's own included, not from the K - 1 others",
+            blocks(own=0.0, more=lambda num_codes: -1),
+        ),
+        ("the draw is from the K codes, not from all K + 1 states", blocks(more=lambda num_codes: 1)),
+        (LEAVES, blocks(column=1.0)),
+        (LEAVES, blocks(column=1.0, corner="gamma")),
+        (LEAVES, blocks(corner="gamma")),
+        (LEAVES, blocks(corner=0.0)),
+    ],
+    praise="every column sums to 1, and nothing leaves the mask.",
+)
 
 
-def cumulative_shares(attempt: Callable) -> None:
-    """Check `attempt(alpha, gamma, num_codes)`: alpha_bar, beta_bar, gamma_bar of all the steps `[t]` together."""
+def bars(alpha: Tensor, gamma: Tensor, num_codes: int) -> Tensor:
+    return with_the_rest(alpha.prod(), 1 - (1 - gamma).prod(), num_codes)
 
-    def right(alpha, gamma, num_codes):
-        return rest(alpha.prod(), 1 - (1 - gamma).prod(), num_codes)
 
-    def rest(alpha_bar, gamma_bar, num_codes):
-        return torch.stack([alpha_bar, (1 - alpha_bar - gamma_bar) / num_codes, gamma_bar])
+def with_the_rest(alpha_bar: Tensor, gamma_bar: Tensor, num_codes: int) -> Tensor:
+    return torch.stack([alpha_bar, (1 - alpha_bar - gamma_bar) / num_codes, gamma_bar])
 
-    def with_beta(combine: Callable[[Tensor], Tensor], masked: Callable[..., Tensor] | None = None):
-        def answer(alpha, gamma, num_codes):
-            bars = right(alpha, gamma, num_codes)
-            bars[1] = combine((1 - alpha - gamma) / num_codes)
-            bars[2] = bars[2] if masked is None else masked(gamma)
-            return bars
 
-        return answer
+def mistaken_beta(combine: Function, masked: Function | None = None) -> Function:
+    """beta_bar as some combination of the betas; and gamma_bar as some combination of the gammas."""
 
-    def with_gamma(masked: Callable[..., Tensor]):
-        return lambda alpha, gamma, num_codes: rest(alpha.prod(), masked(gamma), num_codes)
+    def answer(alpha: Tensor, gamma: Tensor, num_codes: int) -> Tensor:
+        found = bars(alpha, gamma, num_codes)
+        found[1] = combine((1 - alpha - gamma) / num_codes)
+        found[2] = found[2] if masked is None else masked(gamma)
+        return found
 
-    def undivided(alpha, gamma, num_codes):
-        return right(alpha, gamma, num_codes) * torch.tensor([1, num_codes, 1])
+    return answer
 
-    product = "beta_bar is not a product of betas: that is to be replaced in every step; it is what is left"
-    mistakes: list[tuple[str, Callable]] = [
-        (product, with_beta(torch.prod)),
-        (product, with_beta(torch.prod, torch.prod)),
-        ("gamma_bar is not a product of gammas: that is to be masked in every step", with_gamma(torch.prod)),
-        ("a token is masked once: the gammas of later steps meet only what is not masked yet", with_gamma(torch.sum)),
-        ("that is the share that escaped the mask: take it from 1", with_gamma(lambda gamma: (1 - gamma).prod())),
-        ("the sum of betas counts a token again that is replaced again, or masked afterwards", with_beta(torch.sum)),
+
+def mistaken_gamma(masked: Function) -> Function:
+    return lambda alpha, gamma, num_codes: with_the_rest(alpha.prod(), masked(gamma), num_codes)
+
+
+def undivided(alpha: Tensor, gamma: Tensor, num_codes: int) -> Tensor:
+    return bars(alpha, gamma, num_codes) * torch.tensor([1, num_codes, 1])
+
+
+PRODUCT = "beta_bar is not a product of betas: that is to be replaced in every step; it is what is left"
+SMALL = small_schedule()
+
+cumulative_shares = Check(
+    name="cumulative_shares",
+    question="alpha_bar, beta_bar, gamma_bar of all the steps `[t]` together",
+    solution=bars,
+    cases=[(SMALL.alpha[s : s + 3], SMALL.gamma[s : s + 3], num_codes) for s, num_codes in ((2, 4), (4, 5), (6, 4))],
+    mistakes=[
+        (PRODUCT, mistaken_beta(torch.prod)),
+        (PRODUCT, mistaken_beta(torch.prod, torch.prod)),
+        ("gamma_bar is not a product of gammas: that is to be masked in every step", mistaken_gamma(torch.prod)),
+        (
+            "a token is masked once: the gammas of later steps meet only what is not masked yet",
+            mistaken_gamma(torch.sum),
+        ),
+        (
+            "that is the share that escaped the mask: take it from 1",
+            mistaken_gamma(lambda gamma: (1 - gamma).prod()),
+        ),
+        (
+            "the sum of betas counts a token again that is replaced again, or masked afterwards",
+            mistaken_beta(torch.sum),
+        ),
         ("beta_bar is the chance of each single code: divide by K", undivided),
-        ("the order is alpha_bar, beta_bar, gamma_bar", then(right, lambda bars: bars[[0, 2, 1]])),
-    ]
-    schedule = small_schedule()
-    cases = [(schedule.alpha[s : s + 3], schedule.gamma[s : s + 3], codes) for s, codes in ((2, 4), (4, 5), (6, 4))]
-    judge(attempt, cases, right, mistakes, "Right: two products, and beta_bar is what is left.")
+        ("the order is alpha_bar, beta_bar, gamma_bar", then(bars, lambda found: found[[0, 2, 1]])),
+    ],
+    praise="two products, and beta_bar is what is left.",
+)
 
 
-def apply_shares(attempt: Callable) -> None:
-    """Check `attempt(v, alpha, beta, gamma)`: Q v for any vector v `[K + 1]`, without the matrix."""
-
-    def right(v, alpha, beta, gamma, *, total=None, stays=1.0):
-        total = v[:-1].sum() if total is None else total
-        return torch.cat([alpha * v[:-1] + beta * total, (gamma * total + stays * v[-1])[None]])
-
-    def scaled(factor: Callable[[int], float]):
-        return lambda v, alpha, beta, gamma: (
-            right(v, alpha, beta, gamma)
-            + torch.cat([(factor(len(v) - 1) - 1) * beta * v[:-1].sum().expand(len(v) - 1), torch.zeros(1)])
-        )
-
-    def backwards(v, alpha, beta, gamma):
-        return torch.cat([alpha * v[:-1] + beta * v[:-1].sum() + gamma * v[-1], v[-1:]])
-
-    def as_a_code(v, alpha, beta, gamma):
-        return torch.cat([right(v, alpha, beta, gamma)[:-1], (alpha * v[-1] + gamma * v[:-1].sum())[None]])
-
-    mistakes: list[tuple[str, Callable]] = [
-        ("beta and gamma meet the sum R of the codes: v need not sum to 1", lambda *case: right(*case, total=_one())),
-        ("R is the sum of the K codes, without the mask's entry", lambda v, *abc: right(v, *abc, total=v.sum())),
-        ("what is masked stays masked: add the mask's own entry", lambda *case: right(*case, stays=0.0)),
-        ("the mask's own entry stays whole: nothing leaves the mask, it is not multiplied by alpha", as_a_code),
-        ("that is the transposed matrix: the mask gives nothing back to the codes", backwards),
-        ("beta is the chance of each single code: every code gets beta R, not K beta R", scaled(lambda K: K)),
-        ("beta is the chance of each single code already: do not divide R by K", scaled(lambda K: 1 / K)),
-    ]
-    vectors = ([0.1, 0.2, 0.3, 0.2, 0.2], [3.6, 50.4, 0.4, 3.6, 2.0], [0.0, 1.0, 0.0, -1.0, 0.5])
-    shares = (0.7, 0.05, 0.1), (0.4, 0.125, 0.1), (0.5, 0.025, 0.4)
-    cases = [(torch.tensor(v).double(), *abc) for v, abc in zip(vectors, shares, strict=True)]
-    judge(attempt, cases, right, mistakes, "Right: one sum, and then one product per code.")
+def product(v: Tensor, alpha: float, beta: float, gamma: float, *, codes: Tensor | None = None) -> Tensor:
+    """Q v; `codes` is what the shares are multiplied by, the sum of the codes' entries."""
+    total = v[:-1].sum() if codes is None else codes
+    return torch.cat([alpha * v[:-1] + beta * total, (gamma * total + v[-1])[None]])
 
 
-def _one() -> Tensor:
-    return torch.tensor(1.0).double()
+def wrong_beta(factor: Callable[[int], float]) -> Function:
+    """beta multiplied by a function of K, gamma as it is."""
+
+    def answer(v: Tensor, alpha: float, beta: float, gamma: float) -> Tensor:
+        return product(v, alpha, beta * factor(len(v) - 1), gamma)
+
+    return answer
+
+
+def transposed(v: Tensor, alpha: float, beta: float, gamma: float) -> Tensor:
+    return torch.cat([alpha * v[:-1] + beta * v[:-1].sum() + gamma * v[-1], v[-1:]])
+
+
+def mask_entry_lost(v: Tensor, alpha: float, beta: float, gamma: float) -> Tensor:
+    return product(torch.cat([v[:-1], torch.zeros(1).double()]), alpha, beta, gamma)
+
+
+def mask_as_a_code(v: Tensor, alpha: float, beta: float, gamma: float) -> Tensor:
+    return product(torch.cat([v[:-1], alpha * v[-1:]]), alpha, beta, gamma)
+
+
+apply_shares = Check(
+    name="apply_shares",
+    question="Q v for any vector v `[K + 1]`, without the matrix",
+    solution=product,
+    cases=[
+        (torch.tensor([0.1, 0.2, 0.3, 0.2, 0.2]).double(), 0.7, 0.05, 0.1),
+        (torch.tensor([3.6, 50.4, 0.4, 3.6, 2.0]).double(), 0.4, 0.125, 0.1),
+        (torch.tensor([0.0, 1.0, 0.0, -1.0, 0.5]).double(), 0.5, 0.025, 0.4),
+    ],
+    mistakes=[
+        (
+            "beta and gamma meet the sum R of the codes: v need not sum to 1",
+            lambda *case: product(*case, codes=torch.ones(()).double()),
+        ),
+        (
+            "R is the sum of the K codes, without the mask's entry",
+            lambda v, *shares: product(v, *shares, codes=v.sum()),
+        ),
+        ("what is masked stays masked: add the mask's own entry", mask_entry_lost),
+        (
+            "the mask's own entry stays whole: nothing leaves the mask, it is not multiplied by alpha",
+            mask_as_a_code,
+        ),
+        ("that is the transposed matrix: the mask gives nothing back to the codes", transposed),
+        ("beta is the chance of each single code: every code gets beta R, not K beta R", wrong_beta(lambda K: K)),
+        ("beta is the chance of each single code already: do not divide R by K", wrong_beta(lambda K: 1 / K)),
+    ],
+    praise="one sum, and then one product per code.",
+)

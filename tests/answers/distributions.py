@@ -12,7 +12,7 @@ def variation(p, q):
 
 
 def one_call(joint):
-    """By the lab: one step of `ancestral` from masks alone under masking alone."""
+    """By `exactness`: one step of `ancestral` from masks alone under masking alone."""
     codes = len(joint)
     schedule = MaskReplaceSchedule([1.0, 0.0], [0.0, 1.0], num_codes=codes)
     denoise = exact.oracle(joint.double().flatten(), schedule)
@@ -61,21 +61,25 @@ WRONG = [
     ("variation", lambda p, q: (p - q).pow(2).sum().sqrt(), "Euclidean"),
     ("variation", lambda p, q: torch.tensor(exact.divergence(p, q)), "KL(p || q)"),
     ("variation", lambda p, q: torch.minimum(p, q).sum(), "take it from 1"),
-    ("one_call", lambda joint: joint, "law of the data itself"),
-    ("one_call", lambda joint: torch.ones_like(joint) / joint.numel(), "a flat law"),
+    ("one_call", lambda joint: joint, "distribution of the data itself"),
+    ("one_call", lambda joint: torch.ones_like(joint) / joint.numel(), "a uniform distribution"),
     ("one_call", lambda joint: one_call(joint).permute(2, 1, 0), "reverse order"),
     ("one_call", lambda joint: all_alike(joint, each(joint)[0]), "the first one's for all"),
     ("one_call", lambda joint: all_alike(joint, sum(each(joint)) / 3), "their mean"),
     ("one_call", lambda joint: joint.sum(2, keepdim=True) * joint.sum((0, 1)), "still depend on each other"),
     ("next_law", marginals_first, "multiply first, then sum"),
-    ("next_law", lambda law, p: next_law(torch.ones_like(law) / law.numel(), p), "weigh each by the law"),
+    ("next_law", lambda law, p: next_law(torch.ones_like(law) / law.numel(), p), "weight each by its probability"),
     ("next_law", lambda law, p: next_law(torch.ones_like(law), p), "the sum over states alone"),
     ("next_law", lambda law, p: next_law(law, p).T, "two positions are swapped"),
     ("next_law", lambda law, p: next_law(law.T, p), "positions of x_t are swapped"),
     ("next_law", lambda law, p: next_law(law, p) / law.numel(), "do not average"),
-    ("told_and_seen", lambda n, schedule: 1 - schedule.gamma_bar[n], "first call alone"),
+    ("told_and_seen", lambda n, schedule: 1 - schedule.gamma_bar[n], "first network evaluation alone"),
     ("told_and_seen", never_uncovered, "masks are uncovered on the way"),
-    ("told_and_seen", lambda n, schedule: -told_and_seen(n, schedule), "not told less seen"),
-    ("told_and_seen", lambda n, schedule: n * told_and_seen(n, schedule), "divide by the number of calls"),
+    ("told_and_seen", lambda n, schedule: -told_and_seen(n, schedule), "not the other way round"),
+    (
+        "told_and_seen",
+        lambda n, schedule: n * told_and_seen(n, schedule),
+        "divide by the number of network evaluations",
+    ),
     ("told_and_seen", lambda n, schedule: n / 10 * told_and_seen(n, schedule), "not by T"),
 ]

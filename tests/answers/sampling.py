@@ -18,7 +18,7 @@ def strided(num_steps, count):
 
 
 def left(times, schedule):
-    """By the library's posterior of a masked token, whose mask entry does not depend on the belief."""
+    """By the library's posterior of a masked token, whose mask entry does not depend on the prediction."""
     flat = torch.zeros(1, 1, schedule.num_codes).double().log_softmax(-1)
     masked, share = torch.tensor([[schedule.mask_id]]), schedule.gamma_bar[times[0]]
     for s in times[1:]:
@@ -81,8 +81,8 @@ WRONG = [
     ("even_times", lambda n, count: [round(n * k / count) for k in range(count, -1, -1)], "Python's round"),
     ("even_times", lambda n, count: [n * k // count for k in range(count, -1, -1)], "rounds down"),
     ("even_times", lambda n, count: [-(-n * k // count) for k in range(count, -1, -1)], "rounds up"),
-    ("even_times", lambda n, count: torch.arange(count, -1, -1), "the last steps of the walk"),
-    ("even_times", lambda n, count: strided(n, count).flip(0), "the walk goes down"),
+    ("even_times", lambda n, count: torch.arange(count, -1, -1), "the last steps of the reverse process"),
+    ("even_times", lambda n, count: strided(n, count).flip(0), "time goes down"),
     ("even_times", lambda n, count: [n - k * (n // count) for k in range(count)] + [0], "fixed whole stride"),
     ("masks_left", exact_stride, "the exact stride"),
     ("masks_left", without_start, "does not begin with masks alone"),

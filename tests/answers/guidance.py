@@ -50,8 +50,8 @@ def cut_without_first(p, rate):
 
 
 def counted(times, scale, low, high, pictures, *, last=0, outside=1):
-    asked = times if last else times[:-1]
-    return sum(pictures * (2 if low <= t <= high and scale != 1 else outside) for t in asked)
+    evaluated = times if last else times[:-1]
+    return sum(pictures * (2 if low <= t <= high and scale != 1 else outside) for t in evaluated)
 
 
 def counted_whatever_the_scale(times, scale, low, high, pictures):
@@ -63,8 +63,8 @@ def counted_at_s(times, scale, low, high, pictures):
 
 
 def joint_in_probabilities(told, null, scale):
-    law = (null + scale * (told - null)).clamp(min=0)
-    return law / law.sum()
+    found = (null + scale * (told - null)).clamp(min=0)
+    return found / found.sum()
 
 
 def joint_unnormalised(told, null, scale):
@@ -75,7 +75,7 @@ LIBRARY = {"guided": guide, "truncated": cut, "rows_asked": rows, "guided_law": 
 WRONG = [
     ("guided", without_normalising, "not normalised"),
     ("guided", lambda p, null, scale: guide(null, p, scale), "branches are swapped"),
-    ("guided", lambda p, null, scale: guide(p, null, scale + 1), "starts at the told belief"),
+    ("guided", lambda p, null, scale: guide(p, null, scale + 1), "starts at the conditional prediction"),
     ("guided", in_probabilities, "extrapolate the logs"),
     ("guided", lambda p, null, scale: (scale * p).log_softmax(-1), "only sharpens"),
     ("guided", lambda *case: guide(*case).exp(), "asked for in logs"),
@@ -85,9 +85,9 @@ WRONG = [
     ("truncated", lambda p, rate: cut(p, rate) / cut(p, rate).sum(), "renormalised"),
     ("truncated", lambda p, rate: cut(p, rate).sort(descending=True)[0], "the answer is sorted"),
     ("truncated", lambda p, rate: p * (p >= 1 - rate), "fixed threshold"),
-    ("rows_asked", lambda *case: counted(*case, last=1), "the network is not asked"),
+    ("rows_asked", lambda *case: counted(*case, last=1), "the network is not evaluated"),
     ("rows_asked", lambda *case: counted(*case, outside=2), "one branch is enough"),
-    ("rows_asked", lambda *case: counted(*case, outside=0), "the told branch is still asked"),
+    ("rows_asked", lambda *case: counted(*case, outside=0), "the conditional branch is still evaluated"),
     ("rows_asked", counted_whatever_the_scale, "one branch inside the interval"),
     ("rows_asked", counted_at_s, "where a step begins"),
     ("rows_asked", lambda *case: rows(*case[:-1], 1), "a row per picture"),

@@ -1,0 +1,197 @@
+"""An exercise's check as a value: its cases, its solution and its common mistakes, and the verdict on an attempt."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vqlearn.schedule import MaskReplaceSchedule
+
+Function = Callable[..., Any]
+RELATIVE, ABSOLUTE = 1e-4, 1e-7  # loose enough for float32, tight enough to tell every mistake from the truth
+MOST_NUMBERS = 10_000  # of an answer with more only the shape is judged; the checks ask for a few
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What an attempt did on one case: it returned `numbers` or None, or it raised the `error` of that name."""
+
+    numbers: Tensor | None = None
+    error: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check says: `status` is "right", "not attempted", "wrong" or "crashed"; `str(verdict)` is printed.
+
+    `reason` is one sentence: the praise, the likely mistake, or the error. `comparison` shows the first wrong case.
+    """
+
+    status: str
+    reason: str = ""
+    comparison: str = ""
+
+    def __str__(self) -> str:
+        if self.status == "not attempted":
+            return "not attempted yet"
+        first = f"{'Right' if self.status == 'right' else 'Not yet'}: {self.reason}"
+        return f"{first}\n{self.comparison}" if self.comparison else first
+
+
+@dataclass(frozen=True, eq=False)
+class Check:
+    """A check of one exercise. Calling it with the learner's function prints the verdict; it never raises.
+
+    `question` says what is asked for. `solution` is a right function; the names of its parameters are printed. Each of
+    `cases` is a tuple of arguments. `mistakes` are pairs of a sentence and the function that makes this mistake; the
+    first that gives the learner's answers to all cases is named. `praise` is the sentence for a right answer. Example::
+
+        double = Check(
+            name="double", question="twice a number", solution=lambda x: 2 * x, cases=[(1.0,), (3.0,)],
+            mistakes=[("that is the square", lambda x: x**2)], praise="the number and itself once more.",
+        )
+        double(lambda x: x + x)  # Right: the number and itself once more.
+    """
+
+    name: str
+    question: str
+    solution: Function = field(repr=False)
+    cases: Sequence[tuple[Any, ...]] = field(repr=False)
+    mistakes: Sequence[tuple[str, Function]] = field(repr=False)
+    praise: str = field(repr=False)
+
+    def __call__(self, attempt: Function) -> None:
+        _receive(self, attempt)
+
+    @property
+    def signature(self) -> str:
+        """The call that is asked for, such as "fates(x_0, x_t, mask_id)"."""
+        return f"{self.name}({', '.join(_parameters(self.solution))})"
+
+    def judge(self, attempt: Function) -> Verdict:
+        """Run a function on every case and judge what it does."""
+        return self.verdict(self.run(attempt))
+
+    def run(self, attempt: Function) -> list[Outcome]:
+        """What a function does on each case, up to the first that raises an exception."""
+        outcomes: list[Outcome] = []
+        for case in self.cases:
+            outcomes.append(_outcome(attempt, case))
+            if outcomes[-1].error:
+                break
+        return outcomes
+
+    def verdict(self, outcomes: Sequence[Outcome]) -> Verdict:
+        """Judge the outcomes of an attempt. Raises ValueError if there are fewer than cases and none is an error."""
+        for outcome in outcomes:
+            if outcome.error == NotImplementedError.__name__:
+                return Verdict("not attempted")
+            if outcome.error:
+                return Verdict("crashed", f"your function stopped with {outcome.error}: {outcome.text}")
+        found = [outcome.numbers for outcome in outcomes if outcome.numbers is not None]
+        if len(found) < len(outcomes):
+            return Verdict("wrong", "your function returned None. Is a `return` missing?")
+        return self._compared(found)
+
+    def _compared(self, found: Sequence[Tensor]) -> Verdict:
+        wanted = list(self._answers(self.solution))
+        pairs = enumerate(zip(found, wanted, strict=True))
+        wrong = next((i for i, (a, b) in pairs if not _close(a, b)), None)
+        if wrong is None:
+            return Verdict("right", self.praise)
+        shape, expected = list(found[wrong].shape), list(wanted[wrong].shape)
+        if shape != expected:
+            return Verdict("wrong", f"the answer has shape {shape}, it should have {expected}.")
+        case = zip(_parameters(self.solution), self.cases[wrong], strict=True)
+        given = ", ".join(f"{name} = {_spelled(value)}" for name, value in case if name != "schedule")
+        comparison = f"  for {given}\n  you say   {_spelled(found[wrong])}\n  expected  {_spelled(wanted[wrong])}"
+        return Verdict("wrong", f"{self._likely(found)}.", comparison)
+
+    def _likely(self, found: Sequence[Tensor]) -> str:
+        """The mistake that gives just these answers."""
+        for text, mistake in self.mistakes:
+            if all(_close(a, b) for a, b in zip(found, self._answers(mistake), strict=True)):
+                return text
+        return "no common mistake gives this; compare the numbers by hand"
+
+    def _answers(self, function: Function) -> Iterable[Tensor]:
+        return (torch.as_tensor(function(*copy.deepcopy(case))).double() for case in self.cases)
+
+
+def _outcome(attempt: Function, case: tuple[Any, ...]) -> Outcome:
+    try:
+        answer = attempt(*copy.deepcopy(case))  # an attempt that changes an argument changes a copy
+        if answer is None:
+            return Outcome()
+        numbers = torch.as_tensor(answer).detach()
+        return Outcome(numbers if numbers.numel() > MOST_NUMBERS else numbers.cpu().double())
+    except NotImplementedError:
+        return Outcome(error=NotImplementedError.__name__)
+    except (Exception, SystemExit) as error:  # whatever a learner's function may raise
+        return Outcome(error=type(error).__name__, text=str(error))
+
+
+def _print(check: Check, attempt: Function) -> None:
+    print(check.judge(attempt))
+
+
+_receive: Callable[[Check, Function], None] = _print
+
+
+def collect_attempts(receive: Callable[[Check, Function], None]) -> None:
+    """From now on, in this process, a function that is given to a check goes to `receive`, and nothing is printed.
+
+    The marker needs it: it judges outside of the learner's process.
+    """
+    global _receive
+    _receive = receive
+
+
+# ------------------------------------------------------------------------------------- what the checks are written with
+
+
+def then(solution: Function, change: Function) -> Function:
+    """The right answer, changed: a mistake made at the end."""
+    return lambda *case: change(solution(*case))
+
+
+def at_times(solution: Function, times: Function) -> Function:
+    """The right answer for another pair of times; the last arguments of a case are s, t, schedule."""
+    return lambda *case: solution(*case[:-3], *times(*case[-3:-1]), case[-1])
+
+
+def normalised(values: Tensor) -> Tensor:
+    """Values over their sum."""
+    return values / values.sum()
+
+
+def small_schedule() -> MaskReplaceSchedule:
+    """K = 4, T = 10, with more replacement than the presets have, so that no mistake hides in a small number."""
+    return MaskReplaceSchedule.from_ends(num_codes=4, num_steps=10, gamma_end=0.5)
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    same = a.shape == b.shape
+    return same and torch.allclose(a.double(), b.double(), rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True)
+
+
+def _parameters(function: Function) -> list[str]:
+    kinds = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD
+    return [name for name, p in inspect.signature(function).parameters.items() if p.kind not in kinds]
+
+
+def _spelled(value: Any) -> str:
+    def rounded(value: Any) -> Any:
+        return [rounded(v) for v in value] if isinstance(value, list) else round(value, 4)
+
+    return str(rounded(torch.as_tensor(value).tolist()))
