@@ -148,7 +148,7 @@ def test_mathml():
 
 
 def test_a_folder_with_other_things_is_refused_and_an_old_site_is_replaced(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(copying, "notebooks", lambda: copying.PLACES[1].glob("05_*.ipynb"))
+    monkeypatch.setattr(copying, "notebooks", lambda: copying.FOLDERS[1].glob("05_*.ipynb"))
     place = tmp_path / "pages"
     assert main(["course", "site", str(place)]) == 0
     assert "pages; open " in capsys.readouterr().out
@@ -164,7 +164,7 @@ def test_a_folder_with_other_things_is_refused_and_an_old_site_is_replaced(tmp_p
 
 def test_a_failure_leaves_the_old_site_as_it_was(tmp_path, monkeypatch):
     place = tmp_path / "pages"
-    books = list(copying.PLACES[1].glob("05_*.ipynb"))
+    books = list(copying.FOLDERS[1].glob("05_*.ipynb"))
     site.build(place, books)
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
 
