@@ -1,7 +1,6 @@
 """The widgets without a browser: values are set as sliders would, buttons clicked, and the pictures must answer."""
 
 import re
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,9 +8,10 @@ import ipywidgets
 import nbformat
 import pytest
 import torch
-from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from vqlearn import plots, scenes, widgets
+from vqlearn import plots, samplers, scenes, widgets
+from vqlearn.course import panels
 from vqlearn.schedule import MaskReplaceSchedule
 
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -84,33 +84,24 @@ def test_every_control_has_a_label(mathematical, shipped):
         assert all(controls(panel)) and len(controls(panel)) >= 3
 
 
-def seconds(action) -> float:
-    """The processor time of this thread alone, which other work on the machine hardly changes."""
-    begin = time.thread_time()
-    action()
-    return time.thread_time() - begin
-
-
-def test_a_move_is_quick(mathematical):
-    """The yardstick, two bare plots with their layout, makes the limit one for any machine.
-
-    Where the course was written, it and a move take about 0.1 s of one core each (corruption 0.04 s).
-    """
-
-    def yardstick():
-        figure = Figure(figsize=(8, 4), layout="constrained")
-        for ax in figure.subplots(1, 2):
-            ax.plot([1, 2, 3])
-        plots.picture(figure, "two lines")
-
+def test_a_move_lays_nothing_out_anew_and_draws_few_artists(mathematical, monkeypatch):
+    """The layout takes most of the time of a new figure, and so would an artist per token."""
+    layouts, drawn = [], []
+    execute, picture = ConstrainedLayoutEngine.execute, plots.picture
+    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", lambda *args: layouts.append(1) or execute(*args))
+    monkeypatch.setattr(plots, "picture", lambda figure, *a, **k: drawn.append(figure) or picture(figure, *a, **k))
     for name, control in (("schedule", "kept at t = T"), ("corruption", "time t"), ("posterior", "later time t")):
         slider = controls(mathematical[name])[control]
-        taken, compared = [], []
-        for part in range(1, 9):
-            value = slider.min + type(slider.value)((slider.max - slider.min) * part / 9)
-            taken.append(seconds(lambda slider=slider, value=value: setattr(slider, "value", value)))
-            compared.append(seconds(yardstick))
-        assert min(taken) < 1.5 * min(compared), f"{name}: {min(taken):.3f} s, the yardstick {min(compared):.3f} s"
+        slider.value = slider.min + type(slider.value)((slider.max - slider.min) / 3)
+        assert sum(len(ax.patches) + len(ax.artists) + len(ax.lines) for ax in drawn[-1].axes) < 40
+    assert len(drawn) == 3 and not layouts
+    plots.picture(plots.strip([torch.zeros(2, 2, 3)]), "a figure that is not like another")
+    assert layouts
+
+
+def test_the_menus_offer_the_samplers_of_the_library(shipped):
+    player, race = widgets.denoising_player(shipped), widgets.sampler_race(shipped)
+    assert controls(player)["sampler"].options == controls(race)["samplers"].options == tuple(samplers.SAMPLERS)
 
 
 def test_shares_that_would_exceed_one_make_room():
@@ -184,12 +175,12 @@ def test_a_picture_is_generated_and_played(shipped):
 
 @pytest.mark.parametrize("sampler", ["ancestral", "purity", "entropy_bounded", "official_fast", "reference"])
 def test_what_is_played_is_what_the_pipeline_draws(shipped, seeded, monkeypatch, sampler):
-    panel, walk = widgets.denoising_player(shipped, prompt=ASK), []
+    panel, states = widgets.denoising_player(shipped, prompt=ASK), []
     frame = widgets._frame
-    monkeypatch.setattr(widgets, "_frame", lambda pipe, x_t, *more: walk.append(x_t) or frame(pipe, x_t, *more))
+    monkeypatch.setattr(widgets, "_frame", lambda pipe, x_t, *more: states.append(x_t) or frame(pipe, x_t, *more))
     run(panel, steps=4, seed=7, sampler=sampler)
     call = {"guidance_scale": shipped.guidance_scale, "sampler": sampler, "generator": seeded(7)}
-    assert torch.equal(walk[-1], shipped(ASK, 4, output_type="latent", **call).images)
+    assert torch.equal(states[-1], shipped(ASK, 4, output_type="latent", **call).images)
 
 
 def test_stop_ends_the_run_and_leaves_a_panel_that_can_be_used(shipped):
@@ -227,7 +218,7 @@ def test_wrong_prompts_are_answered_with_a_sentence(shipped):
 def test_whatever_fails_is_said_and_can_be_tried_again(shipped, monkeypatch):
     panel = widgets.denoising_player(shipped, prompt=ASK)
     with monkeypatch.context() as patch:
-        patch.setattr(widgets, "_dice", lambda seed: 1 / 0)
+        patch.setattr(panels, "seeded", lambda seed: 1 / 0)
         assert run(panel, steps=2) == "ZeroDivisionError: division by zero"
     assert run(panel).startswith("Drawn in 2 steps")
 
@@ -272,10 +263,10 @@ def test_verdicts():
 
 def test_a_batch_run_gets_a_picture_and_a_person_the_widget(monkeypatch):
     panel = widgets.posterior_microscope()
-    monkeypatch.setattr(widgets, "_someone_is_there", lambda: False)
+    monkeypatch.setattr(panels, "someone_is_there", lambda: False)
     saved = panel._repr_mimebundle_()
     assert set(saved) == {"text/plain", "text/html"} and saved["text/html"].startswith("<img alt=")
-    monkeypatch.setattr(widgets, "_someone_is_there", lambda: True)
+    monkeypatch.setattr(panels, "someone_is_there", lambda: True)
     assert VIEW in panel._repr_mimebundle_() and "Posterior microscope" in panel._repr_mimebundle_()["text/plain"]
 
 
@@ -285,9 +276,9 @@ def test_a_batch_run_gets_a_picture_and_a_person_the_widget(monkeypatch):
 def test_a_person_is_someone_who_can_be_asked(monkeypatch, content, there):
     shell = SimpleNamespace(kernel=SimpleNamespace(get_parent=lambda: {"content": content}))
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
-    assert widgets._someone_is_there() is there
+    assert panels.someone_is_there() is there
     monkeypatch.setattr("IPython.get_ipython", lambda: None)
-    assert widgets._someone_is_there() is False
+    assert panels.someone_is_there() is False
 
 
 def test_saved_notebooks_show_their_widgets_without_a_kernel():
