@@ -206,7 +206,7 @@ def seeded(seed: int) -> Generator:
 
 def someone_is_there() -> bool:
     """Whether a person runs the cell: a batch run (nbconvert, nbval) tells the kernel that nobody can be asked."""
-    from IPython import get_ipython  # type: ignore[attr-defined]
+    from IPython import get_ipython
 
-    kernel = getattr(get_ipython(), "kernel", None)  # type: ignore[no-untyped-call]
+    kernel = getattr(get_ipython(), "kernel", None)
     return kernel is not None and bool(kernel.get_parent().get("content", {}).get("allow_stdin", True))

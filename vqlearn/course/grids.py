@@ -1,0 +1,144 @@
+"""Token grids and pictures: a masked token is a hatched cell, a replaced token is outlined."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path as Outline
+
+from vqlearn.course.style import INK, NEUTRAL, VERMILLION, Values, array, row_of_axes
+
+
+def tokens(
+    grids: Values,
+    mask_id: int,
+    *,
+    truth: Values = None,
+    titles: Sequence[str] = (),
+    numbers: bool = False,
+    size: float = 1.7,
+) -> Figure:
+    """Token grids `[H, W]`, one or a sequence of them, side by side: codes in cividis, masks hatched.
+
+    With `truth` `[H, W]` a visible token that differs from it (a replaced one) is outlined. `numbers` writes the codes.
+    """
+    grids = [array(grid) for grid in ([grids] if getattr(grids, "ndim", 0) == 2 else grids)]
+    figure, axes = row_of_axes(len(grids), titles, size, size)
+    for ax, grid in zip(axes, grids, strict=True):
+        _token_panel(ax, grid, mask_id, truth, numbers)
+    return figure
+
+
+def album(
+    rows: Sequence[Sequence[Values]],
+    mask_id: int,
+    *,
+    truth: Values = None,
+    titles: Sequence[str] = (),
+    numbers: bool = False,
+    size: float = 1.6,
+) -> Figure:
+    """Token grids `[H, W]` and pictures (PIL images or arrays `[h, w, 3]`) in rows of equal length, in step.
+
+    A picture below a grid is its decoding: hatched where the grid is masked and, with `truth` `[H, W]`, outlined where
+    a token is replaced. `titles` stand over the first row; `numbers` writes the codes into the grids.
+    """
+    columns, lines = len(rows[0]), max((title.count("\n") + 1 for title in titles), default=0)
+    figure = Figure(figsize=(columns * size, len(rows) * size + 0.22 * lines), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for column, entries in enumerate(zip(*rows, strict=True)):
+        grid = None
+        for ax, entry in zip(axes[:, column], entries, strict=True):
+            if getattr(entry, "ndim", 0) == 2:
+                grid = array(entry)
+                _token_panel(ax, grid, mask_id, truth, numbers)
+                continue
+            height, width = np.asarray(entry).shape[:2]
+            ax.imshow(np.asarray(entry), interpolation="nearest", extent=(0, width, height, 0))
+            ax.set_axis_off()
+            if grid is not None:
+                mark(ax, grid, mask_id, truth, height / len(grid), width / grid.shape[1])
+        axes[0, column].set_title(titles[column] if titles else "")
+    return figure
+
+
+def name_rows(figure: Figure, names: Sequence[str]) -> Figure:
+    """Write a name to the left of each row of panels of a figure, an `album` say, and return it."""
+    columns = len(figure.axes) // len(names)
+    for ax, name in zip(figure.axes[::columns], names, strict=True):
+        ax.text(-0.06, 0.5, name, transform=ax.transAxes, rotation=90, ha="right", va="center", fontsize=9)
+    return figure
+
+
+def film(
+    grid: Values, picture: Values, mask_id: int, *, truth: Values = None, title: str = "", size: float = 3.0
+) -> Figure:
+    """One frame of a film: a token grid `[H, W]` and, beside it, its decoding `[h, w, 3]`, marked alike.
+
+    Hatched where the grid is masked and, with `truth` `[H, W]`, outlined where a token is replaced.
+    """
+    grid, picture = array(grid), np.asarray(picture)
+    figure, (left, right) = row_of_axes(2, (title or "tokens", "decoded"), size, size)
+    codes = np.ma.masked_equal(grid, mask_id)
+    left.imshow(codes, cmap="cividis", vmin=0, vmax=max(mask_id - 1, 1), extent=(0, grid.shape[1], len(grid), 0))
+    right.imshow(picture, interpolation="nearest", extent=(0, picture.shape[1], len(picture), 0))
+    mark(left, grid, mask_id, truth, 1, 1)
+    mark(right, grid, mask_id, truth, len(picture) / len(grid), picture.shape[1] / grid.shape[1])
+    for ax in (left, right):
+        ax.set_axis_off()
+    return figure
+
+
+def strip(pictures: Sequence[Values], titles: Sequence[str] = (), *, size: float = 1.6) -> Figure:
+    """A row of pictures (PIL images or arrays `[H, W, 3]`), enlarged without smoothing, each under its title."""
+    lines = [textwrap.fill(title, round(11 * size)) for title in titles]  # as wide as the picture
+    figure, axes = row_of_axes(len(pictures), lines, size, size)
+    for ax, picture in zip(axes, pictures, strict=True):
+        ax.imshow(np.asarray(picture), interpolation="nearest")
+        ax.set_axis_off()
+        ax.set_anchor("S")
+    return figure
+
+
+def _token_panel(ax: Axes, grid: np.ndarray, mask_id: int, truth: Values, numbers: bool) -> None:
+    height, width = grid.shape
+    shown = np.ma.masked_equal(grid, mask_id)
+    ax.imshow(shown, cmap="cividis", vmin=0, vmax=max(mask_id - 1, 1), extent=(0, width, height, 0))
+    ax.set_axis_off()
+    ax.hlines(np.arange(height + 1), 0, width, color="white", linewidth=0.8)
+    ax.vlines(np.arange(width + 1), 0, height, color="white", linewidth=0.8)
+    mark(ax, grid, mask_id, truth, 1, 1)
+    for (row, col), code in np.ndenumerate(grid):
+        if numbers and code != mask_id:
+            shade = "white" if code < (mask_id - 1) / 2 else "black"
+            ax.text(col + 0.5, row + 0.5, str(int(code)), ha="center", va="center", color=shade, fontsize=9)
+
+
+def mark(ax: Axes, grid: np.ndarray, mask_id: int, truth: Values, height: float, width: float, left: float = 0) -> None:
+    """Hatch the masked cells of a grid whose cells are `height` x `width`, and outline the replaced ones.
+
+    One path for all cells of a kind: so few artists are quick enough to follow a slider.
+    """
+    masked = grid == mask_id
+    replaced = np.zeros_like(masked) if truth is None else ~masked & (grid != array(truth))
+    for where, inset, look in (
+        (masked, 0, {"facecolor": "white", "edgecolor": "white", "linewidth": 0.8}),
+        (masked, 0.02, {"facecolor": NEUTRAL, "edgecolor": INK, "hatch": "///", "linewidth": 0}),
+        (replaced, 0.08, {"fill": False, "edgecolor": VERMILLION, "linewidth": 2}),
+    ):
+        if where.any():
+            ax.add_artist(_boxes(where, height, width, left, inset, **look))
+
+
+def _boxes(where: np.ndarray, height: float, width: float, left: float, inset: float, **look: Any) -> PathPatch:
+    """The cells of a grid that are true in `where`, each smaller by `inset` on every side, as one patch."""
+    corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)]) * (1 - 2 * inset) + inset
+    cells = (np.argwhere(where)[:, None, ::-1] + corners) * (width, height) + (left, 0)  # [cells, 5, (x, y)]
+    codes = [Outline.MOVETO, Outline.LINETO, Outline.LINETO, Outline.LINETO, Outline.CLOSEPOLY] * len(cells)
+    return PathPatch(Outline(cells.reshape(-1, 2), codes), **look)
