@@ -8,7 +8,6 @@ do differently from today's diffusers is accepted here, each in one named place.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +18,11 @@ from torch import Tensor, nn
 
 from vqlearn.checkpoints.hub import CHECKSUMS, INDEX, part_files
 from vqlearn.checkpoints.weights import CheckpointError, assign, build, one_line, read_json, read_tensors
+from vqlearn.networks.clip import CLIPTextEncoder
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings
 from vqlearn.networks.transformer import Transformer2DModel
 from vqlearn.networks.vqvae import VQModel
-from vqlearn.scheduler import VQDiffusionScheduler
+from vqlearn.scheduler import ENDS, VQDiffusionScheduler
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 OURS: dict[str, type[nn.Module]] = {
@@ -62,8 +62,10 @@ def load_components(folder: Path, dtype: Dtype = torch.float32) -> tuple[dict[st
     parts["transformer"] = denoiser = load_module(Transformer2DModel, folder / "transformer", dtype)
     dtype = next(denoiser.parameters()).dtype
     reads = parts["transformer"].reads
-    _check_index(index, folder / INDEX, without=() if reads == "text" else TEXT_PARTS)
-    parts["vqvae"] = load_module(VQModel, folder / "vqvae", dtype)
+    without = () if reads == "text" else TEXT_PARTS
+    _check_index(index, folder / INDEX, without if denoiser.config["positions"] == "grid" else (*without, "vqvae"))
+    if index.get("vqvae") not in (None, [None, None]):
+        parts["vqvae"] = load_module(VQModel, folder / "vqvae", dtype)
     parts["scheduler"] = load_scheduler(folder / "scheduler")
     if reads == "text":
         parts["tokenizer"] = load_text_tokenizer(folder / "tokenizer")
@@ -124,13 +126,17 @@ def load_scheduler(folder: Path) -> VQDiffusionScheduler:
     """The scheduler from its folder; the curves' ends must be stated, a default would be another schedule."""
     path = folder / "scheduler_config.json"
     config = read_json(path)
-    asked = [name for name in inspect.signature(VQDiffusionScheduler).parameters if name != "spacing"]
-    if missing := [name for name in asked if name not in config]:
+    if missing := [name for name in ("num_vec_classes", "num_train_timesteps", *ENDS) if name not in config]:
         raise CheckpointError(f"{path} lacks {', '.join(missing)}")
     steps = config["num_train_timesteps"]
     if not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
         raise CheckpointError(f"{path}: num_train_timesteps must lie in 1 ... {MOST_STEPS}, got {steps!r:.60}")
-    return build(VQDiffusionScheduler, config, path, device="cpu")
+    if "alpha_bar" not in config and "gamma_bar" not in config:
+        return build(VQDiffusionScheduler, config, path, device="cpu")
+    try:
+        return VQDiffusionScheduler.from_config(config)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} does not describe a schedule ({one_line(error)})") from None
 
 
 def load_text_tokenizer(folder: Path) -> Any:
@@ -203,34 +209,19 @@ def load_text_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
 def assign_text_encoder(
     config: dict, tensors: dict[str, Tensor], where: Path | str, file: Path | str, dtype: torch.dtype = torch.float32
 ) -> Any:
-    """A CLIPTextModel of a configuration with given weights."""
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    layers = config.get("num_hidden_layers", 12)
-    if not isinstance(layers, int) or not 1 <= layers <= len(tensors):
-        raise CheckpointError(f"{where}: num_hidden_layers = {layers!r:.60} does not go with {len(tensors)} tensors")
+    """A text encoder of a configuration, as transformers writes it for a CLIPTextModel, with given weights."""
     if config.get("model_type", "clip_text_model") not in ("clip_text_model", "clip"):
         raise CheckpointError(f"{where} describes a {config['model_type']!r:.60}, not a clip_text_model")
-    try:
-        with torch.device("meta"):
-            model = CLIPTextModel(CLIPTextConfig.from_dict(config))
-    except Exception as error:  # transformers raises many kinds
-        raise CheckpointError(f"{where} does not describe a CLIPTextModel ({one_line(error)})") from None
-    assign(model, tensors, file, dtype=dtype)
-    for name, buffer in model.named_buffers():  # the positions are counted, not stored
-        if buffer.is_meta:
-            model.get_submodule(name.rpartition(".")[0]).register_buffer(
-                name.rpartition(".")[2], torch.arange(buffer.shape[-1])[None], persistent=False
-            )
-    return model
+    return assign(build(CLIPTextEncoder, config, where, most=len(tensors)), tensors, file, dtype=dtype)
 
 
 def _check_fit(parts: dict[str, Any], folder: Path) -> None:
     """Parts of different models do not go together; CheckpointError says which."""
     scheduler, codec, network = parts["scheduler"].config, parts["vqvae"], parts["transformer"].config
+    codes = network["num_vector_embeds"] - 1
     pairs = [
-        ("codes of the scheduler and of the codec", scheduler["num_vec_classes"] - 1, codec.num_tokens),
-        ("codes of the transformer and of the codec", network["num_vector_embeds"] - 1, codec.num_tokens),
+        ("codes of the scheduler and of the transformer", scheduler["num_vec_classes"] - 1, codes),
+        ("codes of the transformer and of the codec", codes, codes if codec is None else codec.num_tokens),
         ("steps of scheduler and transformer", scheduler["num_train_timesteps"], network["num_embeds_ada_norm"]),
     ]
     if parts["text_encoder"] is not None:

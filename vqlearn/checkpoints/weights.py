@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import types
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 Module = typing.TypeVar("Module", bound=nn.Module)
 
@@ -136,10 +138,19 @@ def build(kind: Any, config: dict, where: Path | str, *, most: int | None = None
         if most is not None and (("layers" in key and value > most) or (isinstance(value, list) and len(value) > most)):
             raise CheckpointError(f"{where}: {key} = {value!r:.60} is more than the {most} tensors beside it can fill")
     try:
-        with torch.device(device):
+        with torch.device(device), _Unfilled() if device == "meta" else contextlib.nullcontext():
             return kind(**chosen)
     except (TypeError, ValueError, RuntimeError, OverflowError, ZeroDivisionError, AssertionError) as error:
         raise CheckpointError(f"{where} does not describe a {kind.__name__}: {one_line(error)}") from None
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out the initial values of weights: on "meta" they have no memory, and drawing them imports a compiler."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _is_a(value: Any, hint: Any) -> bool:
