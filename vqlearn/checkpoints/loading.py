@@ -62,10 +62,8 @@ def load_components(folder: Path, dtype: Dtype = torch.float32) -> tuple[dict[st
     parts["transformer"] = denoiser = load_module(Transformer2DModel, folder / "transformer", dtype)
     dtype = next(denoiser.parameters()).dtype
     reads = parts["transformer"].reads
-    without = () if reads == "text" else TEXT_PARTS
-    _check_index(index, folder / INDEX, without if denoiser.config["positions"] == "grid" else (*without, "vqvae"))
-    if index.get("vqvae") not in (None, [None, None]):
-        parts["vqvae"] = load_module(VQModel, folder / "vqvae", dtype)
+    _check_index(index, folder / INDEX, without=() if reads == "text" else TEXT_PARTS)
+    parts["vqvae"] = load_module(VQModel, folder / "vqvae", dtype)
     parts["scheduler"] = load_scheduler(folder / "scheduler")
     if reads == "text":
         parts["tokenizer"] = load_text_tokenizer(folder / "tokenizer")
@@ -218,10 +216,9 @@ def assign_text_encoder(
 def _check_fit(parts: dict[str, Any], folder: Path) -> None:
     """Parts of different models do not go together; CheckpointError says which."""
     scheduler, codec, network = parts["scheduler"].config, parts["vqvae"], parts["transformer"].config
-    codes = network["num_vector_embeds"] - 1
     pairs = [
-        ("codes of the scheduler and of the transformer", scheduler["num_vec_classes"] - 1, codes),
-        ("codes of the transformer and of the codec", codes, codes if codec is None else codec.num_tokens),
+        ("codes of the scheduler and of the codec", scheduler["num_vec_classes"] - 1, codec.num_tokens),
+        ("codes of the transformer and of the codec", network["num_vector_embeds"] - 1, codec.num_tokens),
         ("steps of scheduler and transformer", scheduler["num_train_timesteps"], network["num_embeds_ada_norm"]),
     ]
     if parts["text_encoder"] is not None:
