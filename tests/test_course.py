@@ -207,7 +207,7 @@ WRONG_USAGE = {
     "unrecognized arguments: --timeout": ["copy", "mine", "--timeout", "3"],
     "unrecognized arguments: --exercises-only": ["check", "taken", "--exercises-only"],
     "unrecognized arguments: --without-outputs": ["check", "taken", "--without-outputs"],
-    "--timeout must be a whole number of at least 1, got '0'": ["check", "taken", "--timeout", "0"],
+    "argument --timeout: must be a whole number of at least 1, got '0'": ["check", "taken", "--timeout", "0"],
     "the following arguments are required: DIR": ["copy"],
     "the following arguments are required: copy | check | site": [],
 }

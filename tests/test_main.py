@@ -45,10 +45,10 @@ WRONG = {
     "prompt must be a sentence in plain": ["generate", "a red\udcff circle"],
     "num_inference_steps must be a whole number from 1 to 100, got 1000": ["evaluate", "--steps", "1", "1000"],
     "num_inference_steps must be a whole number from 1 to 100, got 101": ["generate", PROMPT, "--steps", "101"],
-    "--steps must be a whole number of at least 1, got '0'": ["generate", PROMPT, "--steps", "0"],
-    "--steps must be a whole number of at least 1, got 'ten'": ["generate", PROMPT, "--steps", "ten"],
-    "--count must be a whole number of at least 1, got '-2'": ["generate", PROMPT, "--count=-2"],
-    "--seed must be a whole number of at least 0, got '1.5'": ["generate", PROMPT, "--seed", "1.5"],
+    "argument --steps: must be a whole number of at least 1, got '0'": ["generate", PROMPT, "--steps", "0"],
+    "argument --steps: must be a whole number of at least 1, got 'ten'": ["generate", PROMPT, "--steps", "ten"],
+    "argument --count: must be a whole number of at least 1, got '-2'": ["generate", PROMPT, "--count=-2"],
+    "argument --seed: must be a whole number of at least 0, got '1.5'": ["generate", PROMPT, "--seed", "1.5"],
     "guidance_scale must be a number from 0 to 1000, got -3.0": ["generate", PROMPT, "--guidance=-3"],
     "argument --guidance: invalid float value: 'much'": ["generate", PROMPT, "--guidance", "much"],
     "truncation_rate must lie in [0, 1], got 2.0": ["generate", PROMPT, "--truncation", "2"],
@@ -88,6 +88,12 @@ def test_a_picture_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch, 
     assert main(["generate", PROMPT, "--out", str(target)]) == 2
     assert "cannot be written" in capsys.readouterr().err
     assert list(target.iterdir()) == []
+
+
+def test_a_sentence_needs_no_quotes(tmp_path, capsys):
+    for prompt in (["a", "small", "star"], ["a small star"]):
+        assert main(["generate", *prompt, "--steps", "2", "--out", str(tmp_path / f"{len(prompt)}.png")]) == 0
+    assert (tmp_path / "1.png").read_bytes() == (tmp_path / "3.png").read_bytes()
 
 
 def test_unknown_words_are_a_note(tmp_path, capsys):
@@ -197,6 +203,15 @@ def test_train_writes_a_model_that_generate_reads(tmp_path, capsys, monkeypatch)
 def test_importing_the_package_loads_nothing_heavy():
     code = "import sys, vqlearn; print(sorted({'torch', 'transformers', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_a_picture_needs_no_compiler(tmp_path):
+    """torch._dynamo, which transformers' models and torch's initialisation on "meta" import, takes over a second."""
+    code = "import sys; from vqlearn.__main__ import main; status = main(sys.argv[1:])\n"
+    code += "print(status, sorted({'torch._dynamo', 'sympy', 'transformers.modeling_utils'} & set(sys.modules)))"
+    command = [sys.executable, "-c", code, "generate", PROMPT, "--steps", "2", "--out", str(tmp_path / "x.png")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
 
 
 def test_every_public_name_is_there():

@@ -42,7 +42,7 @@ def _add_check(actions) -> None:
     command.add_argument("--json", action="store_true", help="print the same as JSON")
     command.add_argument(
         "--timeout",
-        type=whole("--timeout", 1),
+        type=whole(1),
         default=1200,
         metavar="SECONDS",
         help="what a cell, or a call of an exercise's function, may take (default %(default)s)",

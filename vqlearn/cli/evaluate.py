@@ -11,8 +11,8 @@ from vqlearn.cli.options import add_drawing, load, whole
 def add(commands) -> None:
     command = commands.add_parser("evaluate", help="measure agreement on held-out captions", description=run.__doc__)
     command.add_argument("--split", choices=["train", "test", "unseen"], default="test")
-    command.add_argument("--count", type=whole("--count", 1), default=500, help="captions (default %(default)s)")
-    command.add_argument("--seed", type=whole("--seed", 0), default=0)
+    command.add_argument("--count", type=whole(1), default=500, help="captions (default %(default)s)")
+    command.add_argument("--seed", type=whole(0), default=0)
     add_drawing(command, nargs="+")
     command.set_defaults(run=run, interrupted="nothing was measured")
 

@@ -16,29 +16,29 @@ def add(commands) -> None:
     command = commands.add_parser("generate", help="draw a picture of a sentence", description=run.__doc__)
     command.add_argument(
         "prompt",
-        nargs="?",
-        help='for example "a small red circle above a large blue square"; a class, or nothing, if the model reads that',
+        nargs="*",
+        help="for example: a small red circle above a large blue square; a class, or nothing, if the model reads that",
     )
     command.add_argument(
         "--out", default="vqlearn.png", help="the PNG to write (default %(default)s); with --count its name is numbered"
     )
     add_drawing(command)
     command.add_argument(
-        "--seed", type=whole("--seed", 0), default=0, help="default %(default)s; the same seed gives the same picture"
+        "--seed", type=whole(0), default=0, help="default %(default)s; the same seed gives the same picture"
     )
-    command.add_argument("--count", type=whole("--count", 1), default=1, help="how many pictures (default %(default)s)")
+    command.add_argument("--count", type=whole(1), default=1, help="how many pictures (default %(default)s)")
     command.set_defaults(run=run, interrupted="nothing was written")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Draw pictures of a sentence with the shipped model (or another) and write them as PNG."""
-    prompt = arguments.prompt
+    prompt = " ".join(arguments.prompt) if arguments.prompt else None
     if prompt is not None and (not prompt.strip() or not prompt.isprintable()):
         raise ValueError(
             'prompt must be a sentence in plain text, not empty, try "a small red circle above a large blue square"'
         )
     paths = targets(Path(arguments.out), arguments.count)
-    images = draw(load(arguments), arguments)
+    images = draw(load(arguments), prompt, arguments)
     write(paths, images)
     from vqlearn.evaluation.verdict import verdict
 
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"wrote {path}" + (f": {found}" if found else ""))
 
 
-def draw(pipe, arguments: argparse.Namespace) -> list:
+def draw(pipe, prompt: str | None, arguments: argparse.Namespace) -> list:
     """The pictures, as PIL images; warnings are printed as notes."""
     import torch
 
@@ -55,7 +55,7 @@ def draw(pipe, arguments: argparse.Namespace) -> list:
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = note  # at once: what a picture will cost is said before the work, not after it
         return pipe(
-            arguments.prompt,
+            prompt,
             num_inference_steps=arguments.steps,
             guidance_scale=arguments.guidance,
             truncation_rate=arguments.truncation,

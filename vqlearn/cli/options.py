@@ -8,12 +8,12 @@ from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 
-def whole(name: str, least: int) -> Callable[[str], int]:
-    """A parser of whole numbers of at least `least`, whose errors name the option."""
+def whole(least: int) -> Callable[[str], int]:
+    """A parser of whole numbers of at least `least`."""
 
     def parse(text: str) -> int:
         if not (text.isdecimal() and len(text) <= 18 and int(text) >= least):
-            raise argparse.ArgumentTypeError(f"{name} must be a whole number of at least {least}, got {text[:30]!r}")
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text[:30]!r}")
         return int(text)
 
     return parse
@@ -35,7 +35,7 @@ def add_drawing(parser: argparse.ArgumentParser, **several: Any) -> None:
     """The options of a call of the pipeline; with `nargs` the steps and the guidance scale take several values."""
     default = [25] if several else 25
     parser.add_argument(
-        "--steps", type=whole("--steps", 1), default=default, help="sampling steps, 1 to T (default 25)", **several
+        "--steps", type=whole(1), default=default, help="sampling steps, 1 to T (default 25)", **several
     )
     parser.add_argument(
         "--guidance", type=float, help="classifier-free guidance scale (default: the model's own)", **several

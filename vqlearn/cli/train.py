@@ -16,8 +16,8 @@ def add(commands) -> None:
     )
     command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     command.add_argument("--start-from", metavar="MODEL", help="a model of this kind to learn on, or 'shipped'")
-    command.add_argument("--codec-steps", type=whole("--codec-steps", 1), help="updates of the codec")
-    command.add_argument("--steps", type=whole("--steps", 1), help="updates of the denoiser")
+    command.add_argument("--codec-steps", type=whole(1), help="updates of the codec")
+    command.add_argument("--steps", type=whole(1), help="updates of the denoiser")
     command.add_argument("--objective", choices=["ideal", "cross_entropy", "bound"], help="what the denoiser minimises")
     command.set_defaults(run=run, interrupted="the checkpoint was saved; the same command goes on from it")
 
