@@ -270,10 +270,10 @@ def test_every_released_checkpoint_has_a_place_for_every_tensor(name, data, tmp_
     assert pipe.vqvae.config["num_vq_embeddings"] == codes and pipe.vqvae.num_tokens == arguments[5]
     assert pipe.vqvae.factor == (16 if arguments[6] == 256 else 8)
     if arguments[0] == "imagenet":
-        assert pipe.class_number("goldfish") == 1 and pipe.class_number("Carassius auratus") == 1
+        assert pipe.conditions.number("goldfish") == 1 and pipe.conditions.number("Carassius auratus") == 1
         assert pipe.transformer.config["num_classes"] == 1000
         with pytest.raises(ValueError, match="names 2 classes: 134 'crane'"):
-            pipe.class_number("crane")
+            pipe.conditions.number("crane")
 
 
 def test_a_gumbel_codec_with_a_mapping(tmp_path):

@@ -152,7 +152,7 @@ def test_unknown_words_are_listed_with_what_is_known(shipped):
     with pytest.warns(UserWarning, match="never seen 'zebra'; it knows: a, above") as caught:
         shipped("a red zebra", num_inference_steps=1)
     assert len(caught) == 1
-    assert shipped.unknown_words([PROMPT]) == []
+    assert shipped.conditions.unknown([PROMPT]) == []
 
 
 def test_a_long_prompt_says_what_was_cut(shipped):
@@ -206,17 +206,12 @@ def test_given_times_are_the_times_of_the_walk(shipped):
 
 
 @pytest.fixture
-def rows_seen(shipped, monkeypatch):
+def rows_seen(shipped):
     """How many rows the network is asked for, call by call."""
-    seen, network = [], shipped._network
-
-    def counting(x_t, condition, timestep):
-        logits = network(x_t, condition, timestep)
-        seen.append(len(logits))
-        return logits
-
-    monkeypatch.setattr(shipped, "_network", counting)
-    return seen
+    seen = []
+    handle = shipped.transformer.register_forward_hook(lambda module, given, logits: seen.append(len(logits)))
+    yield seen
+    handle.remove()
 
 
 def test_guidance_within_an_interval_costs_half_outside(shipped, rows_seen):

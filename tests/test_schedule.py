@@ -179,3 +179,12 @@ def test_moving_keeps_everything():
     moved = schedule.to("cpu")
     assert moved.num_codes == 9 and all(torch.equal(getattr(moved, c), getattr(schedule, c)) for c in CURVES)
     assert "num_codes=9" in repr(moved) and "num_steps=4" in repr(moved)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_curves_of_a_coarser_dtype_are_taken_for_what_they_mean(dtype):
+    """Rounded to float32, 1 - t and t need not sum to at most 1; it is masking alone all the same."""
+    t = torch.arange(101) / 100
+    schedule = MaskReplaceSchedule((1 - t).to(dtype), t.to(dtype), num_codes=7)
+    assert bool((schedule.beta_bar == 0).all()) and schedule.alpha_bar.dtype == torch.float64
+    assert_close(schedule.gamma_bar, t.to(dtype).double())

@@ -84,7 +84,7 @@ def test_several_conditions_for_one_grid_share_what_comes_before_them(timestep):
     twice = timestep.repeat(2) if timestep.ndim else timestep
     expected = network(tokens.repeat(2, 1), text, twice)
     for condition in (text, network.remember(text)):
-        torch.testing.assert_close(network(tokens, condition, timestep), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(network(tokens, condition, timestep, 2), expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -93,7 +93,7 @@ def test_several_classes_for_one_grid():
     network = Transformer2DModel(2, 8, 2, None, 17, 4, 10, feed_forward_mult=2, num_classes=5).eval()
     tokens, classes = torch.randint(17, (3, 16)), torch.tensor([0, 1, 2, 5, 5, 5])
     expected = network(tokens.repeat(2, 1), classes, torch.tensor(3))
-    torch.testing.assert_close(network(tokens, classes, torch.tensor(3)), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(network(tokens, classes, torch.tensor(3), 2), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("timestep", [torch.tensor(3), torch.tensor([0, 4, 9])])

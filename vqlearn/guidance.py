@@ -13,22 +13,23 @@ from torch import Tensor
 from vqlearn.draws import in_blocks
 
 
-def guide(log_p: Tensor, log_p_null: Tensor, scale: float) -> Tensor:
+def guide(log_p: Tensor, log_p_null: Tensor, scale: float | Tensor) -> Tensor:
     """Classifier-free guidance: null + scale * (conditional - null), normalised (Improved VQ-Diffusion, Eq. 8).
 
     Both predictions are logs `[B, L, K]`, normalised or not, since a constant per position cancels; scale 1 returns the
-    conditional one as it is, 0 the unconditional one. A class at `-inf` in the conditional prediction stays out; one at
-    `-inf` in the unconditional one alone keeps its conditional weight.
+    conditional one as it is, 0 the unconditional one; a tensor `[B]` or `[B, L]` is a scale per picture or token. A
+    class at `-inf` in the conditional prediction stays out; one at `-inf` in the unconditional one alone keeps its
+    conditional weight.
     """
-    if scale == 1:
-        return log_p
-    if scale == 0:
-        return log_p_null
+    if isinstance(scale, Tensor):
+        scale = scale.to(log_p)[(..., *[None] * (log_p.ndim - scale.ndim))]  # [B, 1, 1] or [B, L, 1]
+    elif scale in (0, 1):
+        return log_p if scale == 1 else log_p_null
     gap = (log_p - log_p_null).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
     return gap.mul_(scale - 1).add_(log_p).log_softmax(-1)
 
 
-Scale = float | Callable[[int], float]  # one for all times, or one per time t
+Scale = float | Tensor | Callable[[int], float | Tensor]  # one for all times, or one per time t
 
 
 def within(scale: float, low: int, high: int) -> Callable[[int], float]:
@@ -41,13 +42,30 @@ def within(scale: float, low: int, high: int) -> Callable[[int], float]:
     return lambda t: scale if low <= t <= high else 1.0
 
 
-def scale_at(scale: Scale, t: int) -> float:
-    """The guidance scale at time t; raises ValueError unless it is a number from 0 to 1000."""
+def scale_at(scale: Scale, t: int, rows: int | None = None) -> float | Tensor:
+    """The guidance scale at time t: a number, or a tensor `[B]` or `[B, L]` for each picture or token of `rows`.
+
+    Raises ValueError unless it lies in 0 ... 1000.
+    """
     value = scale(t) if callable(scale) else scale
+    if isinstance(value, Tensor):
+        if value.ndim not in (1, 2) or (rows is not None and len(value) != rows):
+            wanted = "B" if rows is None else rows
+            raise ValueError(f"guidance_scale must be a number or [{wanted}] or [{wanted}, L], got {list(value.shape)}")
+        if not bool(((value >= 0) & (value <= 1000)).all()):
+            raise ValueError("guidance_scale must hold numbers from 0 to 1000")
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1000:
         where = f" at t = {t}" if callable(scale) else ""
         raise ValueError(f"guidance_scale must be a number from 0 to 1000, got {value!r}{where}")
     return value
+
+
+def branches(scale: float | Tensor) -> str:
+    """Which branches of a guided prediction a scale needs: "both", or at 1 and 0 one of them."""
+    if isinstance(scale, Tensor) or scale not in (0, 1):
+        return "both"
+    return "conditional" if scale == 1 else "unconditional"
 
 
 def truncate(log_p_x0: Tensor, rate: float) -> Tensor:

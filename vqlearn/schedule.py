@@ -7,12 +7,13 @@ probability `beta_bar[t]`, so alpha_bar + K * beta_bar + gamma_bar = 1 (VQ-Diffu
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 ROUNDING = 1e-12  # how far float64 curves may stray from [0, 1] and from monotone; nearer than this to 0 or 1 is 0 or 1
+COARSE = 4.0  # the same for curves of another dtype, in units of its rounding error
 
 
 class Shares(NamedTuple):
@@ -39,9 +40,10 @@ class MaskReplaceSchedule:
     not cumulative products. Raises ValueError for curves that are no schedule.
     """
 
-    def __init__(self, alpha_bar, gamma_bar, *, num_codes: int):
+    def __init__(self, alpha_bar: Any, gamma_bar: Any, *, num_codes: int):
         self.num_codes = _whole(num_codes, "num_codes")
-        alpha_bar, gamma_bar = _curve(alpha_bar, "alpha_bar"), _curve(gamma_bar, "gamma_bar")
+        rounding = max(_rounding(alpha_bar), _rounding(gamma_bar))
+        alpha_bar, gamma_bar = _curve(alpha_bar, "alpha_bar", rounding), _curve(gamma_bar, "gamma_bar", rounding)
         if alpha_bar.shape != gamma_bar.shape:
             raise ValueError(
                 f"alpha_bar and gamma_bar must have equal lengths T + 1, got {len(alpha_bar)} and {len(gamma_bar)}"
@@ -51,14 +53,14 @@ class MaskReplaceSchedule:
         # digits, not sixteen, and a single step's, a difference of two such, seven. All else below multiplies it.
         seen = 1 - gamma_bar
         replaced = seen - alpha_bar
-        if replaced.min() < -ROUNDING:
+        if replaced.min() < -rounding:
             t = int(replaced.argmin())
             raise ValueError(f"alpha_bar + gamma_bar must be at most 1, got {1 - replaced[t]:.6g} at t = {t}")
-        self._replaced_bar = torch.where(replaced < ROUNDING, 0.0, replaced)
+        self._replaced_bar = torch.where(replaced < rounding, 0.0, replaced)
         # Where nothing is replaced, kept and masked make 1 to the last digit, and so do all shares made from them.
-        self.alpha_bar, self.gamma_bar = torch.where(replaced < ROUNDING, seen, alpha_bar), gamma_bar
+        self.alpha_bar, self.gamma_bar = torch.where(replaced < rounding, seen, alpha_bar), gamma_bar
         self.beta_bar = self._replaced_bar / self.num_codes
-        _check_monotone(self)
+        _check_monotone(self, rounding)
         steps = torch.arange(self.num_steps + 1)
         self.alpha, self.beta, self.gamma = self.between((steps - 1).clamp(min=0), steps)
 
@@ -148,7 +150,7 @@ class MaskReplaceSchedule:
     def __hash__(self) -> int:
         return hash((self.num_codes, *self.alpha_bar.tolist(), *self.gamma_bar.tolist()))
 
-    def to(self, device) -> MaskReplaceSchedule:
+    def to(self, device: torch.device | str) -> MaskReplaceSchedule:
         """The same schedule with its curves on another device, so that indexing by tensors there needs no copy."""
         moved = object.__new__(MaskReplaceSchedule)
         moved.__dict__ = {key: v.to(device) if isinstance(v, Tensor) else v for key, v in self.__dict__.items()}
@@ -165,27 +167,33 @@ def _quotient(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(b > 0, a / torch.where(b > 0, b, 1.0), 0.0)
 
 
-def _whole(value, name: str) -> int:
+def _whole(value: Any, name: str) -> int:
     if isinstance(value, bool) or int(value) != value or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
     return int(value)
 
 
-def _curve(values, name: str) -> Tensor:
+def _rounding(values: Any) -> float:
+    """How exact given numbers are."""
+    coarse = isinstance(values, Tensor) and values.dtype in (torch.float32, torch.float16, torch.bfloat16)
+    return COARSE * torch.finfo(values.dtype).eps if coarse else ROUNDING
+
+
+def _curve(values: Any, name: str, rounding: float) -> Tensor:
     curve = torch.as_tensor(values, dtype=torch.float64).detach().cpu().clone()
     if curve.ndim != 1:
         raise ValueError(f"{name} must be a sequence of T + 1 numbers, got shape {tuple(curve.shape)}")
-    outside = ~((curve >= -ROUNDING) & (curve <= 1 + ROUNDING))  # catches NaN too
+    outside = ~((curve >= -rounding) & (curve <= 1 + rounding))  # catches NaN too
     if outside.any():
         t = int(outside.nonzero()[0])
         raise ValueError(f"{name} must hold probabilities in [0, 1], got {curve[t]:.6g} at t = {t}")
     start = 1.0 if name == "alpha_bar" else 0.0
-    if len(curve) and abs(float(curve[0]) - start) > ROUNDING:
+    if len(curve) and abs(float(curve[0]) - start) > rounding:
         raise ValueError(f"{name}[0] must be {start:g} (t = 0 is clean data), got {curve[0]:.6g}")
-    return torch.where(curve < ROUNDING, 0.0, torch.where(curve > 1 - ROUNDING, 1.0, curve))
+    return torch.where(curve < rounding, 0.0, torch.where(curve > 1 - rounding, 1.0, curve))
 
 
-def _check_monotone(schedule: MaskReplaceSchedule) -> None:
+def _check_monotone(schedule: MaskReplaceSchedule, rounding: float) -> None:
     """alpha_bar falls, gamma_bar and replaced / (kept + replaced) rise: else some one-step share is negative."""
     kept, replaced = schedule.alpha_bar, schedule._replaced_bar
     gain = replaced[1:] * kept[:-1] - kept[1:] * replaced[:-1]
@@ -194,7 +202,7 @@ def _check_monotone(schedule: MaskReplaceSchedule) -> None:
         ("gamma_bar", schedule.gamma_bar[1:] - schedule.gamma_bar[:-1], "never fall"),
         ("the replaced share of the unmasked tokens", gain, "never fall"),
     ):
-        if len(change) and change.min() < -ROUNDING:
+        if len(change) and change.min() < -rounding:
             t = int(change.argmin()) + 1
             raise ValueError(f"{name} must {rule}, but does between t = {t - 1} and t = {t}")
 

@@ -134,7 +134,7 @@ def per_call(ask: Tensor, most: int | None) -> Tensor:
 
 @dataclass(frozen=True)
 class HighQuality(Unmasking):
-    """Fewer tokens per evaluation, at uniformly drawn positions (Improved VQ-Diffusion, section 3.2; `prior_rule=1`)."""
+    """Fewer tokens per evaluation, at random positions (Improved VQ-Diffusion, section 3.2; `prior_rule=1`)."""
 
     most: int | None = None
     quota: tuple[int, ...] | None = None

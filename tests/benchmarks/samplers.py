@@ -48,34 +48,25 @@ def digest() -> dict[str, str]:
 def measure(pipe: VQDiffusionPipeline, name: str, steps: int, count: int, batch: int) -> tuple[Report, float]:
     """What is right of `count` captions, and the mean number of network calls that a picture took."""
     captions = [scenes.sample("test", index)[1] for index in range(count)]
-    generator, read, rows = torch.Generator().manual_seed(0), [], 0
-    network = pipe._network
-
-    def counting(*arguments):
-        nonlocal rows
-        logits = network(*arguments)
-        rows += len(logits)
-        return logits
-
+    generator, read, rows = torch.Generator().manual_seed(0), [], []
     theirs = None
     if name == "diffusers":
         call = {"guidance_scale": pipe.guidance_scale, "truncation_rate": pipe.defaults["truncation_rate"]}
         theirs = drawing(diffusers_pipeline(pipe, Adapter(pipe)), **call)
-    pipe._network = counting
+    counted = pipe.transformer.register_forward_hook(lambda module, given, logits: rows.append(len(logits)))
     try:
         for start in tqdm(range(0, count, batch), desc=f"{name}, {steps} steps", leave=False):
             some = captions[start : start + batch]
             if theirs:
                 tokens = theirs(some, steps, generator)
-                rows += 2 * steps * len(some)
             else:
                 times = strided_times(pipe.schedule.num_steps, steps, 1.25 if name.endswith(LATE) else 1)
                 call = {"times": times, "sampler": name.removesuffix(LATE), "output_type": "latent"}
                 tokens = pipe(some, generator=generator, **call).images
             read += [scenes.read(image) for image in pipe.decode(tokens)]
     finally:
-        pipe._network = network
-    return report(captions, read), rows / 2 / count  # guided: two rows per call
+        counted.remove()
+    return report(captions, read), sum(rows) / 2 / count  # guided: two rows per call
 
 
 def main() -> None:

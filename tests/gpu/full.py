@@ -234,15 +234,10 @@ def nothing(*_) -> None:
 
 def network_alone(pipe: VQDiffusionPipeline, draw: Callable, device: torch.device) -> Callable[[], Any]:
     """The network's call of a step, with the arguments of one."""
-    network, seen = pipe._network, []
-
-    def watched(*arguments):
-        seen.append(arguments)
-        return network(*arguments)
-
-    pipe._network = watched
+    network, seen = pipe.transformer, []
+    handle = network.register_forward_pre_hook(lambda module, arguments: seen.append(arguments))
     draw(1, Generator(device), nothing)
-    pipe._network = network
+    handle.remove()
     return torch.no_grad()(lambda: network(*seen[0]))
 
 

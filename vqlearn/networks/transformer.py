@@ -31,7 +31,8 @@ class Transformer2DModel(nn.Module):
     side of the position grid, `num_embeds_ada_norm` the number of timesteps. `cross_attention_dim=None` reads no
     text. Ours are `feed_forward` ("linear", or "convolution" for the 3 x 3 one of the papers' smaller models) and
     `feed_forward_mult`, `num_positions` (L, where it is less than the whole grid), `num_classes` for a model of
-    classes, and `learnable_null_class`, whether its null class has a row of its own or is the mean of all.
+    classes, `learnable_null_class`, whether its null class has a row of its own or is the mean of all, and `positions`,
+    "sequence" for `sample_size` tokens in a row (text, music, proteins) in place of a grid.
     """
 
     def __init__(
@@ -51,10 +52,15 @@ class Transformer2DModel(nn.Module):
         num_positions: int | None = None,
         num_classes: int | None = None,
         learnable_null_class: bool = False,
+        positions: str = "grid",
     ):
         super().__init__()
         if feed_forward not in ("linear", "convolution"):
             raise ValueError(f"feed_forward must be 'linear' or 'convolution', got {feed_forward!r}")
+        if positions not in ("grid", "sequence"):
+            raise ValueError(f"positions must be 'grid' or 'sequence', got {positions!r}")
+        if positions == "sequence" and (feed_forward == "convolution" or num_positions is not None):
+            raise ValueError("a sequence has sample_size positions and no grid for a feed_forward of convolutions")
         if activation_fn != ACTIVATION:
             raise ValueError(f"activation_fn must be {ACTIVATION!r}, got {activation_fn!r}")
         if cross_attention_dim is not None and num_classes is not None:
@@ -79,10 +85,13 @@ class Transformer2DModel(nn.Module):
             "num_positions": num_positions,
             "num_classes": num_classes,
             "learnable_null_class": learnable_null_class,
+            "positions": positions,
         }
         self.width = width = num_attention_heads * attention_head_dim
-        self.num_positions = num_positions or sample_size**2
-        self.latent_image_embedding = TokenEmbedding(num_vector_embeds, width, sample_size)
+        grid = positions == "grid"
+        self.num_positions = num_positions or (sample_size**2 if grid else sample_size)
+        embedding = TokenEmbedding if grid else SequenceEmbedding
+        self.latent_image_embedding = embedding(num_vector_embeds, width, sample_size)
         self.transformer_blocks = nn.ModuleList(Block(width, self.config) for _ in range(num_layers))
         self.norm_out = nn.LayerNorm(width)
         self.out = nn.Linear(width, num_vector_embeds - 1)  # no logit for the mask: clean images hold none
@@ -94,20 +103,23 @@ class Transformer2DModel(nn.Module):
             return "class"
         return "text" if self.config["cross_attention_dim"] is not None else "nothing"
 
-    def forward(self, x_t: Tensor, condition: Condition, timestep: Tensor) -> Tensor:
+    def forward(self, x_t: Tensor, condition: Condition, timestep: Tensor, branches: int = 1) -> Tensor:
         """`condition` is a text `[B, S, D]` or what `remember` made of it, class labels int64 `[B]` (`num_classes` is
         the null class), or None. `timestep` is an int64 scalar or `[B]`, counted 0 ... T - 1 (our time t less one).
 
-        With n B conditions (guidance: 2 B) the logits are `[n B, L, K]`, of all x_t under the first B of them, then
-        under the next, and what comes before a condition is first read is computed once.
+        With two `branches` (guidance) there are 2 B conditions and the logits are `[2 B, L, K]`, of all x_t under the
+        first B conditions, then under the others.
         """
-        x = self.latent_image_embedding(x_t)  # [B, L, C]
+        conditions = condition if isinstance(condition, list) else [condition] * len(self.transformer_blocks)
         timestep = timestep.expand(len(x_t)) if timestep.ndim else timestep
-        texts = condition if isinstance(condition, list) else [condition] * len(self.transformer_blocks)
-        for block, text in zip(self.transformer_blocks, texts, strict=True):
-            x = block(x, text, timestep)
-            if timestep.ndim:
-                timestep = timestep.repeat(len(x) // len(timestep))
+        blocks: Any = self.transformer_blocks
+        x = blocks[0].look(self.latent_image_embedding(x_t), timestep)  # [B, L, C], the same in all branches
+        if branches > 1:  # from here on one row per branch
+            x = x.repeat(branches, 1, 1)
+            timestep = timestep.repeat(branches) if timestep.ndim else timestep
+        x = blocks[0].read(x, conditions[0], timestep)
+        for block, read in zip(blocks[1:], conditions[1:], strict=True):
+            x = block(x, read, timestep)
         return self.out(self.norm_out(x))
 
     def remember(self, text: Tensor) -> list[KeysValues]:
@@ -130,7 +142,21 @@ class TokenEmbedding(nn.Module):
         return self.emb(tokens) + position[: tokens.shape[1]]
 
 
+class SequenceEmbedding(nn.Module):
+    """A vector per code plus one per position of a sequence of `length` tokens."""
+
+    def __init__(self, num_embeds: int, width: int, length: int):
+        super().__init__()
+        self.emb = nn.Embedding(num_embeds, width)
+        self.position_emb = nn.Embedding(length, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.emb(tokens) + self.position_emb.weight[: tokens.shape[1]]
+
+
 class Block(nn.Module):
+    """One layer: self-attention, cross-attention if a text is read, and a feed-forward."""
+
     def __init__(self, width: int, config: dict):
         super().__init__()
         steps, eps = config["num_embeds_ada_norm"], config["norm_eps"]
@@ -148,24 +174,20 @@ class Block(nn.Module):
         self.ff = FeedForward(width, config["feed_forward_mult"], config["feed_forward"] == "convolution")
 
     def forward(self, x: Tensor, condition: Any, timestep: Tensor) -> Tensor:
+        return self.read(self.look(x, timestep), condition, timestep)
+
+    def look(self, x: Tensor, timestep: Tensor) -> Tensor:
+        """Self-attention, which knows no condition."""
         h = self.norm1(x, timestep)
-        x = x + self.attn1(h, h)
+        return x + self.attn1(h, h)
+
+    def read(self, x: Tensor, condition: Any, timestep: Tensor) -> Tensor:
+        """Cross-attention, where a text is read, and the feed-forward, whose norm may be that of a class."""
         if hasattr(self, "attn2"):
-            q = self.attn2.queries(self.norm2(x, timestep))
             k, v = condition if isinstance(condition, tuple) else self.attn2.keys_values(condition)
-            x = _as_often(x, k) + self.attn2.read(_as_often(q, k), k, v)
-        if isinstance(self.norm3, AdaLayerNorm):
-            x = _as_often(x, condition)
-            h = self.norm3(x, condition)
-        else:
-            h = self.norm3(x)
+            x = x + self.attn2.read(self.attn2.queries(self.norm2(x, timestep)), k, v)
+        h = self.norm3(x, condition) if isinstance(self.norm3, AdaLayerNorm) else self.norm3(x)
         return x + self.ff(h)
-
-
-def _as_often(x: Tensor, conditions: Tensor) -> Tensor:
-    """The rows of `x` once, as they are, or as many times over as there are conditions for them."""
-    times = len(conditions) // len(x)
-    return x if times == 1 else x.repeat(times, *[1] * (x.ndim - 1))
 
 
 class AdaLayerNorm(nn.Module):

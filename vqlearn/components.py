@@ -1,0 +1,208 @@
+"""The six parts of a model: where they come from, what they do, and where they are saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from vqlearn.checkpoints.hub import locate
+from vqlearn.checkpoints.loading import LIBRARIES, load_components
+from vqlearn.checkpoints.original import read_original
+from vqlearn.checkpoints.saving import save_components
+from vqlearn.data import pictures
+from vqlearn.data.pictures import Picture
+from vqlearn.networks import cost
+from vqlearn.networks.conditions import Classes, Conditions, Nothing, Texts
+from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings
+from vqlearn.networks.transformer import Transformer2DModel
+from vqlearn.networks.vqvae import VQModel
+from vqlearn.schedule import MaskReplaceSchedule
+from vqlearn.scheduler import VQDiffusionScheduler
+
+
+class Components:
+    """The six parts of a model: loaded, moved and saved together, and what each of them does for a call."""
+
+    def __init__(
+        self,
+        vqvae: VQModel | None,
+        text_encoder: Any,
+        tokenizer: Any,
+        transformer: Transformer2DModel,
+        scheduler: VQDiffusionScheduler,
+        learned_classifier_free_sampling_embeddings: LearnedClassifierFreeSamplingEmbeddings | None = None,
+    ):
+        self.vqvae: Any = vqvae  # without a codec a call that needs one says so
+        self.text_encoder, self.tokenizer = text_encoder, tokenizer
+        self.transformer, self.scheduler = transformer, scheduler
+        self.learned_classifier_free_sampling_embeddings = learned_classifier_free_sampling_embeddings
+        self.defaults: dict[str, Any] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo_or_dir: str | Path | None = None,
+        *,
+        torch_dtype: torch.dtype | str | None = None,
+        device: str | torch.device | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+    ) -> Self:
+        """Load the shipped model (None), a folder in the diffusers layout, or a repository of the hub.
+
+        Weights are mapped from their files, not copied, unless `torch_dtype` (float32 if None) or `device` ask for
+        something else. `torch_dtype` is a dtype, its name, or "auto": for a denoiser of at least 100 million weights
+        float16 on CUDA, and bfloat16 on a CPU where it multiplies faster (`cost.auto_dtype`), else float32. The
+        keywords from `revision` on concern the hub. Raises CheckpointError (an OSError) with one sentence when a file
+        is missing, damaged or of another kind, ValueError for another `torch_dtype`.
+        """
+        dtype = cost.dtype_of(torch_dtype, device)
+        folder = locate(
+            repo_or_dir, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
+        )
+        components, index = load_components(folder, dtype)
+        pipe = cls(**components)
+        pipe.defaults = index.get("_vqlearn", {})
+        return pipe.to(device) if device is not None else pipe
+
+    @classmethod
+    def from_original(
+        cls,
+        checkpoint: str | Path,
+        config: str | Path,
+        *,
+        codec_config: str | Path | None = None,
+        mapping: str | Path | None = None,
+    ) -> Self:
+        """The pipeline of a checkpoint of the original code, see `checkpoints.original.read_original`."""
+        components, defaults = read_original(checkpoint, config, codec_config=codec_config, mapping=mapping)
+        pipe = cls(**components)
+        pipe.defaults = defaults
+        return pipe
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a folder that `from_pretrained` and diffusers' components read, whole or not at all.
+
+        Raises CheckpointError where there is something that is no model folder.
+        """
+        save_components(self.components, folder, {"_vqlearn": self.defaults} if self.defaults else {})
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """The six components by name, to share them with another pipeline: `VQDiffusionPipeline(**pipe.components)`."""
+        return {name: getattr(self, name) for name in LIBRARIES}
+
+    @property
+    def device(self) -> torch.device:
+        return self.transformer.out.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.transformer.out.weight.dtype
+
+    @property
+    def guidance_scale(self) -> float:
+        """The scale that the model's folder recommends; where it says nothing 5.0, or 1.0 if there is no condition."""
+        none = isinstance(self.conditions, Nothing)
+        return self.defaults.get("guidance_scale", 1.0 if none else 5.0)
+
+    @property
+    def truncation_rate(self) -> float:
+        """The truncation rate that the model's folder recommends; where it says nothing 1.0, which leaves it out."""
+        return self.defaults.get("truncation_rate", 1.0)
+
+    @property
+    def schedule(self) -> MaskReplaceSchedule:
+        """The noise schedule; any other over as many codes and steps may take its place, and is saved with the model.
+
+        Raises ValueError for a schedule over other codes or steps than the network has.
+        """
+        return self.scheduler.schedule
+
+    @schedule.setter
+    def schedule(self, schedule: MaskReplaceSchedule) -> None:
+        config = self.transformer.config
+        wanted = config["num_vector_embeds"] - 1, config["num_embeds_ada_norm"]
+        if (schedule.num_codes, schedule.num_steps) != wanted:
+            raise ValueError(
+                f"this network has {wanted[0]} codes and {wanted[1]} steps, the schedule {schedule.num_codes} and "
+                f"{schedule.num_steps}"
+            )
+        self.scheduler = VQDiffusionScheduler.from_schedule(schedule, spacing=self.scheduler.config["spacing"])
+
+    @property
+    def conditions(self) -> Conditions:
+        """What this model is conditioned on, as the object that reads prompts for it."""
+        config = self.transformer.config
+        if config["num_classes"] is not None:
+            return Classes(config["num_classes"], self.defaults.get("labels", []), self.device)
+        if config["cross_attention_dim"] is None:
+            return Nothing()
+        null_text: Any = self.learned_classifier_free_sampling_embeddings
+        return Texts(self.tokenizer, self.text_encoder, null_text, self.transformer, self.defaults.get("words"))
+
+    @property
+    def length(self) -> int:
+        """Tokens per picture."""
+        return self.transformer.num_positions
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move or cast all networks, with the arguments of `torch.nn.Module.to`."""
+        for module in self.components.values():
+            if isinstance(module, torch.nn.Module):
+                module.to(*args, **kwargs)
+        return self
+
+    # -------------------------------------------------------------------------------------- text and codec
+
+    @torch.no_grad()
+    def encode_prompt(self, prompts: list[str]) -> Tensor:
+        """Unit-normalised hidden states of prompts, `[B, S, D]`; warns of a prompt too long and of unknown words."""
+        return self._texts().encode(prompts)
+
+    @torch.no_grad()
+    def null_embeds(self) -> Tensor:
+        """The null text of guidance, `[1, S, D]`: learned, or the encoded empty prompt."""
+        return self._texts().null()
+
+    def _texts(self) -> Texts:
+        conditions = self.conditions
+        if not isinstance(conditions, Texts):
+            raise ValueError("this model reads no text")
+        return conditions
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Images `[B, 3, H, W]` in [-1, 1] to tokens `[B, L]`."""
+        codec = self._codec()
+        weight = codec.quant_conv.weight
+        return codec.encode(images.to(weight.device, weight.dtype))
+
+    @torch.no_grad()
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Tokens `[B, L]` to images `[B, 3, H, W]` in [-1, 1]."""
+        return self._codec().decode(tokens.to(self.device)).float().clamp(-1, 1)
+
+    def token_mask(self, mask: Picture) -> Tensor:
+        """Which tokens a mask over pixels touches, bool `[L]`: all those of whose pixels at least one is to be redrawn.
+
+        `mask` is a PIL image (white, 128 and above) or bool `[H, W]`. Raises ValueError for another kind or size.
+        """
+        return pictures.touched(mask, round(self.length**0.5), self._codec().factor)
+
+    def tokens_of(self, image: Picture, batch: int) -> Tensor:
+        """Tokens `[batch, L]` of a PIL image, which serves them all, or of images in [-1, 1]."""
+        x_0 = self.encode(pictures.to_tensor(image, round(self.length**0.5) * self._codec().factor))
+        if len(x_0) not in (1, batch):
+            raise ValueError(f"image must be one or {batch} (one per picture), got {len(x_0)}")
+        return x_0.expand(batch, -1)
+
+    def _codec(self) -> VQModel:
+        if self.vqvae is None:
+            raise ValueError("this model has no codec, it draws tokens: use output_type='latent'")
+        return self.vqvae

@@ -1,0 +1,195 @@
+"""What a denoiser is conditioned on: a text, a class or nothing, each one object with the same two methods.
+
+`prompts(prompt)` makes a list of what a call was given, and names what is wrong with it; `read(prompts)` makes of that
+list what the network reads, with its null form for guidance.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings, encode_ids, tokenize
+from vqlearn.networks.transformer import Condition, Transformer2DModel
+
+Prompt = str | int | Sequence[str | int | None] | Tensor | None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the network reads for `rows` pictures, and its null form for as many (None if there is no guidance)."""
+
+    rows: int
+    given: Condition
+    null: Condition = None
+
+    @functools.cached_property
+    def both(self) -> Condition:
+        """For one batch of both branches: the null condition of each row, then the condition of each."""
+        return _join(self.null, self.given)
+
+    def times(self, copies: int) -> Reading:
+        """Each row `copies` times in turn."""
+        repeat = functools.partial(torch.repeat_interleave, repeats=copies, dim=0)
+        return self if copies == 1 else Reading(self.rows * copies, _each(self.given, repeat), _each(self.null, repeat))
+
+    def part(self, begin: int, end: int) -> Reading:
+        """Rows begin ... end - 1."""
+        if (begin, end) == (0, self.rows):
+            return self
+        return Reading(end - begin, _each(self.given, lambda x: x[begin:end]), _each(self.null, lambda x: x[begin:end]))
+
+
+def _each(condition: Condition, change: Any) -> Condition:
+    if isinstance(condition, list):
+        return [(change(keys), change(values)) for keys, values in condition]
+    return None if condition is None else change(condition)
+
+
+def _join(first: Condition, second: Condition) -> Condition:
+    if isinstance(first, list) and isinstance(second, list):
+        return [(torch.cat([a, c]), torch.cat([b, d])) for (a, b), (c, d) in zip(first, second, strict=True)]
+    return torch.cat([first, second]) if isinstance(first, Tensor) and isinstance(second, Tensor) else None
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """For a model that reads no prompt: `rows` of None."""
+
+    def prompts(self, prompt: Prompt) -> list[None]:
+        """None, once or several times; raises ValueError for anything else."""
+        several: list[Any] = prompt if isinstance(prompt, list) else [prompt]
+        if any(one is not None for one in several):
+            raise ValueError(f"this model reads no prompt, leave it out; got {prompt!r:.60}")
+        return several or [None]
+
+    def read(self, prompts: Any, *, guided: bool, negative: Any = None) -> Reading:
+        """Nothing, for each row; raises ValueError where there is to be guidance."""
+        if negative is not None:
+            raise ValueError("negative_prompt is for models that read text")
+        if guided:
+            raise ValueError("guidance_scale must be 1 for a model that reads neither text nor class")
+        return Reading(len(prompts), None)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """For a model of `count` classes, with their names; class number `count` is the null class."""
+
+    count: int
+    names: Sequence[str]
+    device: torch.device
+
+    def prompts(self, prompt: Prompt) -> list[int]:
+        """The numbers of classes that are given by number or name; raises ValueError."""
+        several: list[Any] = prompt if isinstance(prompt, list) else [prompt]
+        if not several:
+            raise ValueError("prompt must be a class (its number or name) or a non-empty list of them, got []")
+        return [self.number(one) for one in several]
+
+    def read(self, prompts: Any, *, guided: bool, negative: Any = None) -> Reading:
+        """Class numbers int64 `[B]`, and the null class as often."""
+        if negative is not None:
+            raise ValueError("negative_prompt is for models that read text")
+        given = torch.tensor(prompts, device=self.device)
+        return Reading(len(given), given, torch.full_like(given, self.count) if guided else None)
+
+    def number(self, label: Any) -> int:
+        """The number of a class given by number or by one of its names; raises ValueError for no or several classes."""
+        if isinstance(label, str) and not label.isdecimal():
+            return self._named(label)
+        if isinstance(label, bool) or not isinstance(label, int | str) or not 0 <= int(label) < self.count:
+            raise ValueError(
+                f"prompt must be a class, a number from 0 to {self.count - 1} or a name, got {label!r:.60}"
+            )
+        return int(label)
+
+    def _named(self, label: str) -> int:
+        wanted = label.strip().lower()
+        found = [i for i, name in enumerate(self.names) if wanted in (name.lower(), *name.lower().split(", "))]
+        if len(found) == 1:
+            return found[0]
+        near = found or [i for i, name in enumerate(self.names) if wanted and wanted in name.lower()]
+        hint = ", ".join(f"{i} {self.names[i]!r}" for i in near[:8]) or f"give a number from 0 to {self.count - 1}"
+        what = f"names {len(found)} classes" if found else "names no class of this model"
+        raise ValueError(f"prompt {label!r:.60} {what}: {hint}")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """For a model that reads text: tokenizer, text encoder, null text, and the words that it knows if they are few."""
+
+    tokenizer: Any
+    text_encoder: Any
+    null_text: LearnedClassifierFreeSamplingEmbeddings
+    transformer: Transformer2DModel
+    words: Sequence[str] | None = None
+
+    def prompts(self, prompt: Prompt) -> Any:
+        """A list of texts, or prompt embeddings `[B, S, D]` as they are; raises ValueError."""
+        if isinstance(prompt, Tensor):
+            width = self.transformer.config["cross_attention_dim"]
+            if prompt.ndim != 3 or prompt.shape[-1] != width or not prompt.is_floating_point():
+                raise ValueError(
+                    f"prompt embeddings must be floating point [B, S, {width}], got {prompt.dtype} {list(prompt.shape)}"
+                )
+            return prompt
+        several: list[Any] = prompt if isinstance(prompt, list) else [prompt]
+        if not several or not all(isinstance(text, str) for text in several):
+            raise ValueError(f"prompt must be a string or a non-empty list of strings, got {prompt!r:.60}")
+        if not all(text.strip() for text in several):
+            raise ValueError("prompt must not be empty; guidance_scale=0 draws pictures without a text")
+        return several
+
+    def read(self, prompts: Any, *, guided: bool, negative: Any = None) -> Reading:
+        """Every block's keys and values of the texts, and of the null text or the negative prompts."""
+        text = prompts if isinstance(prompts, Tensor) else self.encode(prompts)
+        null = self.transformer.remember(self._null(negative, len(text))) if guided else None
+        return Reading(len(text), self.transformer.remember(text), null)
+
+    def encode(self, prompts: list[str]) -> Tensor:
+        """Unit-normalised hidden states of prompts, `[B, S, D]`; warns of a prompt too long and of unknown words."""
+        ids, cut = tokenize(self.tokenizer, prompts)
+        for text in filter(None, cut):
+            warnings.warn(
+                f"the prompt is longer than {ids.shape[1]} tokens; this part was cut off: {text!r}", stacklevel=3
+            )
+        if unknown := self.unknown(prompts):
+            known = ", ".join(self.words or ())
+            warnings.warn(f"this model has never seen {', '.join(map(repr, unknown))}; it knows: {known}", stacklevel=3)
+        return encode_ids(self.text_encoder, ids.to(self.transformer.out.weight.device))
+
+    def unknown(self, prompts: list[str]) -> list[str]:
+        """Words of the prompts that a model with a closed vocabulary does not know, in order; [] for an open one."""
+        if self.words is None:
+            return []
+        words = re.findall(r"[^\W_]+", " ".join(prompts).lower())
+        return list(dict.fromkeys(word for word in words if word not in self.words))
+
+    def null(self) -> Tensor:
+        """The null text of guidance, `[1, S, D]`: learned, or the encoded empty prompt."""
+        if self.null_text.learnable:
+            return self.null_text.embeddings[None]
+        ids = tokenize(self.tokenizer, [""])[0]
+        return encode_ids(self.text_encoder, ids.to(self.transformer.out.weight.device))
+
+    def _null(self, negative: Any, count: int) -> Tensor:
+        """The text of the null branch, `[count, S, D]`: negative prompts, or the model's null text."""
+        if negative is None:
+            return self.null().expand(count, -1, -1)
+        texts = [negative] * count if isinstance(negative, str) else negative
+        if not isinstance(texts, list) or len(texts) != count or not all(isinstance(text, str) for text in texts):
+            raise ValueError(
+                f"negative_prompt must be a string or a list of {count} strings (one per prompt), got {negative!r:.60}"
+            )
+        return self.encode(texts)
+
+
+Conditions = Texts | Classes | Nothing
