@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vqlearn import CheckpointError, VQDiffusionPipeline
-from vqlearn.checkpoints.hub import CHECKSUMS, INDEX
+from vqlearn.checkpoints.layout import CHECKSUMS, INDEX
 
 SAMPLE = Path(__file__).parent / "data" / "tiny_pipeline"
 OTHER_FORMS = ("tokenizer.json", "merges.txt", "vocab.json")  # of one tokenizer: either form is enough

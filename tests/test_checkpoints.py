@@ -12,9 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from vqlearn import CheckpointError, VQDiffusionPipeline
 from vqlearn.__main__ import main
-from vqlearn.checkpoints.hub import CHECKSUMS, INDEX, lacking, locate, needed, previous
+from vqlearn.checkpoints.hub import lacking, locate, needed
+from vqlearn.checkpoints.layout import CHECKSUMS, INDEX
 from vqlearn.checkpoints.saving import save_components
 from vqlearn.checkpoints.weights import read_tensors
+from vqlearn.data.files import previous
 
 LEARNED = "learned_classifier_free_sampling_embeddings"
 LEARNED_CLASS = "LearnedClassifierFreeSamplingEmbeddings"

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from vqlearn.checkpoints.hub import locate
-from vqlearn.checkpoints.loading import LIBRARIES, load_components
+from vqlearn.checkpoints.layout import PARTS
+from vqlearn.checkpoints.loading import load_components
 from vqlearn.checkpoints.original import read_original
 from vqlearn.checkpoints.saving import save_components
 from vqlearn.data import pictures
@@ -95,7 +96,7 @@ class Components:
     @property
     def components(self) -> dict[str, Any]:
         """The six components by name, to share them with another pipeline: `VQDiffusionPipeline(**pipe.components)`."""
-        return {name: getattr(self, name) for name in LIBRARIES}
+        return {name: getattr(self, name) for name in PARTS}
 
     @property
     def device(self) -> torch.device:

@@ -95,6 +95,7 @@ class VQDiffusionPipeline(Components):
         _check_whole(num_images_per_prompt=num_images_per_prompt, callback_steps=callback_steps)
         if output_type not in OUTPUTS:
             raise ValueError(f"output_type must be one of {', '.join(OUTPUTS)}, got {output_type!r}")
+        self.check(num_inference_steps, guidance_scale, truncation_rate)
         chosen = samplers.find(sampler)
         times = _run_times(chosen, self.schedule, num_inference_steps, times, begun=latents is not None)
         prompts = self.conditions.prompts(prompt)
@@ -159,6 +160,14 @@ class VQDiffusionPipeline(Components):
         x_t = q_sample(x_0, t, self.schedule, generator=call.get("generator"))
         return self(prompts, latents=x_t, times=strided_times(t, min(steps, t)), **call)
 
+    def check(self, num_inference_steps: int, guidance_scale: Scale | None, truncation_rate: float | None) -> None:
+        """Raise ValueError for numbers that a call would refuse."""
+        strided_times(self.schedule.num_steps, num_inference_steps)
+        if guidance_scale is not None:
+            guidance.scale_at(guidance_scale, self.schedule.num_steps)
+        if truncation_rate is not None:
+            guidance.check_truncation_rate(truncation_rate)
+
     # -------------------------------------------------------------------------------------- predictions
 
     def predictions(
@@ -217,7 +226,6 @@ def _run_times(
     sampler: Sampler, schedule: MaskReplaceSchedule, count: int, times: Sequence[int] | None, *, begun: bool
 ) -> list[int]:
     """The times of a run, from those given or from the sampler; `begun` where the state at the first one is given."""
-    strided_times(schedule.num_steps, count)
     if times is None:
         return sampler.times(schedule, count)
     times, last = falling(times), schedule.num_steps

@@ -6,23 +6,11 @@ import contextlib
 from pathlib import Path
 
 from vqlearn import assets
+from vqlearn.checkpoints.layout import CHECKSUMS, ENDINGS, INDEX, PARTS, is_named
 from vqlearn.checkpoints.weights import CheckpointError, one_line, read_json, weight_files
+from vqlearn.data.files import previous
 
 SHIPPED = assets.FOLDER / "models" / "scenes"
-INDEX = "model_index.json"
-CHECKSUMS = "checksums.json"
-CONFIGS = {
-    "scheduler": ("scheduler_config.json",),
-    "tokenizer": ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json"),
-}
-REQUIRED = {"scheduler": 1, "tokenizer": 2}  # so many of the files above
-WEIGHTS = {
-    "vqvae": "diffusion_pytorch_model",
-    "transformer": "diffusion_pytorch_model",
-    "learned_classifier_free_sampling_embeddings": "diffusion_pytorch_model",
-    "text_encoder": "",  # two names are in use: model.safetensors and pytorch_model.bin
-}
-TEXT_STEMS = ("model", "pytorch_model")
 ANSWER_WITHIN = 5  # seconds that the hub may take for its list of files
 
 
@@ -56,11 +44,6 @@ def locate(
     return _from_hub(name, {"revision": revision, "cache_dir": cache_dir, "token": token}, local_files_only)
 
 
-def previous(folder: Path) -> Path:
-    """Where a save keeps the old folder for the moment in which it moves the new one in."""
-    return folder.with_name(f".{folder.name}.previous")
-
-
 def _from_hub(name: str, options: dict, local_only: bool) -> Path:
     from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
 
@@ -89,13 +72,10 @@ def _fetch(name: str, options: dict) -> str:
 def needed(files: list[str]) -> list[str]:
     """Of the files of a repository those that a pipeline reads: configurations, and one form of each part's weights."""
     wanted = [name for name in (INDEX, CHECKSUMS) if name in files]
-    for part, names in CONFIGS.items():
-        wanted += [f"{part}/{name}" for name in names if f"{part}/{name}" in files]
-    for part, stem in WEIGHTS.items():
-        wanted += [f"{part}/config.json"] if f"{part}/config.json" in files else []
-        for ending in ("safetensors", "bin"):
-            stems = [stem] if stem else TEXT_STEMS
-            chosen = [file for file in files if any(_is_weight(file, part, one, ending) for one in stems)]
+    for name, part in PARTS.items():
+        wanted += [file for file in (f"{name}/{config}" for config in part.configs) if file in files]
+        for ending in ENDINGS:
+            chosen = [file for file in files if any(_is_weight(file, name, stem, ending) for stem in part.stems)]
             if chosen:
                 wanted += chosen
                 break
@@ -116,28 +96,25 @@ def lacking(folder: Path) -> str:
         index = read_json(folder / INDEX)
     except CheckpointError:
         return INDEX
-    for part, names in CONFIGS.items():
-        for name in names[: REQUIRED[part]]:
-            if index.get(part, [None])[0] is not None and not (folder / part / name).is_file():
-                return f"{part}/{name}"
-    for part in WEIGHTS:
-        if index.get(part, [None])[0] is None:
+    for name, part in PARTS.items():
+        if not is_named(index, name):
             continue
-        if not (folder / part / "config.json").is_file():
-            return f"{part}/config.json"
+        for config in part.configs[: part.needed]:
+            if not (folder / name / config).is_file():
+                return f"{name}/{config}"
         try:
-            files = part_files(folder, part)
+            files = part_files(folder, name) if part.stems else []
         except CheckpointError:
-            return f"the weights of {part}"
+            return f"the weights of {name}"
         if gone := [file for file in files if not file.is_file()]:
-            return f"{part}/{gone[0].name}"
+            return f"{name}/{gone[0].name}"
     return ""
 
 
 def part_files(folder: Path, part: str) -> list[Path]:
     """The files that hold one part's tensors; raises CheckpointError as `weight_files` does."""
-    stems = [WEIGHTS[part]] if WEIGHTS[part] else TEXT_STEMS
-    for stem in stems[:-1]:
+    *others, last = PARTS[part].stems
+    for stem in others:
         with contextlib.suppress(CheckpointError):
             return weight_files(folder / part, stem)
-    return weight_files(folder / part, stems[-1])
+    return weight_files(folder / part, last)

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vqlearn.checkpoints.hub import CHECKSUMS, INDEX, part_files
+from vqlearn.checkpoints.hub import part_files
+from vqlearn.checkpoints.layout import CHECKSUMS, INDEX, LEARNED, PARTS, TEXT_PARTS, is_named
 from vqlearn.checkpoints.weights import CheckpointError, assign, build, one_line, read_json, read_tensors
 from vqlearn.networks.clip import CLIPTextEncoder
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings
@@ -24,22 +25,6 @@ from vqlearn.networks.transformer import Transformer2DModel
 from vqlearn.networks.vqvae import VQModel
 from vqlearn.scheduler import ENDS, VQDiffusionScheduler
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-OURS: dict[str, type[nn.Module]] = {
-    "vqvae": VQModel,
-    "transformer": Transformer2DModel,
-    "learned_classifier_free_sampling_embeddings": LearnedClassifierFreeSamplingEmbeddings,
-}
-LIBRARIES = {
-    "vqvae": ["diffusers", "VQModel"],
-    "text_encoder": ["transformers", "CLIPTextModel"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
-    "transformer": ["diffusers", "Transformer2DModel"],
-    "scheduler": ["diffusers", "VQDiffusionScheduler"],
-    "learned_classifier_free_sampling_embeddings": ["diffusers", "LearnedClassifierFreeSamplingEmbeddings"],
-}
-LEARNED = "learned_classifier_free_sampling_embeddings"
-TEXT_PARTS = ("text_encoder", "tokenizer", LEARNED)  # what a model of classes, or of nothing, does without
 MOST_STEPS = 100_000
 Dtype = torch.dtype | Callable[[int], torch.dtype]  # one, or what to make of a number of weights
 
@@ -58,17 +43,20 @@ def load_components(folder: Path, dtype: Dtype = torch.float32) -> tuple[dict[st
         raise CheckpointError(f"{folder / INDEX} describes a {index.get('_class_name')}, not a VQDiffusionPipeline")
     if not isinstance(index.get("_vqlearn", {}), dict):
         raise CheckpointError(f"{folder / INDEX}: '_vqlearn' must be a JSON object")
-    parts: dict[str, Any] = dict.fromkeys(LIBRARIES)
-    parts["transformer"] = denoiser = load_module(Transformer2DModel, folder / "transformer", dtype)
+    parts: dict[str, Any] = dict.fromkeys(PARTS)
+    denoiser: Any = load_module(Transformer2DModel, folder / "transformer", dtype)
+    parts["transformer"] = denoiser
     dtype = next(denoiser.parameters()).dtype
-    reads = parts["transformer"].reads
-    _check_index(index, folder / INDEX, without=() if reads == "text" else TEXT_PARTS)
-    parts["vqvae"] = load_module(VQModel, folder / "vqvae", dtype)
+    reads = denoiser.reads
+    without = () if reads == "text" else TEXT_PARTS
+    _check_index(index, folder / INDEX, without if denoiser.config["positions"] == "grid" else (*without, "vqvae"))
+    if is_named(index, "vqvae"):
+        parts["vqvae"] = load_module(VQModel, folder / "vqvae", dtype)
     parts["scheduler"] = load_scheduler(folder / "scheduler")
     if reads == "text":
         parts["tokenizer"] = load_text_tokenizer(folder / "tokenizer")
         parts["text_encoder"] = load_text_encoder(folder / "text_encoder", dtype)
-        if index.get(LEARNED, [None])[0] is None:  # as in the published model's revision "fp16": the empty prompt
+        if not is_named(index, LEARNED):  # as in the published model's revision "fp16": the empty prompt
             parts[LEARNED] = LearnedClassifierFreeSamplingEmbeddings(False)
         else:
             parts[LEARNED] = load_module(LearnedClassifierFreeSamplingEmbeddings, folder / LEARNED, dtype)
@@ -78,9 +66,9 @@ def load_components(folder: Path, dtype: Dtype = torch.float32) -> tuple[dict[st
 
 def _check_index(index: dict, path: Path, without: tuple[str, ...]) -> None:
     """Every part is of the class that this package has for it, whatever library is named: there are two such forms."""
-    for part, (_, kind) in LIBRARIES.items():
+    for part, (_, kind, *_) in PARTS.items():
         named = index.get(part)
-        if named in (None, [None, None]) and (part in without or part == LEARNED):
+        if not is_named(index, part) and (part in without or part == LEARNED):
             continue
         if not (isinstance(named, list) and len(named) == 2 and named[1] == kind):
             raise CheckpointError(f"{path} names {named!r:.60} as its {part}, it should be a {kind}")
@@ -216,9 +204,10 @@ def assign_text_encoder(
 def _check_fit(parts: dict[str, Any], folder: Path) -> None:
     """Parts of different models do not go together; CheckpointError says which."""
     scheduler, codec, network = parts["scheduler"].config, parts["vqvae"], parts["transformer"].config
+    codes = network["num_vector_embeds"] - 1
     pairs = [
-        ("codes of the scheduler and of the codec", scheduler["num_vec_classes"] - 1, codec.num_tokens),
-        ("codes of the transformer and of the codec", network["num_vector_embeds"] - 1, codec.num_tokens),
+        ("codes of the scheduler and of the transformer", scheduler["num_vec_classes"] - 1, codes),
+        ("codes of the transformer and of the codec", codes, codes if codec is None else codec.num_tokens),
         ("steps of scheduler and transformer", scheduler["num_train_timesteps"], network["num_embeds_ada_norm"]),
     ]
     if parts["text_encoder"] is not None:

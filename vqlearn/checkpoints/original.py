@@ -16,7 +16,8 @@ import yaml
 from torch import Tensor
 
 from vqlearn import assets
-from vqlearn.checkpoints.loading import TEXT_PARTS, assign_text_encoder
+from vqlearn.checkpoints.layout import TEXT_PARTS
+from vqlearn.checkpoints.loading import assign_text_encoder
 from vqlearn.checkpoints.weights import CheckpointError, assign, build, one_line, read_pickle
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings, clip_tokenizer
 from vqlearn.networks.transformer import Transformer2DModel

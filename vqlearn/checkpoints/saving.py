@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vqlearn.checkpoints.hub import CHECKSUMS, INDEX, previous
-from vqlearn.checkpoints.loading import LIBRARIES, OURS, WEIGHTS, checksum
+from vqlearn.checkpoints.layout import CHECKSUMS, ENDINGS, INDEX, OURS, PARTS
+from vqlearn.checkpoints.loading import checksum
 from vqlearn.checkpoints.weights import CheckpointError
+from vqlearn.data.files import replaced_folder
 
 
 def save_components(parts: dict[str, Any], folder: str | Path, extra: dict) -> None:
@@ -30,29 +29,24 @@ def save_components(parts: dict[str, Any], folder: str | Path, extra: dict) -> N
             f"{folder} holds something else than a model ({INDEX} is not there); choose a new folder or an empty one"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if not folder.exists() and previous(folder).is_dir():
-        os.replace(previous(folder), folder)  # what a killed save left behind
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.saving-", dir=folder.parent))
-    try:
+    with replaced_folder(folder) as new:
         _write(parts, new, extra)
-        new.chmod(0o777 & ~_umask())
         if folder.is_dir():
             _keep_others(folder, new)
-        _swap(new, folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def _write(parts: dict[str, Any], folder: Path, extra: dict) -> None:
-    for name in OURS:
-        if parts[name] is not None:
+    for name, part in PARTS.items():
+        if part.stems == OURS and parts[name] is not None:
             save_module(parts[name], folder / name)
     parts["scheduler"].save_pretrained(folder / "scheduler")
     if parts["text_encoder"] is not None:
         with _Quiet():
             parts["text_encoder"].save_pretrained(folder / "text_encoder")
         save_tokenizer(parts["tokenizer"], folder / "tokenizer")
-    named = {name: kind if parts[name] is not None else [None, None] for name, kind in LIBRARIES.items()}
+    named = {
+        name: [part.library, part.kind] if parts[name] is not None else [None, None] for name, part in PARTS.items()
+    }
     write_json(folder / INDEX, {"_class_name": "VQDiffusionPipeline", **extra, **named})
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     write_json(folder / CHECKSUMS, {path.relative_to(folder).as_posix(): checksum(path) for path in files})
@@ -60,32 +54,9 @@ def _write(parts: dict[str, Any], folder: Path, extra: dict) -> None:
 
 def _keep_others(old: Path, new: Path) -> None:
     for path in old.iterdir():
-        if path.name not in LIBRARIES and not (new / path.name).exists():
+        if path.name not in PARTS and not (new / path.name).exists():
             copy = shutil.copytree if path.is_dir() else shutil.copy2
             copy(path, new / path.name)
-
-
-def _swap(new: Path, folder: Path) -> None:
-    """Put `new` at `folder`. A kill in between leaves the old one where `locate` finds it."""
-    old = previous(folder)
-    if not folder.exists():
-        os.replace(new, folder)
-        return
-    shutil.rmtree(old, ignore_errors=True)
-    os.replace(folder, old)
-    try:
-        os.replace(new, folder)
-    except BaseException:
-        if not folder.exists():
-            os.replace(old, folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_json(path: Path, value: dict) -> None:
@@ -102,7 +73,7 @@ def save_module(module: Any, folder: Path) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     if not tensors:
         tensors = {"embeddings": torch.empty(0)}  # as diffusers writes learnable=False
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(tensors, folder / f"{OURS[0]}.{ENDINGS[0]}", metadata={"format": "pt"})
 
 
 def save_tokenizer(tokenizer, folder: Path) -> None:

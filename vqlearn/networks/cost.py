@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from vqlearn.data.files import replaced
 from vqlearn.networks.transformer import Transformer2DModel
 
 LONG = 60  # seconds of work on a CPU that are announced before they begin
@@ -157,16 +158,11 @@ def _read_rates() -> dict[str, dict[str, float]]:
 
 
 def _write_rates(rates: dict[str, dict[str, float]]) -> None:
-    """The file whole: written beside its place, then moved there."""
     with contextlib.suppress(OSError):
         path = rates_file()
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        with replaced(path) as part:
             part.write_text(json.dumps(rates, indent=2) + "\n", encoding="utf-8")
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 # ------------------------------------------------------------------------------------------ dtype

@@ -1,0 +1,48 @@
+"""What a model folder is: `model_index.json`, and a folder for each part with its configuration and its weights.
+
+This is the layout of diffusers. Everything that loads, saves or fetches a model asks here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+INDEX = "model_index.json"
+CHECKSUMS = "checksums.json"
+LEARNED = "learned_classifier_free_sampling_embeddings"
+ENDINGS = ("safetensors", "bin")  # of weights, the better first
+
+
+class Part(NamedTuple):
+    """A part of a model: who names it how in the index, which files it has, and what they are called.
+
+    Of `configs` the first `needed` must be there. `stems` are the names that weights have had, without ending.
+    """
+
+    library: str
+    kind: str
+    configs: tuple[str, ...] = ("config.json",)
+    needed: int = 1
+    stems: tuple[str, ...] = ()
+
+
+OURS = ("diffusion_pytorch_model",)
+PARTS = {
+    "vqvae": Part("diffusers", "VQModel", stems=OURS),
+    "text_encoder": Part("transformers", "CLIPTextModel", stems=("model", "pytorch_model")),
+    "tokenizer": Part(
+        "transformers",
+        "CLIPTokenizer",
+        ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json"),
+        needed=2,
+    ),
+    "transformer": Part("diffusers", "Transformer2DModel", stems=OURS),
+    "scheduler": Part("diffusers", "VQDiffusionScheduler", ("scheduler_config.json",)),
+    LEARNED: Part("diffusers", "LearnedClassifierFreeSamplingEmbeddings", stems=OURS),
+}
+TEXT_PARTS = ("text_encoder", "tokenizer", LEARNED)  # what a model of classes, or of nothing, does without
+
+
+def is_named(index: dict, part: str) -> bool:
+    """Whether the index says that a model has a part."""
+    return index.get(part) not in (None, [None, None])
