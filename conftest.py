@@ -1,9 +1,38 @@
-"""Settings for every test, those in the notebooks included."""
+"""Settings for every test, those in the notebooks included, and which tests are `quick`: the method's own."""
 
 PATIENCE = 600  # seconds
 
+# Files of quick tests, and which of their tests take seconds. `python -m pytest -m quick` collects nothing else.
+QUICK: dict[str, tuple[str, ...]] = {
+    "test_schedule.py": (),
+    "test_transition.py": (
+        "test_edges_have_no_nan_and_impossible_is_minus_infinity",
+        "test_transition_matrix_is_the_product_of_one_step_matrices",
+    ),
+    "test_diffusion.py": (),
+    "test_sampling.py": (),
+    "test_unmasking.py": ("test_with_the_original_table_it_does_what_the_original_does",),
+    "test_scheduler.py": ("test_the_living_diffusers_draws_the_same_tokens",),
+    "test_exact.py": (
+        "test_the_order_that_the_course_claims",
+        "test_the_table_of_exact_strides_to_its_last_digit",
+        "test_the_row_of_the_final_uniform_share_to_its_last_digit",
+        "test_the_table_of_the_public_codes_skip_to_its_last_digit",
+        "test_the_bound_is_never_under_the_likelihood_and_close_to_it",
+    ),
+}
+
+
+def pytest_ignore_collect(collection_path, config):
+    """With `-m quick` other files are not even read: collecting the notebooks takes longer than the quick tests."""
+    if config.option.markexpr == "quick" and collection_path.is_file() and collection_path.name not in QUICK:
+        return True
+    return None
+
 
 def pytest_itemcollected(item):
-    """Give nbval's limit for the output of a cell, which has no option and is 5 s, to a slow machine too."""
+    """Mark quick tests; give nbval's limit for a cell's output, which has no option and is 5 s, to slow machines."""
+    if item.path.name in QUICK and item.originalname not in QUICK[item.path.name]:
+        item.add_marker("quick")
     if hasattr(item, "output_timeout"):
         item.output_timeout = PATIENCE
