@@ -362,11 +362,9 @@ def test_the_ideal_prediction_is_that_of_the_cpu(device, seeded):
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_training_learns_on_the_device(device, dtype):
     """The loss of one batch, learned by heart: of ten updates the last has less of it than the first."""
-    from vqlearn.training import DenoiserRecipe, DenoiserStage, shipped
+    from vqlearn.training import SceneRecipe, scene_stage
 
     pipe = VQDiffusionPipeline.from_pretrained(torch_dtype=torch.float32)
-    stage = DenoiserStage(
-        *shipped.learning_parts(pipe), DenoiserRecipe(batch=8, own_from=0), device=device.type, dtype=dtype
-    )
+    stage = scene_stage(pipe, SceneRecipe(batch=8, own_from=0), device=device.type, dtype=dtype)
     first, *_, last = [stage.step(0)["loss"] for _ in range(10)]
     assert last < first and all(p.device.type == device.type for p in stage.model.parameters())

@@ -80,10 +80,9 @@ def test_training_is_rehearsed_and_can_be_gone_on_with(rehearsed):
     pipe, stage = training.staged(VQDiffusionPipeline.from_pretrained(), training.ON_CPU, CPU)
     assert stage.model.transformer is pipe.transformer
     training.read_weights(stage, rehearsed / training.WEIGHTS)
+    learned, means = (dict(model.named_parameters()) for model in (stage.model, stage.average.module))
     for name, value in load_file(rehearsed / training.WEIGHTS).items():
-        assert torch.equal(stage.average[name], value.float()) and torch.equal(
-            stage.average[name], dict(stage.model.named_parameters())[name]
-        )
+        assert torch.equal(means[name], value.float()) and torch.equal(learned[name], value.float())
 
 
 def test_a_rehearsal_is_no_result(rehearsed):

@@ -6,38 +6,28 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vqlearn import VQDiffusionPipeline, scenes
+from vqlearn import MaskReplaceSchedule, VQDiffusionPipeline, scenes
 from vqlearn.data import layouts
 from vqlearn.exactness.ideal import ideal_denoiser
 from vqlearn.networks.text import tokenize
-from vqlearn.training import (
-    CodecRecipe,
-    CodecStage,
-    DenoiserRecipe,
-    DenoiserStage,
-    fit,
-    initialise,
-    learning_rate,
-)
-from vqlearn.training.denoiser import Batch, SoftCrossEntropy
-from vqlearn.training.relations import RelationReader
+from vqlearn.training import CodecRecipe, CodecStage, SceneRecipe, fit, initialise, learning_rate, scene_stage
+from vqlearn.training.objectives import Batch, Conditions, SoftCrossEntropy, low_variance_times
+from vqlearn.training.relations import RelationTask
+from vqlearn.training.scenes import ScenePictures
 from vqlearn.training.shipped import LARGE_BATCH, networks, recipe, train
 
 
 def _codec(steps=6, **recipe):
-    return CodecStage(networks()["vqvae"], CodecRecipe(steps=steps, batch=2, **recipe))
+    return CodecStage(networks()["vqvae"], ScenePictures(), CodecRecipe(**{"steps": steps, "batch": 2, **recipe}))
 
 
 def _denoiser(steps=6, *, dtype=None, **recipe):
     """A stage of one layer, on trajectories of its own from the third update on."""
     recipe = {"batch": 2, "own_from": 2, **recipe}
-    parts = networks()
-    transformer = parts["transformer"]
-    transformer.transformer_blocks = transformer.transformer_blocks[:1]
-    initialise(transformer, parts["vqvae"].quantize.embedding.weight.detach())
-    null_text = parts["learned_classifier_free_sampling_embeddings"]
-    return DenoiserStage(parts["vqvae"], transformer, parts["text_encoder"], null_text, parts["tokenizer"],
-                         parts["scheduler"].schedule, DenoiserRecipe(steps=steps, **recipe), dtype=dtype)  # fmt: skip
+    pipe = VQDiffusionPipeline(**networks())
+    pipe.transformer.transformer_blocks = pipe.transformer.transformer_blocks[:1]
+    initialise(pipe.transformer, pipe.vqvae)
+    return scene_stage(pipe, SceneRecipe(steps=steps, **recipe), dtype=dtype)
 
 
 def _log(folder):
@@ -54,6 +44,7 @@ STAGES = {
     "denoiser": _denoiser,
     "bound": lambda steps=6: _denoiser(steps, objective="bound"),
     "cross_entropy": lambda steps=6: _denoiser(steps, objective="cross_entropy"),
+    "continuous": lambda steps=6: _denoiser(steps, objective="continuous"),
 }
 
 
@@ -188,11 +179,56 @@ def test_polish_moves_the_decoder_alone():
 def test_the_average_follows_the_weights():
     stage = _denoiser()
     stage.step(0)
-    name, value = next(iter(stage.model.named_parameters()))
-    assert not torch.equal(stage.average[name], value)
-    mean = stage.average[name].clone()
-    stage.averaged()
-    assert torch.equal(value, mean)
+    value, mean = (next(model.parameters()) for model in (stage.model, stage.average.module))
+    assert not torch.equal(mean, value)
+    assert stage.averaged() is stage.pipe and torch.equal(value, mean)
+    assert not stage.pipe.transformer.training
+
+
+def test_the_average_forgets_the_start_faster():
+    """1/10 of the start is kept in the first update, 2/11 in the second, and from then on what the recipe says."""
+    stage = _denoiser(ema=0.2)
+    value, mean = (next(model.parameters()) for model in (stage.model, stage.average.module))
+    expected = value.detach().double().clone()
+    for number, kept in enumerate((1 / 10, 2 / 11, 0.2, 0.2)):
+        stage.step(number)
+        expected = kept * expected + (1 - kept) * value.detach().double()
+    torch.testing.assert_close(mean, expected.float())
+
+
+# The first losses of the denoiser (`_denoiser(20, batch=8)`) and the codec (`_codec(20, polish=0.3)`, four pictures) as
+# they were when the data and the objective were still part of the stage.
+RECORDED = {
+    "codec": {
+        "loss": [1.46939, 1.31158, 0.983953, 1.61782, 1.20014],
+        "commitment": [0.0130557, 8.37465e-05, 6.155e-06, 3.84379e-06, 3.14878e-05],
+    },
+    "ideal": {
+        "loss": [6.82814, 6.89026, 6.78708, 6.69693, 5.44971],
+        "relation": [2.59444, 1.80034, 1.62479, 1.2473, 0.376149],
+        "gradient": [14.6445, 9.98494, 10.8509, 9.28392, 6.69415],
+    },
+    "cross_entropy": {
+        "loss": [6.82949, 6.8946, 6.86166, 6.62543, 5.23113],
+        "relation": [2.59444, 1.80034, 2.31631, 1.36553, 1.62051],
+        "gradient": [14.6384, 9.98422, 9.77223, 8.60365, 8.96853],
+    },
+    "bound": {
+        "loss": [11.2504, 10.2835, 8.7799, 11.6001, 8.57884],
+        "relation": [2.59444, 1.80032, 2.3164, 1.36681, 1.63793],
+        "gradient": [14.4096, 9.36313, 9.19749, 9.41512, 9.57382],
+    },
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_the_first_updates_are_those_that_were_recorded(name):
+    """What is drawn for which update, and every detail of an update, decide these numbers."""
+    stage = _codec(20, batch=4) if name == "codec" else _denoiser(20, batch=8, objective=name)
+    found = [stage.step(number) for number in range(20)]
+    for column in RECORDED[name]:
+        ours = [found[number][column] for number in (0, 1, 2, 5, 19)]
+        assert ours == pytest.approx(RECORDED[name][column], rel=2e-3)
 
 
 def test_learning_rate_warms_up_stays_and_falls_to_zero():
@@ -207,9 +243,7 @@ def test_networks_are_the_same_for_the_same_seed():
 
 
 def test_both_stages_end_in_a_folder_that_loads(tmp_path):
-    from vqlearn import VQDiffusionPipeline
-
-    train(tmp_path, codec=CodecRecipe(steps=1, batch=1), denoiser=DenoiserRecipe(steps=1, batch=1), progress=False)
+    train(tmp_path, codec=CodecRecipe(steps=1, batch=1), denoiser=SceneRecipe(steps=1, batch=1), progress=False)
     pipe = VQDiffusionPipeline.from_pretrained(tmp_path / "model")
     pipe.set_progress_bar_config(disable=True)
     assert len(pipe("a red circle", num_inference_steps=1).images) == 1
@@ -218,7 +252,7 @@ def test_both_stages_end_in_a_folder_that_loads(tmp_path):
 def test_a_model_learns_on_with_its_own_codec(tmp_path, shipped):
     """From the shipped weights, after one step at a rate of next to nothing, they are still the shipped weights."""
     start = VQDiffusionPipeline.from_pretrained()
-    recipe = DenoiserRecipe(steps=1, batch=2, learning_rate=1e-12)
+    recipe = SceneRecipe(steps=1, batch=2, learning_rate=1e-12)
     pipe = train(tmp_path, denoiser=recipe, start_from=start, progress=False)
     assert not (tmp_path / "codec").exists()
     for part in ("vqvae", "transformer", "text_encoder"):
@@ -228,13 +262,13 @@ def test_a_model_learns_on_with_its_own_codec(tmp_path, shipped):
 
 
 def test_wrong_recipe_is_named():
-    with pytest.raises(ValueError, match="objective must be one of ideal, cross_entropy, bound, got 'mse'"):
+    with pytest.raises(ValueError, match="objective must be one of ideal, cross_entropy, bound, continuous, got 'mse'"):
         _denoiser(objective="mse")
 
 
-def test_the_reader_asks_for_the_relation_at_the_right_noun():
+def test_the_task_asks_for_the_relation_at_the_right_noun():
     parts = networks()
-    reader = RelationReader(layouts.text_table(parts["tokenizer"]), 96)
+    task = RelationTask(layouts.text_table(parts["tokenizer"]), 96)
     captions = [
         "a red circle left of a blue square and above a star",
         "a cross, a star and a circle",
@@ -243,17 +277,18 @@ def test_the_reader_asks_for_the_relation_at_the_right_noun():
     ids, claims = tokenize(parts["tokenizer"], captions)[0], layouts.claims_of([scenes.parse(c) for c in captions])
     hidden = torch.zeros(3, 32, 96)
     with torch.no_grad():
-        reader.head.weight.zero_()
-        reader.head.weight[:, :4] = 50 * torch.eye(4)
+        task.head.weight.zero_()
+        task.head.weight[:, :4] = 50 * torch.eye(4)
     relations = list(scenes.RELATIONS)
     for row, noun, relation in ((0, "square", "left of"), (0, "star", "above"), (2, "cross", "below")):
         (column,) = (ids[row] == parts["tokenizer"](noun)["input_ids"][1]).nonzero()[:, 0].tolist()
         hidden[row, column, relations.index(relation)] = 1.0
     with torch.no_grad():
-        assert float(reader(hidden, ids, claims)) < 1e-6
-        assert float(reader(torch.zeros(3, 32, 96), ids, claims)) == pytest.approx(math.log(4))
+        some = Conditions(ids, torch.zeros(3, dtype=torch.bool), claims)
+        assert float(task(hidden, some)) < 1e-6
+        assert float(task(torch.zeros(3, 32, 96), some)) == pytest.approx(math.log(4))
         one = layouts.Claims(*(part[1:2] for part in claims))
-        assert float(reader(hidden, ids[1:2], one)) == 0
+        assert float(task(hidden, Conditions(ids[1:2], some.is_null[:1], one))) == 0
 
 
 # ------------------------------------------------------------------------------- one update, by independent code
@@ -270,24 +305,24 @@ def test_soft_cross_entropy_and_its_gradient():
     torch.testing.assert_close(ours, theirs)
 
 
-def _loss_by_hand(stage, batch, captions):
+def _loss_by_hand(stage, x_0, noisy, times, is_null, captions):
     """The loss of a batch, row by row: the ideal prediction or the drawn tokens, and the text encoder's task."""
-    model, total, asked = stage.model, 0.0, []
+    model, codes, total, asked = stage.model, stage.objective.codes, 0.0, []
     for row, caption in enumerate(captions):
         ids = tokenize(stage_tokenizer(), [caption])[0]
         hidden = model.text_encoder(ids)[0]
         hidden = hidden / hidden.pow(2).sum(-1, keepdim=True).sqrt()
-        text = model.null_text.embeddings[None] if batch.is_null[row] else hidden
-        x_t, t = batch.x_t[row : row + 1], int(batch.t[row])
+        text = model.null_text.embeddings[None] if is_null[row] else hidden
+        x_t, t = noisy[row : row + 1], int(times[row])
         log_p = model.transformer(x_t, text, torch.tensor(t - 1)).log_softmax(-1)  # networks count times from 0
-        if batch.is_null[row]:
-            total = total - log_p[0].gather(-1, batch.x_0[row][:, None]).mean() / len(captions)
+        if is_null[row]:
+            total = total - log_p[0].gather(-1, x_0[row][:, None]).mean() / len(captions)
         else:
-            ideal = ideal_denoiser([caption], stage.codes, stage.schedule, split="train")(x_t, t).exp()
+            ideal = ideal_denoiser([caption], codes, stage.schedule, split="train")(x_t, t).exp()
             total = total - (ideal.float() * log_p).sum(-1).mean() / len(captions)
-        nouns = [n for n, word in enumerate(ids[0].tolist()) if word in model.reader.shapes.tolist()]
+        nouns = [n for n, word in enumerate(ids[0].tolist()) if word in model.task.shapes.tolist()]
         for _, relation, thing in scenes.parse(caption).relations:
-            logits = model.reader.head(hidden[0, nouns[thing]] * math.sqrt(hidden.shape[-1]))
+            logits = model.task.head(hidden[0, nouns[thing]] * math.sqrt(hidden.shape[-1]))
             asked.append(logits.log_softmax(-1)[list(scenes.RELATIONS).index(relation)])
     return total, -sum(asked) / max(1, len(asked))
 
@@ -301,18 +336,19 @@ def test_one_update_is_what_independent_code_makes_of_it(number):
     """Loss, gradient, AdamW with its two rates and the moving average, written out."""
     recipe = {"batch": 6, "own_from": 3, "null_share": 0.4, "relation_weight": 0.7, "clip": 0.01, "weight_decay": 1e3}
     stage, twin = _denoiser(**recipe), _denoiser(**recipe)
-    batch = stage._batch(number, torch.Generator().manual_seed(number))
-    captions = _captions(batch.ids)
-    loss, relation = _loss_by_hand(twin, batch, captions)
-    assert batch.is_null.any() and batch.claims.relation.any()
+    batch = stage._batch(number)
+    x_t, t, conditions = stage.objective.noised(batch)
+    captions = _captions(conditions.values)
+    loss, relation = _loss_by_hand(twin, batch.x_0, x_t, t, conditions.is_null, captions)
+    assert conditions.is_null.any() and conditions.notes.relation.any()
     named = dict(twin.model.named_parameters())
     gradients = torch.autograd.grad(loss + 0.7 * relation, list(named.values()), allow_unused=True)
     gradients = [g if g is not None else torch.zeros_like(p) for g, p in zip(gradients, named.values(), strict=True)]
     norm = math.sqrt(sum(float(g.double().pow(2).sum()) for g in gradients))
     expected = {"loss": float(loss.detach()), "relation": float(relation.detach()), "gradient": norm}
     assert stage.step(number) == pytest.approx(expected, rel=2e-4, abs=1e-6)
-    kept = min(0.999, (number + 1) / (number + 10))
-    ours = dict(stage.model.named_parameters())
+    kept = 1 / 10  # the first update of this stage
+    ours, means = (dict(model.named_parameters()) for model in (stage.model, stage.average.module))
     for (name, before), gradient in zip(named.items(), gradients, strict=True):
         gradient = gradient * min(1.0, 0.01 / norm)
         reads_text = name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
@@ -321,7 +357,7 @@ def test_one_update_is_what_independent_code_makes_of_it(number):
         large = gradient.abs() > 1e-6  # where the sign of the gradient is not rounding
         torch.testing.assert_close(ours[name][large], moved[large], rtol=1e-3, atol=1e-6)
         mean = kept * before + (1 - kept) * ours[name]
-        torch.testing.assert_close(stage.average[name], mean.detach(), rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(means[name], mean.detach(), rtol=1e-5, atol=1e-7)
 
 
 def _captions(ids):
@@ -340,19 +376,19 @@ def test_the_target_leaves_out_what_is_held_out():
     claims = [scenes.parse(caption) for caption in captions]
     x_t = torch.full((len(captions), 64), stage.schedule.mask_id)
     t, nobody = torch.full((len(captions),), 100), torch.zeros(len(captions), dtype=torch.bool)
-    batch = Batch(x_t, x_t, t, t, x_t, layouts.claims_of(claims), nobody)
-    found = stage._target(batch)
+    batch = Batch(0, x_t, None, None, stage.schedule, torch.Generator(), 0.0)
+    found = stage.objective.target(batch, x_t, t, Conditions(None, nobody, layouts.claims_of(claims)))
     for split, same in (("train", True), (None, False)):
-        expected = ideal_denoiser(captions, stage.codes, stage.schedule, split=split)(x_t, 100).exp().float()
+        expected = ideal_denoiser(captions, stage.objective.codes, stage.schedule, split=split)(x_t, 100).exp().float()
         assert torch.allclose(found, expected, atol=1e-6) == same
 
 
 def test_only_the_training_split_is_learned_from_and_objects_come_in_the_recipes_shares():
     stage = _denoiser(batch=1200, counts=(0.2, 0.3, 0.5), own_from=1)
-    batch = stage._batch(0, torch.Generator().manual_seed(0))
+    batch, own = stage._batch(0), stage.objective.own
     for row in range(20):
-        stage.own.advance(torch.zeros(len(stage.own.x_t), 64, 1024), torch.Generator().manual_seed(row))
-    claims = [scenes.parse(caption) for caption in _captions(torch.cat([batch.ids, stage.own.ids]))]
+        own.advance(torch.zeros(len(own.x_t), 64, 1024), torch.Generator().manual_seed(row))
+    claims = [scenes.parse(caption) for caption in _captions(torch.cat([batch.condition, own.ids]))]
     assert not any(map(scenes.held_out, claims))
     assert sum(scenes.held_out(scenes.parse(scenes.sample("test", i)[1])) for i in range(100)) > 40
     for number, share in zip((1, 2, 3), (0.2, 0.3, 0.5), strict=True):
@@ -373,17 +409,18 @@ def test_pictures_to_learn_from_are_training_scenes(monkeypatch):
 
 def test_times_are_drawn_as_the_recipe_says():
     """A third uniform, the rest with P(t <= u T) = u^power: one from each of equal shares, so exact to 1 / count."""
-    stage = _denoiser(time_power=3.0, uniform_share=1 / 3)
-    t, p_t = stage._times(3000, torch.Generator().manual_seed(0))
-    assert torch.equal(p_t, torch.ones(3000)) and t.min() >= 1 and t.max() == 100
+    clean, generator = torch.zeros(3000, 1, dtype=torch.int64), torch.Generator().manual_seed(0)
+    batch = Batch(0, clean, None, None, MaskReplaceSchedule.paper(4), generator, 0.0)
+    t = low_variance_times(batch, 1 / 3, 3.0)
+    assert t.min() >= 1 and t.max() == 100
     for u in (0.1, 0.3, 0.5, 0.8, 0.95):
         assert abs(float((t <= 100 * u).double().mean()) - (u / 3 + 2 * u**3 / 3)) < 2 / 1000
 
 
 def test_the_share_of_null_texts():
-    stage = _denoiser(batch=2000, null_share=0.25)
-    batch = stage._batch(0, torch.Generator().manual_seed(0))
-    assert abs(float(batch.is_null.double().mean()) - 0.25) < 6 * (0.25 * 0.75 / 2000) ** 0.5
+    clean, generator = torch.zeros(2000, 1, dtype=torch.int64), torch.Generator().manual_seed(0)
+    batch = Batch(0, clean, None, None, MaskReplaceSchedule.paper(4), generator, 0.25)
+    assert abs(float(batch.conditions().is_null.double().mean()) - 0.25) < 6 * (0.25 * 0.75 / 2000) ** 0.5
 
 
 def test_another_seed_draws_another_run():
@@ -406,5 +443,5 @@ def test_half_precision_gives_nearly_the_same_gradient():
 
 def test_the_recipe_of_a_device():
     cpu, cuda = recipe("cpu"), recipe("cuda")
-    assert cpu == DenoiserRecipe() and cuda == LARGE_BATCH
+    assert cpu == SceneRecipe() and cuda == LARGE_BATCH
     assert cpu.own_from > 0 and recipe("cpu", from_nothing=False) == replace(cpu, own_from=0)

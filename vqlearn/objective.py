@@ -1,21 +1,24 @@
-"""The training objective and the evidence bound, from a belief and exact quantities of the forward process.
+"""The training objective and the evidence bound, from a prediction and exact quantities of the forward process.
 
-A belief is log p(x_0 | x_t), `[B, L, K]`. All results are in nats per token unless a name says bits.
+A prediction is log p(x_0 | x_t), `[B, L, K]`. All results are in nats per token unless a name says bits.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
+from vqlearn.draws import uniform, uniform_codes
 from vqlearn.reverse import Denoiser
-from vqlearn.schedule import MaskReplaceSchedule
+from vqlearn.schedule import ROUNDING, MaskReplaceSchedule
 from vqlearn.transition import q_log_probs, q_posterior, q_sample
 
 
-def bound_terms(log_p_x0: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor, schedule: MaskReplaceSchedule) -> Tensor:
+def bound_terms(log_p_x0: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor | int, schedule: MaskReplaceSchedule) -> Tensor:
     """One term of the variational bound per token, `[B, L]`, in nats (VQ-Diffusion, Eq. 4 and 5).
 
     For t > 1 the divergence KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)); for t = 1 it is L_0, the code
@@ -129,6 +132,110 @@ def evidence_bound(
     return total / math.log(2)
 
 
+# ------------------------------------------------------------------------------------------ continuous time
+
+
+class Moment(NamedTuple):
+    """The forward process at times in (0, 1], float64 `[B]` each."""
+
+    gamma: Tensor  # what is masked
+    kept: Tensor  # of the rest, what has kept its value; the K codes share 1 - kept evenly
+    masking: Tensor  # the derivative of gamma
+    replacing: Tensor  # -d log(kept), the rate at which an unmasked token is replaced by a uniform code
+
+
+def moment(time: Tensor, schedule: MaskReplaceSchedule) -> Moment:
+    """A schedule in continuous time: `gamma` and `kept` are linear from each of its T + 1 entries to the next."""
+    steps, seen = schedule.num_steps, 1 - schedule.gamma_bar
+    kept = schedule.alpha_bar / seen.clamp(min=ROUNDING)
+    kept = torch.where((kept - 1).abs() < ROUNDING, 1.0, kept)
+    kept = torch.where(seen > 0, kept, kept[seen > 0][-1])  # where all is masked there is nothing to keep
+    step = (time * steps).ceil().long().clamp(1, steps).to(kept.device)
+    part = time.to(kept) * steps - (step - 1)
+    slopes = [curve[step] - curve[step - 1] for curve in (schedule.gamma_bar, kept)]
+    gamma, now = (c[step - 1] + part * d for c, d in zip((schedule.gamma_bar, kept), slopes, strict=True))
+    replacing = torch.where(now > 0, -steps * slopes[1] / now.clamp(min=ROUNDING**2), 0.0)
+    return Moment(*(x.to(time.device) for x in (gamma, now, steps * slopes[0], replacing)))
+
+
+def continuous_sample(
+    x_0: Tensor, time: Tensor, schedule: MaskReplaceSchedule, *, generator: Generator | None = None
+) -> Tensor:
+    """Draw x_t from q(x_t | x_0) at times in (0, 1] `[B]`, as `q_sample` does at t = T time; `[B, L]`."""
+    gamma, kept, _, _ = (share[:, None] for share in moment(time, schedule))
+    u = uniform(x_0.shape, generator, x_0.device)
+    other = uniform_codes(schedule.num_codes, x_0.shape, generator, x_0.device)
+    x_t = torch.where(u < (1 - gamma) * kept, x_0, other)
+    return torch.where(u < 1 - gamma, x_t, schedule.mask_id)
+
+
+def continuous_terms(log_p_x0: Tensor, x_0: Tensor, x_t: Tensor, time: Tensor, schedule: MaskReplaceSchedule) -> Tensor:
+    """The bound's integrand over time in (0, 1] per token, `[B, L]`: the limit of T `bound_terms` for T to infinity.
+
+    The reverse process jumps from x_t to y at the rate r(y) under q(. | x_t, x_0) and p(y) under the prediction, and
+    the integrand is the sum over y of p - r + r log(r / p) (Campbell et al. 2022, Proposition 2). For masks alone it is
+    -alpha' / (1 - alpha) -log p(x_0) where x_t is the mask (MDLM, Sahoo et al. 2024, Eq. 10). With replacement p mixes
+    posteriors, as in VQ-Diffusion; GIDD (von Ruette et al. 2025) takes the ratio of mixed marginals at visible tokens.
+    """
+    now = moment(time, schedule)
+    masked = (x_t == schedule.mask_id)[..., None]
+    at_x_t = x_t.clamp(max=schedule.num_codes - 1)[..., None]
+    truth = one_hot_log(x_0, schedule.num_codes, log_p_x0.dtype)
+    log_r, log_p = (_log_jumps(log, at_x_t, masked, now.kept, schedule.num_codes) for log in (truth, log_p_x0))
+    gap = log_p.exp() - log_r.exp() + torch.where(log_r == -torch.inf, 0.0, log_r.exp() * (log_r - log_p))
+    rate = torch.where(
+        masked[..., 0], (now.masking / now.gamma)[:, None], (now.replacing / schedule.num_codes)[:, None]
+    )
+    rate = torch.where(masked[..., 0] & (now.gamma <= 0)[:, None], 0.0, rate)
+    return rate.to(gap) * gap.sum(-1)
+
+
+def _log_jumps(log_p: Tensor, at_x_t: Tensor, masked: Tensor, kept: Tensor, codes: int) -> Tensor:
+    """log of the reverse rates from x_t to each code, `[B, L, K]`, each over the forward rate back; 0 for x_t itself.
+
+    From the mask to y it is q(y) = b + kept p(y), up to a factor; from a code z it is the mean over x_0 of
+    q(y | x_0) / q(z | x_0), with b = (1 - kept) / K for each code that is not x_0.
+    """
+    kept = kept[:, None, None].to(log_p)
+    other = (1 - kept) / codes
+    from_mask = torch.logaddexp(kept.log() + log_p, other.log())
+    safe = torch.where(other > 0, other, 1.0)  # without replacement no code is ever left
+    log_p_z = log_p.gather(-1, at_x_t)
+    unlike_z = log_p_z.exp() * safe / (kept + safe) - torch.expm1(log_p_z)
+    from_code = (unlike_z + kept / safe * log_p.exp()).log().scatter(-1, at_x_t, 0.0)
+    return torch.where(masked, from_mask, torch.where(other > 0, from_code, 0.0))
+
+
+def continuous_loss(
+    denoise: Callable[[Tensor, Tensor], Tensor],
+    x_0: Tensor,
+    schedule: MaskReplaceSchedule,
+    *,
+    generator: Generator | None = None,
+) -> Tensor:
+    """An unbiased estimate of the bound in continuous time without L_T, in nats per token, `[B]`.
+
+    Times are drawn with low variance, one from each of B equal parts of (0, 1], and `denoise` is given the step t that
+    each falls in, `[B]`. Where a schedule replaces tokens in its first step, the integral ends at 1/T and L_0 =
+    -log p(x_0 | x_1) takes the rest: no prediction but the perfect one has a finite integral down to 0.
+    """
+    steps, count = schedule.num_steps, len(x_0)
+    u = uniform((count,), generator, x_0.device)
+    time = (torch.arange(count, device=u.device) + 1 - u) / count
+    step = (time * steps).ceil().long().clamp(1, steps)
+    ends = (step == 1) & bool(schedule.beta_bar[1] > 0)
+    time = torch.where(ends, 1 / steps, time)
+    x_t = continuous_sample(x_0, time, schedule, generator=generator)
+    log_p_x0 = denoise(x_t, step)
+    terms = continuous_terms(log_p_x0, x_0, x_t, time, schedule)
+    last = ends.nonzero()[:, 0]
+    first_step = steps * bound_terms(log_p_x0[last], x_0[last], x_t[last], 1, schedule)
+    return terms.index_put((last,), first_step.to(terms)).mean(-1)
+
+
+# ------------------------------------------------------------------------------------------ distributions
+
+
 def kl_divergence(log_q: Tensor, log_p: Tensor) -> Tensor:
     """KL(q || p) over the last dimension; a state that q never takes costs nothing, whatever p says."""
     gap = torch.where(log_q == -torch.inf, 0.0, log_q - log_p)
@@ -136,6 +243,6 @@ def kl_divergence(log_q: Tensor, log_p: Tensor) -> Tensor:
 
 
 def one_hot_log(x_0: Tensor, num_codes: int, dtype: torch.dtype) -> Tensor:
-    """The certain belief: 0 at x_0 and `-inf` elsewhere, `[B, L]` -> `[B, L, K]`."""
+    """The certain prediction: 0 at x_0 and `-inf` elsewhere, `[B, L]` -> `[B, L, K]`."""
     out = torch.full((*x_0.shape, num_codes), -torch.inf, dtype=dtype, device=x_0.device)
     return out.scatter_(-1, x_0[..., None], 0.0)

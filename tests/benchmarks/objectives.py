@@ -1,4 +1,4 @@
-"""Which objective teaches the tiny denoiser most in the same time of a core?
+"""Which objective teaches the shipped denoiser most in the same time of a core?
 
     python -m tests.benchmarks.objectives --seconds 120
 
@@ -15,10 +15,10 @@ import torch
 from vqlearn import VQDiffusionPipeline, evidence_bound
 from vqlearn.data import layouts
 from vqlearn.evaluation.agreement import excess
-from vqlearn.training import DenoiserRecipe, DenoiserStage, has_fast_bfloat16, initialise, shipped
+from vqlearn.training import SceneRecipe, has_fast_bfloat16, initialise, networks, scene_stage
 from vqlearn.transition import q_sample
 
-RUNS = (("ideal", 32), ("cross_entropy", 32), ("cross_entropy", 128), ("bound", 32))
+RUNS = (("ideal", 32), ("cross_entropy", 32), ("cross_entropy", 128), ("bound", 32), ("continuous", 32))
 
 
 def main() -> None:
@@ -38,12 +38,12 @@ def main() -> None:
 
 def learn(objective: str, batch: int, seconds: float) -> tuple[VQDiffusionPipeline, int]:
     """A denoiser that has learned for so long, and its number of updates; the learning rate stays up."""
-    parts = shipped.networks()
+    parts = networks()
     parts["vqvae"] = VQDiffusionPipeline.from_pretrained().vqvae
     pipe = VQDiffusionPipeline(**parts)
-    initialise(pipe.transformer, pipe.vqvae.quantize.embedding.weight)
-    recipe = DenoiserRecipe(steps=10**6, batch=batch, objective=objective, own_share=0.0)
-    stage = DenoiserStage(*shipped.learning_parts(pipe), recipe, dtype=torch.bfloat16 if has_fast_bfloat16() else None)
+    initialise(pipe.transformer, pipe.vqvae)
+    recipe = SceneRecipe(steps=10**6, batch=batch, objective=objective, own_share=0.0)
+    stage = scene_stage(pipe, recipe, dtype=torch.bfloat16 if has_fast_bfloat16() else None)
     begin, number = time.process_time(), 0
     while time.process_time() - begin < seconds:
         stage.step(number)

@@ -17,7 +17,7 @@ from vqlearn import VQDiffusionPipeline, q_sample
 from vqlearn.data import layouts
 from vqlearn.evaluation.agreement import evaluate, excess
 from vqlearn.exactness.ideal import ideal_prediction
-from vqlearn.training import DenoiserRecipe, DenoiserStage, initialise
+from vqlearn.training import DenoiserStage, SceneRecipe, initialise, scene_stage
 from vqlearn.training import shipped as shipped_recipe
 
 from .record import Record
@@ -25,7 +25,7 @@ from .record import Record
 WEIGHTS = "weights.safetensors"  # averaged, in float16: what a later run goes on from
 EVERY = 60.0  # seconds between two copies of them
 SETTINGS = ((10, 1.15, 0.6), (25, 1.15, 0.6), (10, 1.0, 1.0), (25, 1.0, 1.0), (100, 1.0, 1.0))
-ON_CPU = DenoiserRecipe(batch=8, own_from=1)  # of a rehearsal
+ON_CPU = SceneRecipe(batch=8, own_from=1)  # of a rehearsal
 
 
 def train(out: Path, seconds: float, device: torch.device, start_from: Path | None = None) -> None:
@@ -51,19 +51,19 @@ def train(out: Path, seconds: float, device: torch.device, start_from: Path | No
 
 
 def staged(
-    shipped: VQDiffusionPipeline, recipe: DenoiserRecipe, device: torch.device
+    shipped: VQDiffusionPipeline, recipe: SceneRecipe, device: torch.device
 ) -> tuple[VQDiffusionPipeline, DenoiserStage]:
     """A pipeline of new networks with the shipped codec and settings, and its training."""
     pipe = VQDiffusionPipeline(**{**shipped_recipe.networks(), "vqvae": shipped.vqvae})
     pipe.defaults = shipped.defaults
-    initialise(pipe.transformer, pipe.vqvae.quantize.embedding.weight)
+    initialise(pipe.transformer, pipe.vqvae)
     dtype = torch.bfloat16 if device.type == "cuda" else None
-    return pipe, DenoiserStage(*shipped_recipe.learning_parts(pipe), recipe, device=str(device), dtype=dtype)
+    return pipe, scene_stage(pipe, recipe, device=str(device), dtype=dtype)
 
 
 def data(stage: DenoiserStage, record: Record, count: int) -> None:
     """How fast scenes with their tokens and texts are drawn, and ideal predictions made."""
-    generator = torch.Generator(stage.device).manual_seed(0)
+    generator, codes = torch.Generator(stage.device).manual_seed(0), stage.objective.codes
 
     def timed(make, number: int):
         made = make()  # the first time costs more
@@ -75,14 +75,14 @@ def data(stage: DenoiserStage, record: Record, count: int) -> None:
 
     def scenes():
         drawn = layouts.draw("train", count, generator=generator, device=stage.device)
-        return drawn, layouts.tokens(drawn, stage.codes), layouts.token_ids(drawn, stage.texts)
+        return drawn, layouts.tokens(drawn, codes), layouts.token_ids(drawn, stage.source.texts)
 
     (drawn, x_0, _), rate = timed(scenes, count)
     some = min(count, 512)
     t = torch.randint(1, 101, (some,), generator=generator, device=stage.device)
     x_t = q_sample(x_0[:some], t, stage.schedule, generator=generator)
     claims = layouts.Claims(*(part[:some] for part in drawn.claims()))
-    _, ideal = timed(lambda: ideal_prediction(x_t, t, claims, stage.codes, stage.schedule, split="train"), some)
+    _, ideal = timed(lambda: ideal_prediction(x_t, t, claims, codes, stage.schedule, split="train"), some)
     record.add(what="data", scenes_per_second=round(rate), ideal_predictions_per_second=round(ideal))
 
 
@@ -104,7 +104,8 @@ def learn(stage: DenoiserStage, record: Record, out: Path, until: float, most: i
 
 def keep(stage: DenoiserStage, record: Record, out: Path, number: int, figures: dict[str, float]) -> None:
     """Write the averaged weights of what is shipped, in one move, and a row."""
-    kept = {name: value.half().contiguous() for name, value in stage.average.items() if not name.startswith("reader.")}
+    means = stage.average.module.named_parameters()
+    kept = {name: value.detach().half().contiguous() for name, value in means if not name.startswith("task.")}
     part = (out / WEIGHTS).with_suffix(".part")
     save_file(kept, part)
     part.replace(out / WEIGHTS)
@@ -125,7 +126,7 @@ def measure(pipe: VQDiffusionPipeline, record: Record, count: int, settings) -> 
 @torch.no_grad()
 def read_weights(stage: DenoiserStage, path: Path) -> None:
     """Begin where an earlier run has ended."""
-    saved, learned = load_file(path), dict(stage.model.named_parameters())
-    for name, value in saved.items():
+    learned, means = (dict(model.named_parameters()) for model in (stage.model, stage.average.module))
+    for name, value in load_file(path).items():
         learned[name].copy_(value)
-        stage.average[name].copy_(value)
+        means[name].copy_(value)

@@ -1,21 +1,40 @@
-"""Learning the codec, a VQ-VAE, on scenes that are drawn as they are needed."""
+"""Learning the codec, a VQ-VAE, on any data set of images."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
 
-from vqlearn.data import layouts
 from vqlearn.networks.vqvae import CodebookEMA, VQModel
+from vqlearn.training.batches import Source, as_source
 from vqlearn.training.recipes import CodecRecipe
 from vqlearn.training.updates import step_generator, update
 
 
 class CodecStage:
-    """Straight-through training of a VQModel with an EMA codebook (van den Oord et al. 2017)."""
+    """Straight-through training of a VQModel with an EMA codebook (van den Oord et al. 2017).
 
-    def __init__(self, codec: VQModel, recipe: CodecRecipe, device: str = "cpu", autocast: bool = False):
-        self.recipe, self.device, self.autocast = recipe, device, autocast
+    `data` is a `torch.utils.data.Dataset` of (image, anything): float `[C, H, W]` in [-1, 1]. Or it is a `Source`.
+    """
+
+    def __init__(
+        self,
+        codec: VQModel,
+        data: Dataset[Any] | Source,
+        recipe: CodecRecipe | None = None,
+        *,
+        device: str = "cpu",
+        autocast: bool = False,
+        workers: int = 0,
+    ):
+        self.recipe = recipe = recipe or CodecRecipe()
+        self.device, self.autocast = device, autocast
+        self.source = as_source(data, lambda _: None, batch=recipe.batch, seed=recipe.seed, workers=workers)
         self.codec = codec.to(device).train()
         self.ema = CodebookEMA(codec.quantize)
         codec.quantize.requires_grad_(False)
@@ -24,9 +43,8 @@ class CodecStage:
 
     def step(self, number: int) -> dict[str, float]:
         """One update on batch `number`; returns the figures of the log."""
-        recipe = self.recipe
-        generator = step_generator(recipe.seed, number, self.device)
-        images = layouts.pictures(layouts.draw("train", recipe.batch, generator=generator, device=self.device))
+        recipe, generator = self.recipe, step_generator(self.recipe.seed, number, self.device)
+        images = self._images(self.source.rows(number, recipe.batch, generator).x)
         polishing = number >= recipe.steps * (1 - recipe.polish)
         with torch.set_grad_enabled(not polishing):
             latents = self.codec.latents(images)
@@ -45,14 +63,36 @@ class CodecStage:
         return {"loss": float(error.detach()), "commitment": float(commitment.detach()),
                 "restarted": restarted, "used": len(codes.unique())}  # fmt: skip
 
-    def state_dict(self) -> dict:
+    def _images(self, x: Tensor) -> Tensor:
+        """Raises ValueError for what is no image that the codec can encode."""
+        factor, channels = self.codec.factor, self.codec.config["in_channels"]
+        if (
+            not x.is_floating_point()
+            or x.ndim != 4
+            or x.shape[1] != channels
+            or x.shape[2] % factor
+            or x.shape[3] % factor
+        ):
+            raise ValueError(
+                f"an image of the data set must be float [{channels}, H, W] with sides divisible by {factor}, "
+                f"got {x.dtype} {list(x.shape[1:])}"
+            )
+        return x.to(self.device)
+
+    def settings(self) -> dict[str, Any]:
+        """What a checkpoint must have in common with a run that goes on from it."""
+        return asdict(self.recipe)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, the codebook's running sums and the optimizer's state."""
         return {
             "codec": self.codec.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
         self.codec.load_state_dict(state["codec"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])

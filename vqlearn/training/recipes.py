@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-OBJECTIVES = ("ideal", "cross_entropy", "bound")
-
 
 @dataclass(frozen=True)
 class CodecRecipe:
@@ -22,15 +20,10 @@ class CodecRecipe:
 
 @dataclass(frozen=True)
 class DenoiserRecipe:
-    """How the denoiser learns.
+    """How a denoiser learns, whatever its data and objective are.
 
-    `objective` is "ideal", the cross-entropy from the ideal denoiser's prediction to the network's; "cross_entropy",
-    the mean of -log p(x_0 | x_t) over all tokens, of which "ideal" is the expectation given x_t, so the same with
-    less noise; or "bound", the published loss. Times of the first two are uniform for `uniform_share` of the batch, and
-    for the rest have a density in proportion to t^(`time_power` - 1), because the layout is decided late. With "ideal",
-    from update `own_from` on `own_share` of each batch are states of the network's own trajectories (`on_policy`).
-    `counts` are the shares of scenes with one, two and three objects, `relation_weight` is that of the text encoder's
-    own task, see `RelationReader`.
+    The learning rate falls to zero over the last `decay` of the `steps`; `null_share` of the rows are trained without
+    their condition; `ema` is the decay of the averaged weights and `clip` the largest norm of a gradient.
     """
 
     steps: int = 30000
@@ -39,6 +32,24 @@ class DenoiserRecipe:
     decay: float = 0.5
     weight_decay: float = 1e-2
     null_share: float = 0.1
+    ema: float = 0.999
+    clip: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SceneRecipe(DenoiserRecipe):
+    """How a denoiser learns the toy world.
+
+    `objective` is a name in `training.scenes.OBJECTIVES`: "ideal" is the cross-entropy from the ideal denoiser's
+    prediction to the network's; "cross_entropy" the mean of -log p(x_0 | x_t) over all tokens, of which "ideal" is the
+    expectation given x_t, so the same with less noise; "bound" the published loss; "continuous" the bound in continuous
+    time. Times of the first two are uniform for `uniform_share` of the batch, and for the rest have a density in
+    proportion to t^(`time_power` - 1), because the layout is decided late. With "ideal", from update `own_from` on
+    `own_share` of each batch are states of the network's own trajectories (`on_policy`). `counts` are the shares of
+    scenes with one, two and three objects, `relation_weight` is that of the text encoder's task (`RelationTask`).
+    """
+
     uniform_share: float = 1 / 3
     time_power: float = 4.0
     counts: tuple[float, float, float] = (0.25, 0.45, 0.3)
@@ -46,6 +57,3 @@ class DenoiserRecipe:
     objective: str = "ideal"
     own_share: float = 0.5
     own_from: int = 4000
-    ema: float = 0.999
-    clip: float = 1.0
-    seed: int = 0

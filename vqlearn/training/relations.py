@@ -9,22 +9,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqlearn.data import layouts, scenes
-from vqlearn.data.layouts import Claims
+from vqlearn.training.conditioned import Task
+from vqlearn.training.objectives import Conditions
 from vqlearn.training.updates import step_generator
 
 
-class RelationReader(nn.Module):
-    """Asks the text encoder, at the word that ends a noun, how that object lies to the first one; a loss, not shipped.
+class RelationTask(Task):
+    """Asks the text encoder, at the word that ends a noun, which relation the first object has to that one.
 
     Where an object belongs depends on position, relation and object together, and any two of the three say nothing.
     Cross-entropy on the tokens alone left the order of two objects a coin flip for 7000 steps; it learned the
     order once the text encoder had the relation at the noun. Only the caption is needed, no picture.
     """
 
+    name = "relation"
     shapes: Tensor
 
-    def __init__(self, texts: layouts.TextTable, width: int, seed: int = 0):
+    def __init__(self, texts: layouts.TextTable, width: int, *, weight: float = 1.0, seed: int = 0):
         super().__init__()
+        self.weight = weight
         ids = texts.words[[layouts.WORDS.index(shape) for shape in scenes.SHAPES]]
         self.register_buffer("shapes", ids, persistent=False)
         self.head = nn.Linear(width, len(scenes.RELATIONS))
@@ -33,8 +36,10 @@ class RelationReader(nn.Module):
             self.head.weight.copy_(start / math.sqrt(width))
             self.head.bias.zero_()
 
-    def forward(self, hidden: Tensor, ids: Tensor, claims: Claims) -> Tensor:
+    def forward(self, hidden: Tensor, conditions: Conditions) -> Tensor:
         """Cross-entropy in nats of the relations that captions state, from hidden states `[B, S, D]`; 0 if none."""
+        ids, claims = conditions.values, conditions.notes
+        assert ids is not None
         ends_noun = torch.isin(ids, self.shapes)  # [B, S]
         number = ends_noun.cumsum(1)[:, None]  # [B, 1, S], of the noun that has ended
         which = torch.arange(1, layouts.MOST, device=ids.device)

@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,13 +15,14 @@ from tqdm.auto import tqdm
 
 
 class Stage(Protocol):
-    """What a run needs of the thing that learns: numbered steps, all of its state, and its recipe (a dataclass)."""
+    """What a run needs of what learns: numbered steps, all of its state, how many steps there are, and its settings."""
 
-    recipe: Any
+    recipe: Any  # with `steps`
 
     def step(self, number: int) -> dict[str, float]: ...
-    def state_dict(self) -> dict: ...
-    def load_state_dict(self, state: dict) -> None: ...
+    def settings(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 def fit(stage: Stage, folder: str | Path, *, save_every: int = 500, progress: bool = True) -> None:
@@ -66,7 +66,7 @@ def save_checkpoint(stage: Stage, folder: Path, number: int) -> None:
     state = stage.state_dict()
     if not _finite(state):
         raise FloatingPointError(f"the weights are no longer finite after step {number}")
-    torch.save({"step": number, "recipe": asdict(stage.recipe), "state": state}, part)
+    torch.save({"step": number, "recipe": stage.settings(), "state": state}, part)
     os.replace(part, path)
 
 
@@ -87,7 +87,7 @@ def _resume(stage: Stage, folder: Path) -> int:
         raise OSError(
             f"{path} cannot be read ({type(error).__name__}); delete it to begin anew, or choose another folder"
         ) from None
-    for name, ours in asdict(stage.recipe).items():
+    for name, ours in stage.settings().items():
         if recipe.get(name) != ours:
             raise ValueError(
                 f"{path} was made with {name} = {recipe.get(name)!r}, now it is {ours!r}; choose another folder"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,22 @@ from vqlearn.networks.vqvae import VQModel
 from vqlearn.pipeline import VQDiffusionPipeline
 from vqlearn.scheduler import VQDiffusionScheduler
 from vqlearn.training.codec import CodecStage
-from vqlearn.training.denoiser import DenoiserStage
-from vqlearn.training.recipes import CodecRecipe, DenoiserRecipe
+from vqlearn.training.recipes import CodecRecipe, SceneRecipe
 from vqlearn.training.runs import fit
+from vqlearn.training.scenes import ScenePictures, scene_stage
 from vqlearn.training.start import initialise
 from vqlearn.training.updates import has_fast_bfloat16
 
 NUM_CODES, TEXT_LENGTH, TEXT_WIDTH, WIDTH, LAYERS = 1024, 32, 96, 128, 6
 
 
-def networks(seed: int = 0) -> dict[str, Any]:
-    """The six components of the shipped pipeline, untrained; the same for the same seed."""
+def networks(
+    seed: int = 0, *, words: Iterable[str] = (*scenes.VOCABULARY, ","), side: int = scenes.SIZE
+) -> dict[str, Any]:
+    """The six components of a pipeline of the shipped model's sizes, untrained; the same for the same seed.
+
+    Each of `words` is one token of the text, other words are spelled; `side` is that of the pictures, in pixels.
+    """
     from transformers import CLIPTextConfig, CLIPTextModel
 
     with torch.random.fork_rng(devices=[]):
@@ -47,11 +53,11 @@ def networks(seed: int = 0) -> dict[str, Any]:
             num_layers=LAYERS,
             cross_attention_dim=TEXT_WIDTH,
             num_vector_embeds=NUM_CODES + 1,
-            sample_size=scenes.SIZE // codec.factor,
+            sample_size=side // codec.factor,
             feed_forward="convolution",
             feed_forward_mult=1,
         )
-        tokenizer = clip_tokenizer(word_merges(scenes.VOCABULARY | {","}), max_length=TEXT_LENGTH)
+        tokenizer = clip_tokenizer(word_merges(words), max_length=TEXT_LENGTH)
         text_encoder = CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=len(tokenizer),
@@ -77,29 +83,23 @@ def networks(seed: int = 0) -> dict[str, Any]:
     }
 
 
-LARGE_BATCH = DenoiserRecipe(steps=12000, batch=512, learning_rate=2e-3, own_from=1500)  # no GPU has run it yet
+LARGE_BATCH = SceneRecipe(steps=12000, batch=512, learning_rate=2e-3, own_from=1500)  # no GPU has run it yet
 
 
-def recipe(device: str, *, from_nothing: bool = True) -> DenoiserRecipe:
+def recipe(device: str, *, from_nothing: bool = True) -> SceneRecipe:
     """How the shipped model's denoiser learns on a device: on a GPU in batches that are large enough for it.
 
     A model that learns on has trajectories worth learning from at once.
     """
-    found = DenoiserRecipe() if torch.device(device).type == "cpu" else LARGE_BATCH
+    found = SceneRecipe() if torch.device(device).type == "cpu" else LARGE_BATCH
     return found if from_nothing else replace(found, own_from=0)
-
-
-def learning_parts(pipe: VQDiffusionPipeline) -> tuple[Any, Any, Any, Any, Any, Any]:
-    """What `DenoiserStage` takes of a pipeline."""
-    null_text = pipe.learned_classifier_free_sampling_embeddings
-    return pipe.vqvae, pipe.transformer, pipe.text_encoder, null_text, pipe.tokenizer, pipe.schedule
 
 
 def train(
     out: str | Path,
     *,
     codec: CodecRecipe | None = None,
-    denoiser: DenoiserRecipe | None = None,
+    denoiser: SceneRecipe | None = None,
     start_from: VQDiffusionPipeline | None = None,
     device: str = "cpu",
     save_every: int = 250,
@@ -112,22 +112,16 @@ def train(
     out = Path(out)
     fast = torch.device(device).type != "cpu" or has_fast_bfloat16()
     if start_from is None:
-        parts = networks()
-        codec_stage = CodecStage(parts["vqvae"], codec or CodecRecipe(), device, fast)
+        pipe = VQDiffusionPipeline(**networks())
+        codec_stage = CodecStage(pipe.vqvae, ScenePictures(), codec, device=device, autocast=fast)
         fit(codec_stage, out / "codec", save_every=save_every, progress=progress)
-        pipe = VQDiffusionPipeline(**parts)
-        initialise(pipe.transformer, pipe.vqvae.quantize.embedding.weight.cpu())
+        initialise(pipe.transformer, pipe.vqvae)
     else:
         pipe = start_from.to(torch.float32)
-    dtype = torch.bfloat16 if fast else None
-    stage = DenoiserStage(
-        *learning_parts(pipe), denoiser or recipe(device, from_nothing=start_from is None), device=device, dtype=dtype
-    )
+    chosen = denoiser or recipe(device, from_nothing=start_from is None)
+    stage = scene_stage(pipe, chosen, device=device, dtype=torch.bfloat16 if fast else None)
     fit(stage, out / "denoiser", save_every=save_every, progress=progress)
-    stage.averaged()
-    pipe.to("cpu")
-    pipe.text_encoder.eval()
-    pipe.transformer.eval()
+    pipe = stage.averaged().to("cpu")
     pipe.defaults = {"guidance_scale": 1.15, "truncation_rate": 0.6, "words": sorted(scenes.VOCABULARY)}
     pipe.transformer.half()  # 10.5 MB on disk instead of 17.2; loading casts back
     pipe.save_pretrained(out / "model")

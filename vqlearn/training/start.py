@@ -9,31 +9,41 @@ import torch
 from torch import Generator, Tensor, nn
 
 from vqlearn.networks.transformer import Transformer2DModel
+from vqlearn.networks.vqvae import VQModel
 
 
 @torch.no_grad()
-def initialise(transformer: Transformer2DModel, codebook: Tensor, seed: int = 0) -> None:
-    """Start the denoiser where similar codes are similar: its token table and its head are projections of the codebook.
+def initialise(transformer: Transformer2DModel, codec: VQModel | None = None, seed: int = 0) -> None:
+    """Start the denoiser with smooth time tables, no effect of time at first, and small residual branches.
 
-    Also: smooth time tables, no effect of time at first, and residual branches scaled by their number.
+    With a codec similar codes start similar: token table and head are projections of its codebook.
     """
     generator = Generator().manual_seed(seed)
+    embedding = transformer.latent_image_embedding
+    if codec is not None:
+        _project(codec.quantize.vectors(torch.arange(codec.num_tokens)).cpu(), transformer, generator)
+    tables = [weight for name, weight in embedding.named_parameters() if name != "emb.weight"]
+    for table in (*tables, embedding.emb.weight[-1:]):  # positions, and the mask
+        table.copy_(0.5 * torch.randn(table.shape, generator=generator))
+    blocks: Any = transformer.transformer_blocks
+    for block in blocks:
+        reads_text = hasattr(block, "attn2")
+        for norm in (block.norm1, block.norm2) if reads_text else (block.norm1,):
+            norm.emb.weight.copy_(_waves(*norm.emb.weight.shape))
+            nn.init.zeros_(norm.linear.weight)
+            nn.init.zeros_(norm.linear.bias)
+        attentions = [block.attn1, block.attn2] if reads_text else [block.attn1]
+        for layer in (*(attention.to_out[0] for attention in attentions), block.ff.net[2]):
+            layer.weight /= math.sqrt(3 * len(blocks))
+
+
+def _project(codebook: Tensor, transformer: Transformer2DModel, generator: Generator) -> None:
+    """Fill token table and head with random projections of a codebook `[K, D]`."""
     table, head = transformer.latent_image_embedding.emb.weight, transformer.out.weight
     codes = (codebook - codebook.mean(0)) / codebook.std()
     for target, scale in ((table, 0.5), (head, 0.5 / math.sqrt(head.shape[1]))):
         projection = torch.randn(codes.shape[1], target.shape[1], generator=generator) / math.sqrt(codes.shape[1])
         target[: len(codes)] = scale * codes @ projection
-    embedding = transformer.latent_image_embedding
-    for grid in (embedding.height_emb.weight, embedding.width_emb.weight, table[-1:]):
-        grid.copy_(0.5 * torch.randn(grid.shape, generator=generator))
-    blocks: Any = transformer.transformer_blocks
-    for block in blocks:
-        for norm in (block.norm1, block.norm2):
-            norm.emb.weight.copy_(_waves(*norm.emb.weight.shape))
-            nn.init.zeros_(norm.linear.weight)
-            nn.init.zeros_(norm.linear.bias)
-        for layer in (block.attn1.to_out[0], block.attn2.to_out[0], block.ff.net[2]):
-            layer.weight /= math.sqrt(3 * len(blocks))
 
 
 def _waves(count: int, width: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ def has_fast_bfloat16() -> bool:
 
 
 def groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Parameters in two groups: the layers that read text learn faster.
+    """Parameters in two groups: the layers that read text learn faster (one group where there are none).
 
     Text comes in unit length, not unit variance, so the same step of a weight moves its output sqrt(width) times less.
     """
@@ -30,8 +30,21 @@ def groups(model: nn.Module) -> list[dict[str, Any]]:
         p for name, p in model.named_parameters() if name.endswith((".attn2.to_k.weight", ".attn2.to_v.weight"))
     ]
     known = {id(p) for p in reads_text}
-    others = [p for p in model.parameters() if id(p) not in known]
-    return [{"params": others, "scale": 1.0}, {"params": reads_text, "scale": math.sqrt(reads_text[0].shape[1])}]
+    found = [{"params": [p for p in model.parameters() if id(p) not in known], "scale": 1.0}]
+    if reads_text:
+        found.append({"params": reads_text, "scale": math.sqrt(reads_text[0].shape[1])})
+    return found
+
+
+def warm_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    """The `multi_avg_fn` of an `AveragedModel`: a moving average that forgets the start faster, n / (n + 9) at most."""
+
+    @torch.no_grad()
+    def average(means: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
+        n = int(count)
+        torch._foreach_lerp_(means, values, 1 - min(decay, n / (n + 9)))
+
+    return average
 
 
 def update(optimizer, loss: Tensor, number: int, recipe, parameters: Iterable[Tensor], clip: float = math.inf) -> float:

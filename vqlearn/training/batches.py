@@ -1,0 +1,103 @@
+"""Where batches come from: a data set, in an order of the trainer's own, or a source that draws them.
+
+Batch `number` is a function of its number and a seed, so a run that was killed goes on exactly as if it had not been.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
+
+Read = Callable[[list[Any]], Tensor | None]  # conditions as a data set has them, to what a network is given
+
+
+class Rows(NamedTuple):
+    """Some rows of the data, stacked."""
+
+    x: Tensor  # images, float [B, C, H, W] in [-1, 1], or tokens, int64 [B, L]
+    condition: Tensor | None = None  # token ids int64 [B, S], class numbers int64 [B], or None
+    notes: Any = None  # what the source knows of them besides, for an objective or task of its own
+
+
+class Source(ABC):
+    """Where batches come from; a data set becomes one by `as_source`."""
+
+    @abstractmethod
+    def rows(self, number: int, count: int, generator: Generator) -> Rows:
+        """Batch `number`, of `count` rows; equal numbers, counts and generators give equal rows."""
+
+
+def as_source(data: Dataset[Any] | Source, read: Read, *, batch: int, seed: int, workers: int = 0) -> Source:
+    """A source as it is, and a data set of (image or tokens, condition) in an order of our own.
+
+    `read` makes of a list of conditions what the network is given. Raises ValueError for an empty data set.
+    """
+    return data if isinstance(data, Source) else Shuffled(data, read, batch=batch, seed=seed, workers=workers)
+
+
+class Shuffled(Source):
+    """Batches of a map-style data set, epoch after epoch, each in an order that depends on its number and the seed."""
+
+    def __init__(self, data: Dataset[Any], read: Read, *, batch: int, seed: int = 0, workers: int = 0):
+        self.data, self.read, self.batch, self.seed, self.workers = data, read, batch, seed, workers
+        self.size = len(data)  # type: ignore[arg-type]  # a map-style data set has a length
+        if self.size == 0:
+            raise ValueError("the data set is empty, it must have at least one row")
+        self._order = functools.lru_cache(maxsize=2)(self._permutation)
+        self._next, self._loaded = -1, iter(())  # type: tuple[int, Iterator[tuple[Tensor, list[Any]]]]
+
+    def rows(self, number: int, count: int, generator: Generator) -> Rows:
+        """The first `count` rows of batch `number`; the generator is not used."""
+        if number != self._next:
+            self._next, self._loaded = number, iter(self._loader(number))
+        x, conditions = next(self._loaded)
+        self._next += 1
+        return Rows(x[:count], self.read(conditions[:count]))
+
+    def _loader(self, first: int) -> DataLoader[Any]:
+        indices = (self.indices(number) for number in itertools.count(first))
+        own = Generator().manual_seed(self.seed)  # it would take a number from the global one
+        return DataLoader(
+            self.data, batch_sampler=_Once(indices), collate_fn=stack, num_workers=self.workers, generator=own
+        )
+
+    def indices(self, number: int) -> list[int]:
+        """The indices of batch `number`: every row occurs once in each epoch."""
+        places = range(number * self.batch, (number + 1) * self.batch)
+        return [self._order(place // self.size)[place % self.size] for place in places]
+
+    def _permutation(self, epoch: int) -> list[int]:
+        generator = Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        found: list[int] = torch.randperm(self.size, generator=generator).tolist()
+        return found
+
+
+class _Once:
+    """An iterator as an iterable, which is what a DataLoader asks for."""
+
+    def __init__(self, lists: Iterator[list[int]]):
+        self.lists = lists
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self.lists
+
+
+def stack(items: Sequence[Any]) -> tuple[Tensor, list[Any]]:
+    """Rows (image or tokens, condition) as one tensor and a list; raises ValueError for rows that are none."""
+    for item in items:
+        if not (isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[0], Tensor)):
+            raise ValueError(f"a row of the data set must be (tensor, condition), got {item!r:.60}")
+        x, first = item[0], items[0][0]
+        if x.shape != first.shape or not (x.dtype == torch.int64 or x.is_floating_point()):
+            raise ValueError(
+                "the rows of the data set must be images, float [C, H, W] in [-1, 1], or tokens, int64 [L], of one "
+                f"shape, got {x.dtype} {list(x.shape)} beside {first.dtype} {list(first.shape)}"
+            )
+    return torch.stack([item[0] for item in items]), [item[1] for item in items]

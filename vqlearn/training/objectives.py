@@ -1,0 +1,191 @@
+"""What a denoiser minimises: an objective is a function `(batch, network) -> loss, figures`.
+
+Times, noise and the loss are the objective's; the trainer gives clean tokens and takes the gradient. A function is an
+objective as it is; `Objective` is the base class of those that keep a state or take fewer rows from the data. Example::
+
+    def masked_only(batch, network):
+        t = torch.randint(1, batch.schedule.num_steps + 1, (len(batch.x_0),), generator=batch.generator)
+        x_t = q_sample(batch.x_0, t, batch.schedule, generator=batch.generator)
+        nll = F.cross_entropy(network(x_t, t).mT, batch.x_0, reduction="none")  # [B, L]
+        return nll[x_t == batch.schedule.mask_id].mean(), {}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from vqlearn.objective import TimeSampler, continuous_loss, training_loss
+from vqlearn.schedule import MaskReplaceSchedule
+from vqlearn.transition import q_sample
+
+
+class Conditions(NamedTuple):
+    """What each row is conditioned on."""
+
+    values: Tensor | None  # token ids int64 [B, S], class numbers int64 [B], or None
+    is_null: Tensor  # bool [B], where the null condition takes their place
+    notes: Any  # what the source of the rows knows besides
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one update learns from."""
+
+    number: int  # of the update
+    x_0: Tensor  # int64 [B, L]
+    condition: Tensor | None  # token ids int64 [B, S], class numbers int64 [B], or None
+    notes: Any  # what the source of the rows knows besides
+    schedule: MaskReplaceSchedule
+    generator: Generator  # of all random draws of this update
+    null_share: float
+
+    def conditions(self) -> Conditions:
+        """The conditions, with the null one in a share of the rows drawn at random (Improved VQ-Diffusion, 3.1)."""
+        u = torch.rand(len(self.x_0), generator=self.generator, device=self.x_0.device)
+        return Conditions(self.condition, u < self.null_share, self.notes)
+
+
+class Network(Protocol):
+    """What an objective evaluates: logits `[B, L, K]` of x_t `[B, L]` at times `[B]`.
+
+    Without `conditions` those of the batch are drawn, see `Batch.conditions`.
+    """
+
+    def __call__(self, x_t: Tensor, t: Tensor, conditions: Conditions | None = None) -> Tensor: ...
+
+
+Figures = dict[str, Any]  # more columns of the log
+
+
+class Objective:
+    """The base class: an objective that takes all its rows from the data and keeps no state."""
+
+    def __call__(self, batch: Batch, network: Network) -> tuple[Tensor, Figures]:
+        """The loss, a scalar with a gradient, and more figures for the log."""
+        raise NotImplementedError(f"{type(self).__name__} does not define __call__")
+
+    def rows(self, number: int, batch: int) -> int:
+        """How many rows of a batch are taken from the data in update `number`."""
+        return batch
+
+    def settings(self) -> dict[str, Any]:
+        """What a checkpoint must have in common with a run that goes on from it."""
+        return {"objective": type(self).__name__}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it has learned so far."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+
+
+class _Function(Objective):
+    """A plain function as an objective."""
+
+    def __init__(self, function: Callable[[Batch, Network], tuple[Tensor, Figures]]):
+        self.function = function
+
+    def __call__(self, batch: Batch, network: Network) -> tuple[Tensor, Figures]:
+        return self.function(batch, network)
+
+    def settings(self) -> dict[str, Any]:
+        return {"objective": getattr(self.function, "__name__", type(self.function).__name__)}
+
+
+def as_objective(objective: Callable[[Batch, Network], tuple[Tensor, Figures]]) -> Objective:
+    """An objective as it is, and a function with the defaults of `Objective`; raises ValueError for anything else."""
+    if not callable(objective):
+        raise ValueError(f"objective must be a function (batch, network) -> loss, figures, got {objective!r:.60}")
+    return objective if isinstance(objective, Objective) else _Function(objective)
+
+
+class CrossEntropy(Objective):
+    """The mean of -log p(x_0 | x_t) over all tokens, masked or not; times as in `low_variance_times`."""
+
+    def __init__(self, uniform_share: float = 1.0, time_power: float = 1.0):
+        self.uniform_share, self.time_power = uniform_share, time_power
+
+    def __call__(self, batch: Batch, network: Network) -> tuple[Tensor, Figures]:
+        t = low_variance_times(batch, self.uniform_share, self.time_power)
+        x_t = q_sample(batch.x_0, t, batch.schedule, generator=batch.generator)
+        return F.cross_entropy(network(x_t, t).float().flatten(0, 1), batch.x_0.flatten()), {}
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "uniform_share": self.uniform_share, "time_power": self.time_power}
+
+
+class PublishedBound(Objective):
+    """The published loss, bound and auxiliary term, with importance-sampled times (VQ-Diffusion, Eq. 4 and 12)."""
+
+    def __init__(self, num_steps: int):
+        self.times = TimeSampler(num_steps)
+
+    def __call__(self, batch: Batch, network: Network) -> tuple[Tensor, Figures]:
+        t, p_t = self.times.sample(len(batch.x_0), batch.generator)
+        x_t = q_sample(batch.x_0, t, batch.schedule, generator=batch.generator)
+        log_p_x0 = network(x_t, t).float().log_softmax(-1)
+        loss, terms = training_loss(log_p_x0, batch.x_0, x_t, t, batch.schedule, p_t=p_t.float())
+        self.times.update(t, terms)
+        return loss, {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.times.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.times.load_state_dict(state)
+
+
+class ContinuousTime(Objective):
+    """The bound in continuous time, with one time from each of B equal parts of (0, 1] (`objective.continuous_loss`).
+
+    For masks alone it is the weighted cross-entropy of MDLM (Sahoo et al. 2024, Eq. 10). The network is given the time
+    step t that each time falls in.
+    """
+
+    def __call__(self, batch: Batch, network: Network) -> tuple[Tensor, Figures]:
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            return network(x_t, t).float().log_softmax(-1)
+
+        return continuous_loss(denoise, batch.x_0, batch.schedule, generator=batch.generator).mean(), {}
+
+
+def low_variance_times(batch: Batch, uniform_share: float = 1.0, time_power: float = 1.0) -> Tensor:
+    """Times of a batch, int64 `[B]` in 1 ... T, one from each of as many equally likely parts.
+
+    The first `uniform_share` of them are uniform, the others have a density in proportion to t^(`time_power` - 1).
+    """
+    count, steps = len(batch.x_0), batch.schedule.num_steps
+    u = torch.rand(count, generator=batch.generator, device=batch.x_0.device)
+    even = round(uniform_share * count)
+
+    def spread(u: Tensor) -> Tensor:
+        return (torch.arange(len(u), device=u.device) + u) / max(1, len(u))
+
+    share = torch.cat([spread(u[:even]), spread(u[even:]) ** (1 / time_power)])
+    return (steps * share).ceil().long().clamp(1, steps)
+
+
+class SoftCrossEntropy(torch.autograd.Function):
+    """The mean over positions of -sum_k target_k log softmax(logits)_k, `[B, L, K]` both, in float32.
+
+    The gradient, softmax less target, is made in the one float32 array that the loss needs anyway.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
+        log_p = logits.log_softmax(-1, dtype=torch.float32)
+        rows = target.shape[:-1].numel()
+        loss = -torch.dot(target.flatten(), log_p.flatten()) / rows
+        ctx.save_for_backward(log_p.exp_().sub_(target).div_(rows).to(logits))
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return ctx.saved_tensors[0] * grad, None
