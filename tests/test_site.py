@@ -1,15 +1,18 @@
 """The site of the course: every page is whole, stands alone, and reads well on a phone, in light and dark."""
 
+import importlib
 import itertools
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
+import vqlearn
 from vqlearn.__main__ import main
-from vqlearn.course import copying, site
+from vqlearn.course import copying, markup, reference, site
 
 PATIENCE = 600  # seconds, for the browser on a slow machine
 VOID = {"meta", "link", "img", "br", "hr", "input", "col", "path"}
@@ -129,53 +132,159 @@ def test_outputs_pictures_and_folded_hints_are_there(folder, pages):
 
 
 def test_links_out_of_the_package_go_to_the_project_or_are_words(tmp_path):
-    text = site._Site(tmp_path, [], None)
+    text = site.Site(tmp_path, [], None)
     assert text.link("notebooks/x.ipynb", "x.html", "../README.md") is None
     assert text.link("notebooks/x.ipynb", "x.html", "../vqlearn/nothing.py") is None
-    text = site._Site(tmp_path, [], "https://example.org/vqlearn")
+    text = site.Site(tmp_path, [], "https://example.org/vqlearn")
     assert text.link("notebooks/x.ipynb", "x.html", "../README.md") == "https://example.org/vqlearn/blob/HEAD/README.md"
     assert text.link("notebooks/x.ipynb", "x.html", "../vqlearn/schedule.py#L3") == "source/schedule.py.html#L3"
 
 
 def test_mathml():
-    assert "<munderover>" in site.mathml(r"\sum_{k=1}^K p_k \tag{1.2}", block=True)
-    assert 'id="eq-1.2"' in site.mathml(r"x \tag{1.2}", block=True)
-    assert "𝐐" in site.mathml(r"\mathbf{Q}") and "mathvariant" not in site.mathml(r"\mathbf{Q}")
-    assert 'log</mi><mspace width="0.17em"/>' in site.mathml(r"\log p") and "mspace" not in site.mathml(r"\log(p)")
-    assert "\\" not in site.mathml(r"\bigl\{ \arg\min_k x \bigr\}")
+    assert "<munderover>" in markup.mathml(r"\sum_{k=1}^K p_k \tag{1.2}", block=True)
+    assert 'id="eq-1.2"' in markup.mathml(r"x \tag{1.2}", block=True)
+    assert "𝐐" in markup.mathml(r"\mathbf{Q}") and "mathvariant" not in markup.mathml(r"\mathbf{Q}")
+    assert 'log</mi><mspace width="0.17em"/>' in markup.mathml(r"\log p") and "mspace" not in markup.mathml(r"\log(p)")
+    assert "\\" not in markup.mathml(r"\bigl\{ \arg\min_k x \bigr\}")
     with pytest.raises(ValueError, match="no_such_command"):
-        site.mathml(r"\no_such_command x")
+        markup.mathml(r"\no_such_command x")
 
 
-def test_a_folder_with_other_things_is_refused_and_an_old_site_is_replaced(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(copying, "notebooks", lambda: copying.FOLDERS[1].glob("05_*.ipynb"))
-    place = tmp_path / "pages"
-    assert main(["course", "site", str(place)]) == 0
+# ------------------------------------------------------------------------------------------ reference and guides
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def test_every_public_name_has_an_entry(folder, pages):
+    overview = pages[folder / "reference/index.html"]
+    links = [tag["href"] for tag in overview.every("a") if "#" in tag.get("href", "")]
+    for name in set(vqlearn.__all__) - {"__version__"}:
+        page, _, fragment = next(link for link in links if link.endswith(f"#{name}")).partition("#")
+        assert fragment in pages[folder / "reference" / page].ids
+        documented = re.search(
+            rf'id="{name}">.*?<p>|id="{name}">.*?class="code"', pages[folder / "reference" / page].source, re.S
+        )
+        assert documented, f"{name} has neither a sentence nor a signature"
+    assert "__version__" in overview.ids
+
+
+def test_every_public_module_has_a_page(folder, pages):
+    found = {path.relative_to(folder / "reference").stem for path in pages if path.parent.name == "reference"}
+    assert {"scenes", "exactness", "plots", "checks", "widgets", "schedule", "samplers"} <= found
+    for layer in ("networks", "training", "evaluation", "checkpoints"):
+        modules = [path for path in (copying.PACKAGE / layer).glob("*.py") if path.stem != "__init__"]
+        assert len(modules) >= 2 and {f"{layer}.{path.stem}" for path in modules} & found, layer
+    assert not {name for name in found if re.match(r"cli|course|assets|__main__", name)}
+    assert all("reference/index.html" in page.source for page in pages.values())
+
+
+def test_an_entry_has_signature_docstring_and_the_line_of_its_source(folder, pages):
+    page = pages[folder / "reference/transition.html"]
+    entry = re.search(r'<h2 id="q_posterior">.*?(?=<h2 )', page.source, re.S)[0]
+    shown = markup.plain(entry)
+    assert "def q_posterior(" in shown and "log_p_x0: Tensor," in shown and ") -> Tensor" in shown
+    assert "torch." not in shown.partition("-> Tensor")[0]
+    first = vqlearn.q_posterior.__doc__.splitlines()[0].replace("`", "")
+    assert first in " ".join(shown.split())
+    number = int(re.search(r'href="\.\./source/transition\.py\.html#L-(\d+)"', entry)[1])
+    assert lines(copying.PACKAGE / "transition.py")[number - 1].startswith("def q_posterior(")
+
+
+def test_entries_of_checks_say_what_is_asked_for(folder, pages):
+    text = markup.plain(
+        re.search(r'<h2 id="fates">.*?(?=<h2 )', pages[folder / "reference/checks.html"].source, re.S)[0]
+    )
+    assert "fates(x_0, x_t, mask_id): how many tokens are kept, replaced and masked" in text
+
+
+def test_names_in_docstrings_lead_to_their_entries_and_html_in_them_is_text():
+    code = {"MaskReplaceSchedule": "#MaskReplaceSchedule"}
+    text = markup.Text(lambda url: None, code=code.get, escape=True)
+    assert text.inline("`MaskReplaceSchedule`") == '<a href="#MaskReplaceSchedule"><code>MaskReplaceSchedule</code></a>'
+    assert text.inline("`s < t`, s < t") == "<code>s &lt; t</code>, s &lt; t"
+    assert "&lt;b&gt;" in text.inline("no <b>HTML</b>")
+    assert 'class="code"' in text.render(reference._markdown("Example::\n\n    a = 1\n\nEnd."))
+    shown = text.render(reference._markdown("Twice a number.\n\n>>> 2 * 3\n6\n\nEnd."))
+    assert re.search(r'class="code".*2.*3.*6.*</pre></div>\n<p>End', shown, re.S)
+
+
+def test_the_index_holds_every_name_in_order(folder, pages):
+    source = pages[folder / "reference/names.html"].source
+    names = re.findall(r'<li><a href="[^"]+"><code>([^<]+)</code></a> <small>', source)
+    assert names == sorted(names, key=str.lower) and len(names) > 200
+    assert {"MaskReplaceSchedule.between", "outcome", "Check.judge", "agreement"} <= set(names)
+
+
+@pytest.fixture
+def little(tmp_path, monkeypatch) -> Path:
+    """A place for a site of one notebook and one module, with two guides."""
+    monkeypatch.setattr(copying, "notebooks", lambda: list(copying.FOLDERS[1].glob("05_*.ipynb")))
+    modules = {"vqlearn.schedule": importlib.import_module("vqlearn.schedule")}
+    monkeypatch.setattr(reference, "public_modules", lambda: modules)
+    monkeypatch.setattr(site, "GUIDES", tmp_path / "docs")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text(
+        "# First guide\n\nSee [the other](b.md#a-part), [05](../notebooks/05_posterior.ipynb), "
+        "[`schedule`](../vqlearn/schedule.py) and [the readme](../README.md).\n\n"
+        "![A picture of several scenes in a row](../figures/PICTURE)\n\nWhere $s < t$.\n".replace(
+            "PICTURE", next(path.name for path in sorted((site.ROOT / "figures").glob("*.png")))
+        )
+    )
+    (tmp_path / "docs" / "b.md").write_text("# Second guide\n\n## A part\n\nText.\n")
+    return tmp_path / "pages"
+
+
+def test_guides_are_pages_with_their_links_and_pictures(little):
+    site.build(little, copying.notebooks())
+    page = Page(little / "docs" / "a.html")
+    links = [tag["href"] for tag in page.every("a") if "href" in tag]
+    assert {"b.html#a-part", "../05_posterior.html", "../source/schedule.py.html"} <= set(links)
+    assert "README" not in page.source and "the readme" in page.text
+    (picture,) = [tag for tag in page.every("img") if "images/" in tag["src"]]
+    assert (little / "docs" / picture["src"]).resolve().is_file() and picture["alt"].startswith("A picture of")
+    assert page.every("math") and "First guide" in re.search("<title>(.*?)</title>", page.source)[1]
+    assert 'href="docs/a.html"' in (little / "index.html").read_text()
+
+
+def test_without_pdoc_the_site_has_no_reference_and_says_so(little, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pdoc", None)
+    monkeypatch.delitem(sys.modules, "vqlearn.course.reference")
+    monkeypatch.delattr("vqlearn.course.reference")
+    site.build(little, copying.notebooks())
+    assert "the site has no reference, which needs pdoc: python -m pip install pdoc" in capsys.readouterr().err
+    assert not list((little / "reference").iterdir()) and "reference/" not in (little / "index.html").read_text()
+
+
+# ------------------------------------------------------------------------------------------ the folder
+
+
+def test_a_folder_with_other_things_is_refused_and_an_old_site_is_replaced(little, capsys):
+    assert main(["course", "site", str(little)]) == 0
     assert "pages; open " in capsys.readouterr().out
-    (place / "05_posterior.html").write_text("old")
-    assert main(["course", "site", str(place)]) == 0
-    assert (place / "05_posterior.html").stat().st_size > 1000
-    (place / "mine.txt").write_text("mine")
-    assert main(["course", "site", str(place)]) == 2
+    (little / "05_posterior.html").write_text("old")
+    assert main(["course", "site", str(little)]) == 0
+    assert (little / "05_posterior.html").stat().st_size > 1000
+    (little / "mine.txt").write_text("mine")
+    assert main(["course", "site", str(little)]) == 2
     assert "holds 'mine.txt', which is no part of a site" in capsys.readouterr().err
-    assert (place / "mine.txt").read_text() == "mine"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["pages"]
+    assert (little / "mine.txt").read_text() == "mine"
+    assert sorted(path.name for path in little.parent.iterdir()) == ["docs", "pages"]
 
 
-def test_a_failure_leaves_the_old_site_as_it_was(tmp_path, monkeypatch):
-    place = tmp_path / "pages"
-    books = list(copying.FOLDERS[1].glob("05_*.ipynb"))
-    site.build(place, books)
-    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+def test_a_failure_leaves_the_old_site_as_it_was(little, monkeypatch):
+    site.build(little, copying.notebooks())
+    before = {path: path.read_bytes() for path in little.rglob("*") if path.is_file()}
 
     def fail(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(site, "_code_colours", fail)
+    monkeypatch.setattr(site, "code_colours", fail)
     with pytest.raises(OSError, match="no space"):
-        site.build(place, books)
-    assert before == {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
-    assert [path.name for path in tmp_path.iterdir()] == ["pages"]
+        site.build(little, copying.notebooks())
+    assert before == {path: path.read_bytes() for path in little.rglob("*") if path.is_file()}
+    assert sorted(path.name for path in little.parent.iterdir()) == ["docs", "pages"]
 
 
 WRONG_USAGE = {

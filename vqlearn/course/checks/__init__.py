@@ -37,6 +37,7 @@ EXERCISES: dict[str, Check] = {
         *(mask_only_step, repaired),
         *(masked_term, uncover_chance, pattern_weight),
     )
-}  # by name, in the order of the notebooks
+}
+"""All checks by name, in the order of the notebooks."""
 
 __all__ = ["EXERCISES", "Check", "Verdict", *EXERCISES]

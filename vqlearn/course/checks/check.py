@@ -67,7 +67,11 @@ class Check:
     mistakes: Sequence[tuple[str, Function]] = field(repr=False)
     praise: str = field(repr=False)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", f"`{self.signature}`: {self.question}.")  # for help and the reference
+
     def __call__(self, attempt: Function) -> None:
+        """Print the verdict on a function."""
         _receive(self, attempt)
 
     @property
