@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from vqlearn.checkpoints.loading import load_module
-from vqlearn.networks.vqvae import CodebookEMA, VQModel
+from vqlearn.networks.codebook import CodebookEMA
+from vqlearn.networks.vqvae import VQModel
 
 
 @pytest.fixture(scope="module")

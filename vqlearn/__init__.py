@@ -4,7 +4,7 @@ Names are imported when they are first used, so `import vqlearn` costs nothing.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vqlearn.checkpoints.weights import CheckpointError as CheckpointError
@@ -71,7 +71,7 @@ _MODULES = {
 __all__ = ["__version__", *_HOME]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(f"vqlearn.{_HOME[name]}"), name)
     if name in _MODULES:

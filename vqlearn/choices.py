@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -38,8 +39,8 @@ def write(choice: Choice, x_t: Tensor, count: Tensor, mask_id: int, generator: G
     return torch.where(chosen, draw(choice.log_p, generator), x_t)
 
 
-def written(choice, x_t: Tensor, count: Tensor, mask_id: int) -> Tensor:
-    """The law of `unmasking.write` over all states, `[B, S]`: over which positions, and over their tokens."""
+def written(choice: Choice, x_t: Tensor, count: Tensor, mask_id: int) -> Tensor:
+    """The distribution of `write` over all states, `[B, S]`: over which positions, and over their tokens."""
     length, masked = x_t.shape[1], x_t == mask_id
     drawn = F.pad(choice.log_p.softmax(-1), (0, 1))  # [B, L, K + 1]
     kept = F.one_hot(x_t, mask_id + 1).double()
@@ -50,7 +51,7 @@ def written(choice, x_t: Tensor, count: Tensor, mask_id: int) -> Tensor:
     return law
 
 
-def _subsets(choice, masked: Tensor, count: Tensor):
+def _subsets(choice: Choice, masked: Tensor, count: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Every set of positions `[L]` and the probability `[B]` that exactly these are chosen."""
     length = masked.shape[1]
     every = [torch.tensor(bits, dtype=torch.bool) for bits in itertools.product([False, True], repeat=length)]

@@ -110,12 +110,12 @@ class Components:
     def guidance_scale(self) -> float:
         """The scale that the model's folder recommends; where it says nothing 5.0, or 1.0 if there is no condition."""
         none = isinstance(self.conditions, Nothing)
-        return self.defaults.get("guidance_scale", 1.0 if none else 5.0)
+        return float(self.defaults.get("guidance_scale", 1.0 if none else 5.0))
 
     @property
     def truncation_rate(self) -> float:
         """The truncation rate that the model's folder recommends; where it says nothing 1.0, which leaves it out."""
-        return self.defaults.get("truncation_rate", 1.0)
+        return float(self.defaults.get("truncation_rate", 1.0))
 
     @property
     def schedule(self) -> MaskReplaceSchedule:
@@ -204,6 +204,7 @@ class Components:
         return x_0.expand(batch, -1)
 
     def _codec(self) -> VQModel:
-        if self.vqvae is None:
+        codec: VQModel | None = self.vqvae
+        if codec is None:
             raise ValueError("this model has no codec, it draws tokens: use output_type='latent'")
-        return self.vqvae
+        return codec

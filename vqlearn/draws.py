@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 Generators = Generator | list[Generator] | None  # a list gives each row its own
+Shape = torch.Size | tuple[int, ...]
 BLOCK = 2**18  # numbers that a CPU works on at a time: what is made of them stays in its cache
 
 
@@ -43,19 +44,17 @@ def in_blocks(function: Callable[..., Tensor], *parts: Tensor) -> Tensor:
     return found.reshape(*parts[0].shape[:-1], -1)
 
 
-def uniform(shape: torch.Size | tuple[int, ...], generator: Generators, device: torch.device | str) -> Tensor:
+def uniform(shape: Shape, generator: Generators, device: torch.device | str) -> Tensor:
     """Uniform float64 numbers in [0, 1)."""
     return _by_rows(lambda size, **where: torch.rand(size, dtype=torch.float64, **where), shape, generator, device)
 
 
-def uniform_codes(
-    num_codes: int, shape: torch.Size | tuple[int, ...], generator: Generators, device: torch.device | str
-) -> Tensor:
+def uniform_codes(num_codes: int, shape: Shape, generator: Generators, device: torch.device | str) -> Tensor:
     """Codes drawn uniformly, int64."""
     return _by_rows(lambda size, **where: torch.randint(num_codes, size, **where), shape, generator, device)
 
 
-def _by_rows(kind: Callable, shape, generator: Generators, device) -> Tensor:
+def _by_rows(kind: Callable[..., Tensor], shape: Shape, generator: Generators, device: torch.device | str) -> Tensor:
     """Draw on the generator's own device, so that equal seeds give equal tokens everywhere; a list draws row by row."""
     if isinstance(generator, list):
         return torch.stack([_by_rows(kind, shape[1:], one, device) for one in generator])

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from vqlearn.networks.vqvae import Codebook
+from vqlearn.networks.codebook import Codebook
 
 
 def nearest(latents, vectors):

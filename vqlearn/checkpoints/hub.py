@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 from vqlearn import assets
 from vqlearn.checkpoints.layout import CHECKSUMS, ENDINGS, INDEX, PARTS, is_named
@@ -44,7 +45,7 @@ def locate(
     return _from_hub(name, {"revision": revision, "cache_dir": cache_dir, "token": token}, local_files_only)
 
 
-def _from_hub(name: str, options: dict, local_only: bool) -> Path:
+def _from_hub(name: str, options: dict[str, Any], local_only: bool) -> Path:
     from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
 
     index = try_to_load_from_cache(name, INDEX, cache_dir=options["cache_dir"], revision=options["revision"])
@@ -64,7 +65,7 @@ def _from_hub(name: str, options: dict, local_only: bool) -> Path:
         ) from None
 
 
-def _fetch(name: str, options: dict) -> str:
+def _fetch(name: str, options: dict[str, Any]) -> str:
     extra = "".join(f" --{key.replace('_', '-')} {options[key]}" for key in ("revision", "cache_dir") if options[key])
     return f"fetch it with: hf download {name}{extra}"
 

@@ -5,7 +5,7 @@ This is the layout of diffusers. Everything that loads, saves or fetches a model
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 INDEX = "model_index.json"
 CHECKSUMS = "checksums.json"
@@ -43,6 +43,6 @@ PARTS = {
 TEXT_PARTS = ("text_encoder", "tokenizer", LEARNED)  # what a model of classes, or of nothing, does without
 
 
-def is_named(index: dict, part: str) -> bool:
+def is_named(index: dict[str, Any], part: str) -> bool:
     """Whether the index says that a model has a part."""
     return index.get(part) not in (None, [None, None])

@@ -32,7 +32,7 @@ Dtype = torch.dtype | Callable[[int], torch.dtype]  # one, or what to make of a 
 # ------------------------------------------------------------------------------------------ in
 
 
-def load_components(folder: Path, dtype: Dtype = torch.float32) -> tuple[dict[str, Any], dict]:
+def load_components(folder: Path, dtype: Dtype = torch.float32) -> tuple[dict[str, Any], dict[str, Any]]:
     """All six parts of a pipeline folder (None for those that the model does without), and its index.
 
     All weights get one dtype; a function is asked for it with the number of the denoiser's.
@@ -55,7 +55,7 @@ def load_components(folder: Path, dtype: Dtype = torch.float32) -> tuple[dict[st
     parts["scheduler"] = load_scheduler(folder / "scheduler")
     if reads == "text":
         parts["tokenizer"] = load_text_tokenizer(folder / "tokenizer")
-        parts["text_encoder"] = load_text_encoder(folder / "text_encoder", dtype)
+        parts["text_encoder"] = load_text_encoder(folder / "text_encoder", denoiser.out.weight.dtype)
         if not is_named(index, LEARNED):  # as in the published model's revision "fp16": the empty prompt
             parts[LEARNED] = LearnedClassifierFreeSamplingEmbeddings(False)
         else:
@@ -64,7 +64,7 @@ def load_components(folder: Path, dtype: Dtype = torch.float32) -> tuple[dict[st
     return parts, index
 
 
-def _check_index(index: dict, path: Path, without: tuple[str, ...]) -> None:
+def _check_index(index: dict[str, Any], path: Path, without: tuple[str, ...]) -> None:
     """Every part is of the class that this package has for it, whatever library is named: there are two such forms."""
     for part, (_, kind, *_) in PARTS.items():
         named = index.get(part)
@@ -88,7 +88,9 @@ def load_module(kind: type[nn.Module], folder: Path, dtype: Dtype = torch.float3
         _check_norm(config, path)
     if not isinstance(dtype, torch.dtype):
         dtype = dtype(sum(tensor.numel() for tensor in tensors.values()))
-    return assign(build(kind, config, path, most=max(1, len(tensors))), tensors, files[0], dtype=dtype)
+    module: nn.Module = build(kind, config, path, most=max(1, len(tensors)))
+    assign(module, tensors, files[0], dtype=dtype)
+    return module
 
 
 def _modern(name: str) -> str:
@@ -98,7 +100,7 @@ def _modern(name: str) -> str:
     return name
 
 
-def _check_norm(config: dict, path: Path) -> None:
+def _check_norm(config: dict[str, Any], path: Path) -> None:
     """The published model has no `norm_type`, later ones say "layer_norm"; with a table of times it is "ada_norm"."""
     kind = config.get("norm_type", "ada_norm")
     if kind not in ("ada_norm", "layer_norm") or not isinstance(config.get("num_embeds_ada_norm"), int):
@@ -118,7 +120,8 @@ def load_scheduler(folder: Path) -> VQDiffusionScheduler:
     if not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
         raise CheckpointError(f"{path}: num_train_timesteps must lie in 1 ... {MOST_STEPS}, got {steps!r:.60}")
     if "alpha_bar" not in config and "gamma_bar" not in config:
-        return build(VQDiffusionScheduler, config, path, device="cpu")
+        scheduler: VQDiffusionScheduler = build(VQDiffusionScheduler, config, path, device="cpu")
+        return scheduler
     try:
         return VQDiffusionScheduler.from_config(config)
     except (ValueError, TypeError) as error:
@@ -193,7 +196,11 @@ def load_text_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
 
 
 def assign_text_encoder(
-    config: dict, tensors: dict[str, Tensor], where: Path | str, file: Path | str, dtype: torch.dtype = torch.float32
+    config: dict[str, Any],
+    tensors: dict[str, Tensor],
+    where: Path | str,
+    file: Path | str,
+    dtype: torch.dtype = torch.float32,
 ) -> Any:
     """A text encoder of a configuration, as transformers writes it for a CLIPTextModel, with given weights."""
     if config.get("model_type", "clip_text_model") not in ("clip_text_model", "clip"):

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from vqlearn import assets
 from vqlearn.checkpoints.layout import TEXT_PARTS
 from vqlearn.checkpoints.loading import assign_text_encoder
-from vqlearn.checkpoints.weights import CheckpointError, assign, build, one_line, read_pickle
+from vqlearn.checkpoints.sections import Section
+from vqlearn.checkpoints.weights import CheckpointError, assign, build, read_pickle
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings, clip_tokenizer
 from vqlearn.networks.transformer import Transformer2DModel
 from vqlearn.networks.vqvae import VQModel
@@ -64,70 +64,6 @@ def read_original(
 
 
 # ------------------------------------------------------------------------------------------ files
-
-
-class Section:
-    """A mapping of a YAML file that knows its place, so that what is missing can be named."""
-
-    def __init__(self, values: dict, place: str):
-        self.values, self.place = values, place
-
-    @classmethod
-    def read(cls, path: Path) -> Section:
-        """A YAML file: plain values and `!!python/tuple`, which is read as a list; any other tag is refused."""
-        try:
-            values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Plain)
-        except FileNotFoundError:
-            raise CheckpointError(f"{path} is missing; the original code has a YAML file for each checkpoint") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{path} cannot be read ({one_line(error)})") from None
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"{path} is not plain YAML: {one_line(error)}") from None
-        return cls(_mapping(values, str(path)), str(path))
-
-    def at(self, *names: str) -> Section:
-        """The section below some names; CheckpointError when it is not there."""
-        section = self
-        for name in names:
-            place = (
-                f"{section.place}: {name}" if section.place.endswith((".yaml", ".yml")) else f"{section.place}.{name}"
-            )
-            section = Section(_mapping(section.values.get(name), place), place)
-        return section
-
-    def number(self, name: str, default: int | None = None) -> int:
-        """A whole number of at least 0."""
-        value = self.values.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise CheckpointError(f"{self.place}.{name} must be a whole number, got {value!r:.60}")
-        return value
-
-    def sides(self, name: str) -> tuple[int, int]:
-        """A pair of whole numbers."""
-        value = self.values.get(name)
-        if not (isinstance(value, list) and len(value) == 2 and all(type(side) is int and side > 0 for side in value)):
-            raise CheckpointError(f"{self.place}.{name} must be two whole numbers, got {value!r:.60}")
-        return value[0], value[1]
-
-    def word(self, name: str) -> str:
-        """A text, "" if there is none."""
-        value = self.values.get(name)
-        return value if isinstance(value, str) else ""
-
-
-class _Plain(yaml.SafeLoader):
-    """YAML without objects."""
-
-
-_Plain.add_constructor(
-    "tag:yaml.org,2002:python/tuple", lambda loader, node: loader.construct_sequence(node, deep=True)
-)
-
-
-def _mapping(values: Any, place: str) -> dict:
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{place} must be a section of an original configuration, got {values!r:.60}")
-    return values
 
 
 def _merged(content: Any, path: Path) -> Tensors:
@@ -199,13 +135,15 @@ def _transformer(tensors: Tensors, diffusion: Section, path: Path) -> Transforme
         for old, new in NETWORK_NAMES:
             name = re.sub(old, new, name)
         named[name] = tensor
-    return assign(build(Transformer2DModel, config, asked.place, most=len(named)), named, path)
+    network: Transformer2DModel = build(Transformer2DModel, config, asked.place, most=len(named))
+    assign(network, named, path)
+    return network
 
 
 # ------------------------------------------------------------------------------------------ schedule
 
 
-def _scheduler(buffers: Tensors, network: dict, path: Path) -> VQDiffusionScheduler:
+def _scheduler(buffers: Tensors, network: dict[str, Any], path: Path) -> VQDiffusionScheduler:
     """The released schedule, after a look whether the file's own curves are linear between the ends that they have."""
     classes, steps = network["num_vector_embeds"], network["num_embeds_ada_norm"]
     curves = {}
@@ -268,10 +206,12 @@ def _codec(
     if kept := _kept(asked, mapping, config["num_vq_embeddings"], model.place):
         config["num_tokens"] = len(kept)
         named["quantize.kept"] = torch.tensor(kept)
-    return assign(build(VQModel, config, path, most=len(named)), named, path)
+    codec: VQModel = build(VQModel, config, path, most=len(named))
+    assign(codec, named, path)
+    return codec
 
 
-def _codec_config(tensors: Tensors, levels: int, path: Path) -> dict:
+def _codec_config(tensors: Tensors, levels: int, path: Path) -> dict[str, Any]:
     """The configuration of a codec, read off its tensors."""
 
     def size(name: str, axis: int = 0) -> int:
@@ -307,7 +247,7 @@ def _beside(named: str, config: str) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def _check_codec(found: dict, model: Section, codec_config: str | Path | None) -> None:
+def _check_codec(found: dict[str, Any], model: Section, codec_config: str | Path | None) -> None:
     """The codec's own YAML, where it is at hand, must describe the codec in the file."""
     asked = model.at("content_codec_config", "params")
     path = Path(codec_config) if codec_config else _beside(asked.word("config_path"), model.place.split(": ")[0])

@@ -15,7 +15,7 @@ from vqlearn.checkpoints.weights import CheckpointError
 from vqlearn.data.files import replaced_folder
 
 
-def save_components(parts: dict[str, Any], folder: str | Path, extra: dict) -> None:
+def save_components(parts: dict[str, Any], folder: str | Path, extra: dict[str, Any]) -> None:
     """Write a pipeline folder whole: beside its place first, then in one move. `extra` joins the index.
 
     Other files of an older model folder there (a card, say) are kept. Raises CheckpointError, and changes nothing,
@@ -35,7 +35,7 @@ def save_components(parts: dict[str, Any], folder: str | Path, extra: dict) -> N
             _keep_others(folder, new)
 
 
-def _write(parts: dict[str, Any], folder: Path, extra: dict) -> None:
+def _write(parts: dict[str, Any], folder: Path, extra: dict[str, Any]) -> None:
     for name, part in PARTS.items():
         if part.stems == OURS and parts[name] is not None:
             save_module(parts[name], folder / name)
@@ -59,7 +59,7 @@ def _keep_others(old: Path, new: Path) -> None:
             copy(path, new / path.name)
 
 
-def write_json(path: Path, value: dict) -> None:
+def write_json(path: Path, value: dict[str, Any]) -> None:
     """JSON with a line per entry, in UTF-8 and with the same line ends everywhere."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
 
@@ -76,7 +76,7 @@ def save_module(module: Any, folder: Path) -> None:
     save_file(tensors, folder / f"{OURS[0]}.{ENDINGS[0]}", metadata={"format": "pt"})
 
 
-def save_tokenizer(tokenizer, folder: Path) -> None:
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Write `vocab.json` and `merges.txt` (the hub's 2022 form) beside what transformers writes."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
@@ -89,12 +89,12 @@ def save_tokenizer(tokenizer, folder: Path) -> None:
 class _Quiet:
     """Keeps transformers' own progress bar out of the way of ours."""
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         from transformers.utils import logging
 
         self.logging, self.shown = logging, logging.is_progress_bar_enabled()
         logging.disable_progress_bar()
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         if self.shown:
             self.logging.enable_progress_bar()

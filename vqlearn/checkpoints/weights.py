@@ -23,7 +23,7 @@ class CheckpointError(OSError):
     """A model's files are missing, damaged, of another kind, or do not fit together: which, and what would be right."""
 
 
-def read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; raises CheckpointError when it is missing, unreadable or no object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -124,7 +124,9 @@ def _tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
 # ------------------------------------------------------------------------------------------ modules
 
 
-def build(kind: Any, config: dict, where: Path | str, *, most: int | None = None, device: str = "meta") -> Any:
+def build(
+    kind: Any, config: dict[str, Any], where: Path | str, *, most: int | None = None, device: str = "meta"
+) -> Any:
     """An object of a class from a configuration, a module on torch's "meta" device: without memory for its weights.
 
     Keys that the class does not take are ignored, values of another type than its hints say are refused. `most` bounds
@@ -147,7 +149,9 @@ def build(kind: Any, config: dict, where: Path | str, *, most: int | None = None
 class _Unfilled(TorchFunctionMode):
     """Leaves out the initial values of weights: on "meta" they have no memory, and drawing them imports a compiler."""
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         if getattr(func, "__module__", "") == "torch.nn.init":
             return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))

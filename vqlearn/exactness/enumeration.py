@@ -65,7 +65,7 @@ def oracle(joint: Tensor, schedule: MaskReplaceSchedule) -> Denoiser:
                 weight = weight * q[:, part[:, position]].T[:, x_0[:, position]]  # [B, N]
             total = weight.sum(-1, keepdim=True)
             rows.append(torch.where(total > 0, weight / total, joint) @ hot)
-        return torch.cat(rows).unflatten(1, (length, codes)).log()
+        return torch.cat(rows).view(-1, length, codes).log()
 
     return lambda x_t, t: table(t)[numbers(x_t, codes + 1)]
 

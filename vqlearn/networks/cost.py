@@ -12,6 +12,7 @@ import tempfile
 import time
 import warnings
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -192,7 +193,9 @@ def auto_dtype(weights: int, device: str | torch.device | None = None) -> Auto:
     return Auto(torch.bfloat16 if fast else torch.float32, f"a thread of this CPU multiplies matrices at {speeds}")
 
 
-def dtype_of(wanted: torch.dtype | str | None, device: str | torch.device | None = None):
+def dtype_of(
+    wanted: torch.dtype | str | None, device: str | torch.device | None = None
+) -> torch.dtype | Callable[[int], torch.dtype]:
     """A dtype from itself, its name, or None (float32); for "auto" a function from the number of weights to it.
 
     Raises ValueError for anything else.
@@ -246,7 +249,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 @contextlib.contextmanager
-def out_of_memory_is_explained(batch: int, dtype: torch.dtype):
+def out_of_memory_is_explained(batch: int, dtype: torch.dtype) -> Iterator[None]:
     """Where the memory does not suffice for `batch` pictures with weights of `dtype`, say what to lower."""
     try:
         yield

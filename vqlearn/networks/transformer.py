@@ -157,7 +157,7 @@ class SequenceEmbedding(nn.Module):
 class Block(nn.Module):
     """One layer: self-attention, cross-attention if a text is read, and a feed-forward."""
 
-    def __init__(self, width: int, config: dict):
+    def __init__(self, width: int, config: dict[str, Any]):
         super().__init__()
         steps, eps = config["num_embeds_ada_norm"], config["norm_eps"]
         heads, bias = config["num_attention_heads"], config["attention_bias"]
