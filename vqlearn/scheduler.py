@@ -204,7 +204,7 @@ class VQDiffusionScheduler:
         rows = q_likelihood(x_t, t, self.schedule, s=0 if cumulative else t - 1)  # [B, L, K + 1]
         return (rows[..., :-1] if cumulative else rows).transpose(1, 2)
 
-    def scale_model_input(self, sample: Tensor, *args, **kwargs) -> Tensor:
+    def scale_model_input(self, sample: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The sample itself; part of diffusers' interface."""
         return sample
 
@@ -214,7 +214,7 @@ class VQDiffusionScheduler:
         (Path(folder) / "scheduler_config.json").write_text(json.dumps(self.config, indent=2) + "\n")
 
     @classmethod
-    def from_config(cls, config: dict) -> VQDiffusionScheduler:
+    def from_config(cls, config: dict[str, Any]) -> VQDiffusionScheduler:
         """A scheduler from a configuration; keys that begin with "_" are ignored.
 
         Raises ValueError for curves that are no schedule.

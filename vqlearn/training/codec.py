@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vqlearn.networks.vqvae import CodebookEMA, VQModel
+from vqlearn.networks.codebook import CodebookEMA
+from vqlearn.networks.vqvae import VQModel
 from vqlearn.training.batches import Source, as_source
 from vqlearn.training.recipes import CodecRecipe
 from vqlearn.training.updates import step_generator, update
