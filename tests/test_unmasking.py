@@ -20,6 +20,7 @@ from vqlearn.unmasking import (
     entropy,
     halton_order,
     per_call,
+    time_of_share,
 )
 
 L = 1024
@@ -184,3 +185,69 @@ def test_a_quota_of_wrong_length_is_named():
     schedule = MaskReplaceSchedule.released(8, 10)
     with pytest.raises(ValueError, match="quota must name 9 numbers of tokens"):
         HighQuality(quota=(1, 2))(mock, torch.full((1, L), 8), schedule, range(10, -1, -1))
+
+
+# ------------------------------------------------------------------------------------------ rules, by hand
+
+P = torch.tensor([[[0.5, 0.3, 0.2], [0.6, 0.4, 0.0], [0.9, 0.05, 0.05], [0.4, 0.35, 0.25]]]).double()  # [1, 4, 3]
+MASKED = torch.tensor([[3, 3, 1, 3]])  # the third is visible
+
+
+def written_first(sampler, count: int) -> list[int]:
+    """The positions that a rule without chance writes first, drawn by the sampler's own parts."""
+    choice = sampler.choose(P.log(), MASKED)
+    assert not choice.at_random
+    after = write(choice, MASKED, torch.tensor([count]), 3, torch.Generator().manual_seed(0))
+    return ((after != 3) & (MASKED == 3))[0].nonzero()[:, 0].tolist()
+
+
+def test_confident_writes_the_largest_probability_first():
+    """0.6, then 0.5, then 0.4; the visible 0.9 does not count."""
+    assert [written_first(Confident(), count) for count in (1, 2, 3)] == [[1], [0, 1], [0, 1, 3]]
+
+
+def test_entropy_bounded_writes_the_smallest_entropy_first():
+    """0.673, 1.030 and 1.081 nats, by the sum of -p log p written out."""
+    by_hand = [-sum(p * math.log(p) for p in row if p) for row in P[0].tolist()]
+    assert sorted((0, 1, 3), key=lambda k: by_hand[k]) == [1, 0, 3]
+    assert [written_first(EntropyBounded(), count) for count in (1, 2, 3)] == [[1], [0, 1], [0, 1, 3]]
+    torch.testing.assert_close(entropy(P.log()), torch.tensor([by_hand]).double())
+
+
+@pytest.mark.parametrize(("bound", "expected"), [(0.0, 1), (0.67, 1), (0.68, 2), (1.70, 2), (1.71, 3), (9.0, 3)])
+def test_so_many_positions_as_all_but_the_largest_entropy_allow(bound, expected):
+    """0.673 alone is free; the second costs 0.673, the third 0.673 + 1.030 = 1.703 nats."""
+    assert EntropyBounded(bound).count(P.log(), MASKED == 3).tolist() == [expected]
+
+
+def test_purity_prefers_and_sharpens_by_the_largest_probability():
+    """Weights 0.5, 0.6, 0.9, 0.4 as they are, and powers 1 + weight * p / 0.9, the purest of the picture being 0.9."""
+    for weight in (0.0, 1.0, 0.5):
+        choice = Purity(weight).choose(P.log(), MASKED)
+        assert choice.at_random
+        torch.testing.assert_close(choice.log_weight.exp(), torch.tensor([[0.5, 0.6, 0.9, 0.4]]).double())
+        power = 1 + weight * torch.tensor([[0.5, 0.6, 0.9, 0.4]]).double() / 0.9
+        torch.testing.assert_close(choice.log_p.exp(), P ** power[..., None])
+
+
+def test_high_quality_prefers_no_position():
+    choice = HighQuality().choose(P.log(), MASKED)
+    assert choice.at_random and choice.log_weight.tolist() == [[0.0] * 4] and torch.equal(choice.log_p, P.log())
+
+
+def test_halton_order_of_a_small_grid_by_hand():
+    """Base 2 gives the column, base 3 the row: 1/2 1/3, 1/4 2/3, 3/4 1/9, 1/8 4/9, 5/8 7/9 ... on a grid of 4 x 4."""
+    points = [(1 / 2, 1 / 3), (1 / 4, 2 / 3), (3 / 4, 1 / 9), (1 / 8, 4 / 9), (5 / 8, 7 / 9), (3 / 8, 2 / 9)]
+    by_hand = [int(row * 4) * 4 + int(column * 4) for column, row in points]
+    assert halton_order(16)[:6].tolist() == by_hand == [6, 9, 3, 4, 14, 1]
+    assert halton_order(5)[:3].tolist() == [2, 1, 3]  # a single row: 5/2, 5/4, 15/4
+    assert [written_first(Halton(), count) for count in (1, 2)] == [[1], [0, 1]]  # 2 x 2: 1, 2 (visible), then 0, 3
+    assert halton_order(4).tolist() == [1, 2, 0, 3]
+
+
+def test_the_time_of_a_share_is_the_first_that_reaches_it():
+    """Masking alone in ten even steps: a share of 0.31 of the masks has appeared at t = 4, of exactly 0.3 at 3."""
+    t = torch.arange(11).double() / 10
+    schedule = MaskReplaceSchedule(1 - t, t, num_codes=3)
+    found = [time_of_share(share, schedule, 10) for share in (0.05, 0.3, 0.31, 1.0)]
+    assert found == [1, 3, 4, 10] and time_of_share(0.9, schedule, 6) == 6

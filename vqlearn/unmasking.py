@@ -256,7 +256,7 @@ class EntropyBounded(Unmasking):
 def time_of_share(share: float, schedule: MaskReplaceSchedule, last: int) -> int:
     """The first time, at most `last`, by which at least this share of the masks of time T has appeared."""
     curve = schedule.gamma_bar.cpu() / schedule.gamma_bar[-1].cpu()
-    return min(last, max(1, int(torch.searchsorted(curve, torch.tensor(share).double()))))
+    return min(last, max(1, int(torch.searchsorted(curve, torch.tensor(share, dtype=torch.float64)))))
 
 
 def entropy(log_p: Tensor) -> Tensor:
