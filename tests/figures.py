@@ -48,7 +48,8 @@ def samplers(path: Path) -> None:
 
     pipe = VQDiffusionPipeline.from_pretrained()
     pipe.set_progress_bar_config(disable=True)
-    names = [name for name in SAMPLERS if name != "first_hitting"]  # for schedules without replacement alone
+    # first_hitting is for schedules without replacement, reference for a comparison with diffusers
+    names = [name for name in SAMPLERS if name not in ("first_hitting", "reference")]
 
     def row(caption: str) -> list:
         seeds = [torch.Generator().manual_seed(0) for _ in names]
@@ -60,6 +61,10 @@ def samplers(path: Path) -> None:
     _save(plots.name_rows(figure, [textwrap.fill(caption, 18) for caption in CAPTIONS]), path)
 
 
+# first_hitting has the distribution of ancestral, corrector nearly its line; reference is for a comparison with diffusers
+LEFT_OUT = ("first_hitting", "reference", "corrector")
+
+
 def exactness(path: Path) -> None:
     """Exact total variation to the data against network calls, with a perfect denoiser on a tiny joint."""
     from matplotlib.figure import Figure
@@ -69,8 +74,7 @@ def exactness(path: Path) -> None:
 
     joint = exact.markov_chain(num_codes=2, length=6, stay=0.9)
     looks = zip(("#000000", "#E69F00", "#0072B2", "#CC79A7", "#009E73", "#56B4E9", "#D55E00"), "oXsDv^P", strict=True)
-    # not shown: first_hitting, which has the law of ancestral, and corrector, whose line is almost the same
-    looks = dict(zip((n for n in SAMPLERS if n not in ("corrector", "first_hitting")), looks, strict=True))
+    looks = dict(zip((n for n in SAMPLERS if n not in LEFT_OUT), looks, strict=True))
     figure = Figure(figsize=(9.2, 3.9), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for ax, kind, whose in zip(panels, ("released", "paper"), ("released", "paper's"), strict=True):

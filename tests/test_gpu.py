@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests import pages
 from tests.gpu import __main__ as command
 from tests.gpu import full, report
 from tests.gpu.record import Record, bar
@@ -89,9 +90,8 @@ def test_a_rehearsal_is_no_result(rehearsed):
     assert report.report(rehearsed) == report.NONE
 
 
-def test_the_readme_tells_what_is_committed():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert text.split(report.BEGIN)[1].split(report.END)[0].strip() == report.report(report.RESULTS)
+def test_the_page_tells_what_is_committed():
+    assert pages.read(report.PAGE, report.SECTION) == report.report(report.RESULTS)
 
 
 # ------------------------------------------------------------------------------------------ parts
@@ -252,7 +252,7 @@ def test_the_report_by_example(tmp_path):
         "Scenes with tokens and texts: 1,200,000 a second; ideal predictions: 900 a second.",
     ):
         assert line in text.splitlines(), line
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    report.write(readme, tmp_path)
-    assert readme.read_text() == f"before\n{report.BEGIN}\n{text}\n{report.END}\nafter\n"
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- gpu -->\nold\n<!-- end of gpu -->\nafter\n")
+    report.write(page, tmp_path)
+    assert page.read_text() == f"before\n<!-- gpu -->\n\n{text}\n\n<!-- end of gpu -->\nafter\n"

@@ -1,7 +1,7 @@
-"""How good is each sampler for how many network calls? The shipped model draws held-out captions, and all is read back.
+"""How good is each sampler for how many network evaluations? The shipped model draws held-out captions, all is parsed.
 
-    python -m tests.benchmarks.samplers             # measure, and print a table
-    python -m tests.benchmarks.samplers --readme    # write the table of what is kept into the README
+    python -m tests.benchmarks.samplers           # measure, and print a table
+    python -m tests.benchmarks.docs               # write what is kept into the pages
 
 The table, sampler by network evaluations, has the pictures that are right in every part, with half of a 95 % interval.
 Each number is kept in tests/benchmarks/results/samplers.json as soon as it is known: an interrupted run goes on, and
@@ -29,11 +29,10 @@ from vqlearn.evaluation.agreement import Report, report
 from vqlearn.samplers import SAMPLERS
 
 RESULTS = Path(__file__).parent / "results" / "samplers.json"
-README = Path(__file__).parents[2] / "README.md"
-MARKS = ("<!-- samplers -->\n", "<!-- end of samplers -->")
 CALLS = (5, 10, 16, 25, 50, 100)
 LATE = ", late"
-KNOWN = [name for name in SAMPLERS if name != "first_hitting"]  # which asks for a schedule without replacement
+LEFT_OUT = ("first_hitting", "reference")  # for schedules without replacement; for a comparison with diffusers
+KNOWN = [name for name in SAMPLERS if name not in LEFT_OUT]
 NAMES = [*KNOWN, "ancestral" + LATE, "high_quality" + LATE, "diffusers"]
 MODEL = assets.FOLDER / "models" / "scenes"
 
@@ -77,14 +76,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the numbers are kept")
-    parser.add_argument("--readme", action="store_true", help="measure nothing, write the kept numbers into the README")
     arguments = parser.parse_args()
-    if arguments.readme:
-        before, rest = README.read_text(encoding="utf-8").split(MARKS[0])
-        after = rest.split(MARKS[1])[1]
-        found = table(json.loads(RESULTS.read_text()))
-        README.write_text(before + MARKS[0] + found + MARKS[1] + after, encoding="utf-8")
-        return
     warnings.simplefilter("ignore")
     pipe = VQDiffusionPipeline.from_pretrained(torch_dtype=getattr(torch, arguments.dtype))
     pipe.set_progress_bar_config(disable=True)
@@ -116,7 +108,7 @@ def table(kept: dict[str, Any]) -> str:
     for name in NAMES:
         cells = [_cell(rows[row(name, steps)], steps) if row(name, steps) in rows else "" for steps in calls]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n" + "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def row(name: str, steps: int) -> str:

@@ -2,7 +2,7 @@
 
     python -m tests.gpu --minutes 9 --out DIR        # in a clone, with nothing installed
     python -m tests.gpu --rehearse --out DIR         # the same on a CPU, with tiny sizes
-    python -m tests.gpu --report DIR                 # a table of the results; with --readme into the README
+    python -m tests.gpu --report DIR                 # a table of the results; with --docs into docs/speed.md
 
 Three parts run one after the other, each in a process and with a time limit of its own: the tests that a GPU does what
 a CPU does (60 s), the model of the published size beside diffusers (150 s), and the training of the shipped model (the
@@ -38,8 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.report:
         from . import report
 
-        if chosen.readme:
-            report.write(ROOT / "README.md", chosen.report)
+        if chosen.docs:
+            report.write(report.PAGE, chosen.report)
         print(report.report(chosen.report))
         return 0
     if chosen.part:
@@ -60,7 +60,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--start-from", type=Path, help="a folder of an earlier run, whose training goes on")
     parser.add_argument("--wheels", type=Path, default=ROOT / "wheels", help="wheels of what is not installed")
     parser.add_argument("--report", type=Path, metavar="DIR", help="print a table of the results in a folder")
-    parser.add_argument("--readme", action="store_true", help="with --report: write it into the README, too")
+    parser.add_argument("--docs", action="store_true", help="with --report: write it into docs/speed.md, too")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)  # in seconds of `time.time`
     chosen = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""The results as Markdown, and the README's section of them."""
+"""The results as Markdown, and the section of docs/speed.md that shows them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- gpu -->", "<!-- end of gpu -->"
+from .. import pages
+
+PAGE, SECTION = pages.DOCS / "speed.md", "gpu"
 NONE = (
     "No GPU has run this package yet. `python -m tests.gpu --minutes 9 --out DIR` is what will be measured on one; the "
     "tests rehearse it on a CPU."
@@ -98,9 +100,6 @@ def training(part: dict[str, Any]) -> list[str]:
     return lines
 
 
-def write(readme: Path, folder: Path) -> None:
-    """Put the report between the README's markers."""
-    text = readme.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN + "\n")
-    after = rest.split(END)[1]
-    readme.write_text(f"{before}{BEGIN}\n{report(folder)}\n{END}{after}", encoding="utf-8")
+def write(page: Path, folder: Path) -> None:
+    """Put the report into its section of the page."""
+    pages.write(page, SECTION, report(folder))
