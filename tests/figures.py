@@ -61,7 +61,7 @@ def samplers(path: Path) -> None:
     _save(plots.name_rows(figure, [textwrap.fill(caption, 18) for caption in CAPTIONS]), path)
 
 
-# first_hitting has the distribution of ancestral, corrector nearly its line; reference is for a comparison with diffusers
+# first_hitting has the distribution of ancestral, corrector nearly its line; reference compares with diffusers
 LEFT_OUT = ("first_hitting", "reference", "corrector")
 
 
