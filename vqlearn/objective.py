@@ -216,21 +216,24 @@ def continuous_loss(
     """An unbiased estimate of the bound in continuous time without L_T, in nats per token, `[B]`.
 
     Times are drawn with low variance, one from each of B equal parts of (0, 1], and `denoise` is given the step t that
-    each falls in, `[B]`. Where a schedule replaces tokens in its first step, the integral ends at 1/T and L_0 =
-    -log p(x_0 | x_1) takes the rest: no prediction but the perfect one has a finite integral down to 0.
+    each falls in, `[B]`. In the first step that replaces tokens the discrete term L_{t-1} takes the place of the
+    integral, which diverges there for every prediction but the perfect one: the first replaced token proves x_0 wrong.
     """
     steps, count = schedule.num_steps, len(x_0)
     u = uniform((count,), generator, x_0.device)
     time = (torch.arange(count, device=u.device) + 1 - u) / count
     step = (time * steps).ceil().long().clamp(1, steps)
-    ends = (step == 1) & bool(schedule.beta_bar[1] > 0)
-    time = torch.where(ends, 1 / steps, time)
+    replaced = (schedule.beta_bar > 0).nonzero()[:, 0].tolist()
+    first = replaced[0] if replaced else 0
+    discrete = (step == first).nonzero()[:, 0]
+    time[discrete] = first / steps
     x_t = continuous_sample(x_0, time, schedule, generator=generator)
     log_p_x0 = denoise(x_t, step)
     terms = continuous_terms(log_p_x0, x_0, x_t, time, schedule)
-    last = ends.nonzero()[:, 0]
-    first_step = steps * bound_terms(log_p_x0[last], x_0[last], x_t[last], 1, schedule)
-    return terms.index_put((last,), first_step.to(terms)).mean(-1)
+    if len(discrete):
+        rows = log_p_x0[discrete], x_0[discrete], x_t[discrete]
+        terms = terms.index_put((discrete,), steps * bound_terms(*rows, first, schedule))
+    return terms.mean(-1)
 
 
 # ------------------------------------------------------------------------------------------ distributions

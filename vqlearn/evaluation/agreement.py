@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -76,14 +77,12 @@ def evaluate(
     """Draw a picture for each of the first `count` captions of a split, read it back; `call` goes to the pipeline."""
     captions = [scenes.sample(split, index)[1] for index in range(count)]
     generator = Generator().manual_seed(seed)
-    shown, pipe._bar = pipe._bar, {"disable": True}
+    quiet = copy.copy(pipe)  # the same parts, with a setting of its own
+    quiet.set_progress_bar_config(disable=True)
     read: list[scenes.Scene] = []
-    try:
-        for start in tqdm(range(0, count, batch), disable=not progress, desc="evaluating", unit="batch"):
-            images = pipe(captions[start : start + batch], generator=generator, output_type="pt", **call).images
-            read += [scenes.read(image * 2 - 1) for image in images]
-    finally:
-        pipe._bar = shown
+    for start in tqdm(range(0, count, batch), disable=not progress, desc="evaluating", unit="batch"):
+        images = quiet(captions[start : start + batch], generator=generator, output_type="pt", **call).images
+        read += [scenes.read(image * 2 - 1) for image in images]
     return report(captions, read)
 
 

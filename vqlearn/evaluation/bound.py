@@ -1,0 +1,116 @@
+"""The evidence bound on data, in bits, with its standard error: how well a model would compress what is new to it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import Dataset
+
+from vqlearn.objective import continuous_loss, evidence_bound, prior_term
+from vqlearn.pipeline import VQDiffusionPipeline
+from vqlearn.reverse import Denoiser
+from vqlearn.schedule import MaskReplaceSchedule
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An upper bound on -log2 p(x_0), the mean over the data, with its standard error.
+
+    The error counts what is drawn at random, times and x_t, and that the rows are a sample of all there could be.
+    """
+
+    bits_per_token: float
+    standard_error: float
+    tokens: int  # per row
+    samples: int  # independent estimates that it is the mean of
+
+    @property
+    def bits_per_row(self) -> float:
+        """Of a whole picture or sequence."""
+        return self.bits_per_token * self.tokens
+
+    @property
+    def standard_error_per_row(self) -> float:
+        """That of `bits_per_row`."""
+        return self.standard_error * self.tokens
+
+    def __str__(self) -> str:
+        return f"{self.bits_per_token:.4f} ± {self.standard_error:.4f} bits per token"
+
+
+def estimate(bits: Tensor, tokens: int) -> Estimate:
+    """From independent estimates in bits per token `[N]`; raises ValueError for fewer than two."""
+    if len(bits) < 2:
+        raise ValueError(f"a standard error takes at least 2 independent estimates, got {len(bits)}; use more data")
+    return Estimate(float(bits.mean()), float(bits.std() / math.sqrt(len(bits))), tokens, len(bits))
+
+
+def bound(
+    denoise: Denoiser, x_0: Tensor, schedule: MaskReplaceSchedule, *, generator: Generator | None = None
+) -> Estimate:
+    """The bound of a denoiser on independent rows x_0 `[B, L]`, with every time 1 ... T visited once."""
+    return estimate(evidence_bound(denoise, x_0, schedule, generator=generator), x_0.shape[1])
+
+
+@torch.no_grad()
+def continuous_bound(
+    denoise: Callable[[Tensor, Tensor], Tensor],
+    x_0: Tensor,
+    schedule: MaskReplaceSchedule,
+    *,
+    samples: int = 1,
+    generator: Generator | None = None,
+) -> Estimate:
+    """The bound in continuous time on independent rows x_0 `[B, L]`, with `samples` times drawn for each row.
+
+    `denoise` takes a time per row, int64 `[B]`. The even spread of the times makes the error less than stated.
+    """
+    nats = sum(continuous_loss(denoise, x_0, schedule, generator=generator).double() for _ in range(samples))
+    prior = prior_term(x_0, schedule, dtype=torch.float64).mean(-1)
+    return estimate((torch.as_tensor(nats) / samples + prior).cpu() / math.log(2), x_0.shape[1])
+
+
+def pipeline_bound(
+    pipe: VQDiffusionPipeline,
+    data: Dataset[Any],
+    *,
+    count: int | None = None,
+    batch: int = 32,
+    times: int | None = None,
+    generator: Generator | None = None,
+) -> Estimate:
+    """The bound of a pipeline on the first `count` rows (image or tokens, condition) of a data set, without guidance.
+
+    With `times` only so many times, one from each of as many equal parts of 1 ... T, are visited for each batch, whose
+    rows then are one independent estimate and not as many. Raises ValueError for data that the pipeline cannot read.
+    """
+    schedule, found = pipe.schedule, []
+    for x_0, conditions in _batches(pipe, data, count, batch):
+        visited = None if times is None else _spread(times, schedule.num_steps, generator)
+        bits = evidence_bound(pipe.denoiser(conditions), x_0, schedule, times=visited, generator=generator)
+        found.append(bits if times is None else bits.mean()[None])
+    return estimate(torch.cat(found), pipe.length)
+
+
+def _batches(
+    pipe: VQDiffusionPipeline, data: Dataset[Any], count: int | None, batch: int
+) -> Iterator[tuple[Tensor, list[Any]]]:
+    """Tokens `[B, L]` and the conditions that the pipeline reads."""
+    rows = (data[index] for index in range(len(data) if count is None else count))  # type: ignore[arg-type]
+    reads_nothing = pipe.transformer.reads == "nothing"
+    while some := list(itertools.islice(rows, batch)):
+        x = torch.stack([row[0] for row in some])
+        x_0 = pipe.encode(x) if x.is_floating_point() else x.to(pipe.device)
+        yield x_0, [None if reads_nothing else row[1] for row in some]
+
+
+def _spread(count: int, steps: int, generator: Generator | None) -> Tensor:
+    """One time from each of `count` equal parts of 1 ... T, int64 `[count]`."""
+    u = torch.rand(count, generator=generator, dtype=torch.float64)
+    return ((torch.arange(count) + u) / count * steps).ceil().long().clamp(1, steps)
