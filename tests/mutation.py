@@ -1,0 +1,196 @@
+"""Would the tests notice? Small faults put into the package one at a time, and the tests of the module run on each.
+
+    python -m tests.mutation --count 200 --seed 0
+
+draws places in the method, networks, training, evaluation and checkpoints at random, and at each place one of the
+mutations of cosmic-ray (another operator, number, comparison, condition, keyword). Each mutant lives in a copy of the
+repository. It is killed if a test fails or the tests hang; survivors are printed with their change. Results are kept in
+`tests/benchmarks/results/mutation.json` after each mutant, and the same command goes on where it stopped.
+Mutants that differ in annotations or docstrings alone are left out, and those that no type would allow, such as `a & b`
+in place of `a / b`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "benchmarks" / "results" / "mutation.json"
+PLAUSIBLE = re.compile(r"^core/(?!Exception|Replace(Binary|Unary))|BinaryOperator_(Add|Sub|Mul|Div)_(Add|Sub|Mul|Div)$")
+HANGS = 900  # seconds: a mutant may loop for ever
+# The tests that are to notice, for each module; what is not listed is not mutated.
+TESTS = {
+    "schedule": "schedule transition",
+    "draws": "transition sampling",
+    "transition": "transition sampling",
+    "guidance": "sampling open_pipeline pipeline",
+    "reverse": "sampling exact scheduler",
+    "choices": "unmasking exact",
+    "objective": "objective",
+    "sampling": "sampling exact",
+    "unmasking": "unmasking exact",
+    "scheduler": "scheduler sampling open_pipeline diffusers",
+    "samplers": "pipeline exact",
+    "components": "open_pipeline checkpoints pipeline",
+    "pipeline": "pipeline open_pipeline",
+    "exactness/enumeration": "exact",
+    "exactness/ideal": "ideal",
+    "networks/conditions": "pipeline open_pipeline convert",
+    "networks/denoiser": "open_pipeline pipeline",
+    "networks/transformer": "transformer diffusers convert",
+    "networks/codebook": "vqvae diffusers",
+    "networks/convolutions": "vqvae diffusers",
+    "networks/vqvae": "vqvae diffusers",
+    "networks/text": "conditioning checkpoints",
+    "training/updates": "training",
+    "training/denoiser": "training",
+    "training/codec": "training",
+    "training/runs": "training",
+    "training/on_policy": "on_policy training",
+    "evaluation/agreement": "evaluate",
+    "checkpoints/hub": "checkpoints",
+    "checkpoints/loading": "checkpoints",
+    "checkpoints/saving": "checkpoints",
+    "checkpoints/weights": "checkpoints",
+    "data/files": "checkpoints",
+}
+
+
+def essence(source: str) -> str:
+    """What a module does: its syntax tree without annotations, docstrings and `__repr__`."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        for name in ("returns", "annotation"):
+            if getattr(node, name, None) is not None and not isinstance(node, ast.AnnAssign):
+                setattr(node, name, None)
+        if isinstance(node, ast.AnnAssign):
+            node.annotation = ast.Constant(None)
+        body = getattr(node, "body", None)
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
+            body[0].value.value = ""
+    return ast.dump(tree)
+
+
+def places(module: str) -> dict[tuple, list[tuple[str, int]]]:
+    """Where a module can be changed, and by which mutations: their operators' names and occurrences."""
+    from cosmic_ray.ast import ast_nodes, get_ast
+    from cosmic_ray.plugins import get_operator, operator_names
+
+    tree = get_ast((ROOT / "vqlearn" / f"{module}.py").read_text(encoding="utf-8"))
+    found: dict[tuple, list[tuple[str, int]]] = {}
+    for name in operator_names():
+        if get_operator(name).arguments() or not PLAUSIBLE.search(name):
+            continue
+        operator = get_operator(name)()
+        spots = (spot for node in ast_nodes(tree) for spot in operator.mutation_positions(node))
+        for occurrence, (start, end) in enumerate(spots):
+            found.setdefault((start, end), []).append((name, occurrence))
+    return found
+
+
+def mutants(seed: int) -> Iterator[dict[str, Any]]:
+    """Mutants without end, each a place drawn uniformly from all modules, and a mutation drawn uniformly there."""
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator
+
+    rng = random.Random(seed)
+    modules = [module for module in TESTS if (ROOT / "vqlearn" / f"{module}.py").exists() and tests_of(module, ROOT)]
+    spots = [(module, spot, ways) for module in modules for spot, ways in sorted(places(module).items())]
+    rng.shuffle(spots)
+    for module, (start, _), ways in spots:
+        name, occurrence = rng.choice(ways)
+        source = (ROOT / "vqlearn" / f"{module}.py").read_text(encoding="utf-8")
+        changed = mutate_code(source, get_operator(name)(), occurrence)
+        if changed is None or essence(changed) == essence(source):
+            continue
+        lines = difflib.unified_diff(source.splitlines(), changed.splitlines(), lineterm="", n=0)
+        change = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+        yield {"module": module, "line": start[0], "change": change, "source": changed}
+
+
+def tests_of(module: str, folder: Path) -> list[str]:
+    """The test files of a module that a folder has."""
+    files = [f"tests/test_{name}.py" for name in TESTS[module].split()]
+    return [file for file in files if (folder / file).exists()]
+
+
+def verdict(mutant: dict[str, Any], folder: Path) -> str:
+    """ "killed", "hung" or "survived", with the mutant in a copy of the repository."""
+    path = folder / "vqlearn" / f"{mutant['module']}.py"
+    whole = path.read_text(encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command += tests_of(mutant["module"], folder)
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    path.write_text(mutant["source"], encoding="utf-8")
+    try:
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=HANGS)
+        return "survived" if done.returncode == 0 else "killed"
+    except subprocess.TimeoutExpired:
+        return "hung"
+    finally:
+        path.write_text(whole, encoding="utf-8")
+
+
+def main(arguments: list[str]) -> None:
+    """Judge mutants until `--count` have been judged."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__.partition("\n")[0])
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    chosen = parser.parse_args(arguments)
+    kept = (
+        json.loads(chosen.out.read_text(encoding="utf-8"))
+        if chosen.out.exists()
+        else {"seed": chosen.seed, "mutants": []}
+    )
+    if kept["seed"] != chosen.seed:
+        raise SystemExit(f"{chosen.out} holds the sample of seed {kept['seed']}; delete it or choose another --out")
+    known = {(m["module"], m["line"], *m["change"]): m for m in kept["mutants"]}
+    with tempfile.TemporaryDirectory(prefix="mutation-") as place:
+        folder = Path(place, "main")
+        shutil.copytree(
+            ROOT, folder, ignore=shutil.ignore_patterns(".*", "*.egg-info", "wheels", "__pycache__", "notebooks")
+        )
+        judged = []
+        for mutant in mutants(chosen.seed):
+            if len(judged) == chosen.count:
+                break
+            key = (mutant["module"], mutant["line"], *mutant["change"])
+            found = known.get(key) or {name: mutant[name] for name in ("module", "line", "change")} | {
+                "verdict": verdict(mutant, folder)
+            }
+            judged.append(found)
+            if found["verdict"] == "survived":
+                print(
+                    f"survived: vqlearn/{found['module']}.py:{found['line']}",
+                    *found["change"],
+                    sep="\n    ",
+                    flush=True,
+                )
+            killed = sum(m["verdict"] != "survived" for m in judged)
+            chosen.out.write_text(
+                json.dumps({"seed": chosen.seed, "killed": killed, "mutants": judged}, indent=1) + "\n"
+            )
+            print(f"{killed} of {len(judged)} killed", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
