@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vqlearn.cli.options import Commands
 
-def add(commands) -> None:
+
+def add(commands: Commands) -> None:
     command = commands.add_parser(
         "convert", help="make a model folder of an original checkpoint", description=run.__doc__
     )

@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from vqlearn.cli.options import note, whole
+from vqlearn.cli.options import Commands, note, whole
 
 ACTIONS = ("copy", "check", "site")
 STATES = {
@@ -16,7 +16,7 @@ STATES = {
 }
 
 
-def add(commands) -> None:
+def add(commands: Commands) -> None:
     course = commands.add_parser(
         "course", help="copy the notebooks, check a learner's, or make web pages of them", description=__doc__
     )
@@ -28,7 +28,7 @@ def add(commands) -> None:
     site.set_defaults(run=write_site, interrupted="no page is half written")
 
 
-def _add_copy(actions) -> None:
+def _add_copy(actions: Commands) -> None:
     command = actions.add_parser("copy", help="copy the notebooks to DIR", description=copy.__doc__)
     command.add_argument("folder", metavar="DIR", help="the folder to copy to, made if need be")
     command.add_argument("--exercises-only", action="store_true", help="cards, hints and stubs alone, no solutions")
@@ -36,7 +36,7 @@ def _add_copy(actions) -> None:
     command.set_defaults(run=copy, interrupted="no notebook is half written, and none was changed")
 
 
-def _add_check(actions) -> None:
+def _add_check(actions: Commands) -> None:
     command = actions.add_parser("check", help="which exercises in DIR are done", description=check.__doc__)
     command.add_argument("folder", metavar="DIR", help="a learner's folder; it is executed on a copy")
     command.add_argument("--json", action="store_true", help="print the same as JSON")

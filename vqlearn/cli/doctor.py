@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from vqlearn.cli.options import Commands
 
-def add(commands) -> None:
+
+def add(commands: Commands) -> None:
     command = commands.add_parser("doctor", help="what a bug report needs", description=run.__doc__)
     command.add_argument("--model", help="check this model instead of the shipped one")
     command.set_defaults(run=run, interrupted="nothing was changed")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from typing import TYPE_CHECKING
 
-from vqlearn.cli.options import add_drawing, load, whole
+from vqlearn.cli.options import Commands, add_drawing, load, whole
+
+if TYPE_CHECKING:
+    from vqlearn.evaluation.agreement import Report
 
 
-def add(commands) -> None:
+def add(commands: Commands) -> None:
     command = commands.add_parser("evaluate", help="measure agreement on held-out captions", description=run.__doc__)
     command.add_argument("--split", choices=["train", "test", "unseen"], default="test")
     command.add_argument("--count", type=whole(1), default=500, help="captions (default %(default)s)")
@@ -41,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"\nwhat captions left open, entropy in bits (last row): {bits}")
 
 
-def row(report) -> str:
+def row(report: Report) -> str:
     """A report's cells of the table."""
     from vqlearn.evaluation.agreement import margin
 

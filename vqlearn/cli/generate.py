@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vqlearn.cli.options import add_drawing, load, note, whole
+from vqlearn.cli.options import Commands, add_drawing, load, note, whole
+from vqlearn.data.files import replaced
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from vqlearn.pipeline import VQDiffusionPipeline
 
 VIEW = 256  # pictures smaller than this are enlarged by a whole factor, so that pixels stay square
 
 
-def add(commands) -> None:
+def add(commands: Commands) -> None:
     command = commands.add_parser("generate", help="draw a picture of a sentence", description=run.__doc__)
     command.add_argument(
         "prompt",
@@ -47,14 +55,14 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"wrote {path}" + (f": {found}" if found else ""))
 
 
-def draw(pipe, prompt: str | None, arguments: argparse.Namespace) -> list:
+def draw(pipe: VQDiffusionPipeline, prompt: str | None, arguments: argparse.Namespace) -> list[Image]:
     """The pictures, as PIL images; warnings are printed as notes."""
     import torch
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = note  # at once: what a picture will cost is said before the work, not after it
-        return pipe(
+        images: list[Image] = pipe(
             prompt,
             num_inference_steps=arguments.steps,
             guidance_scale=arguments.guidance,
@@ -63,6 +71,7 @@ def draw(pipe, prompt: str | None, arguments: argparse.Namespace) -> list:
             num_images_per_prompt=arguments.count,
             generator=torch.Generator().manual_seed(arguments.seed),
         ).images
+    return images
 
 
 def targets(out: Path, count: int) -> list[Path]:
@@ -78,15 +87,10 @@ def targets(out: Path, count: int) -> list[Path]:
     return paths
 
 
-def write(paths: list[Path], images: list) -> None:
+def write(paths: list[Path], images: list[Image]) -> None:
     """Write PNGs: all of them beside their places first, then each in one move, so that none is ever half a picture."""
-    parts = [path.with_name(path.name + ".part") for path in paths]
-    try:
+    with contextlib.ExitStack() as moves:
+        parts = [moves.enter_context(replaced(path)) for path in paths]
         for part, image in zip(parts, images, strict=True):
             factor = max(1, VIEW // image.width)
             image.resize((image.width * factor, image.height * factor), resample=0).save(part, format="PNG")
-        for part, path in zip(parts, paths, strict=True):
-            os.replace(part, path)
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)

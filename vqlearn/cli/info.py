@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from vqlearn.cli.options import Commands
 
-def add(commands) -> None:
+
+def add(commands: Commands) -> None:
     command = commands.add_parser("info", help="what a model is made of, and what it needs", description=run.__doc__)
     command.add_argument("model", nargs="?", help="a model folder or a hub name (default: the shipped model)")
     command.set_defaults(run=run, interrupted="nothing was changed")

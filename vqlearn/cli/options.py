@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Container, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from vqlearn.pipeline import VQDiffusionPipeline
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # what `add_subparsers` returns
 
 
 def whole(least: int) -> Callable[[str], int]:
@@ -49,7 +54,7 @@ def add_drawing(parser: argparse.ArgumentParser, **several: Any) -> None:
     parser.add_argument("--dtype", choices=dtypes, default="auto", help=dtype)
 
 
-def load(arguments: argparse.Namespace):
+def load(arguments: argparse.Namespace) -> VQDiffusionPipeline:
     """The pipeline that --model names, in the dtype of --dtype; a note says so where it is not float32."""
     from vqlearn.pipeline import VQDiffusionPipeline
 

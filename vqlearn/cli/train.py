@@ -6,10 +6,10 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from vqlearn.cli.options import whole
+from vqlearn.cli.options import Commands, whole
 
 
-def add(commands) -> None:
+def add(commands: Commands) -> None:
     command = commands.add_parser("train", help="train the shipped model from nothing", description=run.__doc__)
     command.add_argument(
         "--out", required=True, help="folder for checkpoints, logs and the finished model; an earlier run there goes on"
