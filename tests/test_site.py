@@ -163,10 +163,9 @@ def test_every_public_name_has_an_entry(folder, pages):
     for name in set(vqlearn.__all__) - {"__version__"}:
         page, _, fragment = next(link for link in links if link.endswith(f"#{name}")).partition("#")
         assert fragment in pages[folder / "reference" / page].ids
-        documented = re.search(
-            rf'id="{name}">.*?<p>|id="{name}">.*?class="code"', pages[folder / "reference" / page].source, re.S
-        )
-        assert documented, f"{name} has neither a sentence nor a signature"
+        source = pages[folder / "reference" / page].source
+        entry = re.search(rf'<h2 id="{fragment}">.*?(?=<h2 |</article>)', source, re.S)[0]
+        assert "<p>" in entry or 'class="code"' in entry, f"{name} has neither a sentence nor a signature"
     assert "__version__" in overview.ids
 
 
@@ -190,6 +189,13 @@ def test_an_entry_has_signature_docstring_and_the_line_of_its_source(folder, pag
     assert first in " ".join(shown.split())
     number = int(re.search(r'href="\.\./source/transition\.py\.html#L-(\d+)"', entry)[1])
     assert lines(copying.PACKAGE / "transition.py")[number - 1].startswith("def q_posterior(")
+
+
+def test_a_class_lists_the_methods_that_it_has_from_another_of_the_package(folder, pages):
+    source = pages[folder / "reference/sampling.html"].source
+    entry = re.search(r'<h2 id="Corrector">.*?(?=<h2 )', source, re.S)[0]
+    assert '<a href="reverse.html#Sampler.start"><code>start</code></a>' in entry and "<h3" in entry
+    assert "Sampler.step_law" not in entry, "that is its own"
 
 
 def test_entries_of_checks_say_what_is_asked_for(folder, pages):
@@ -225,14 +231,16 @@ def little(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(reference, "public_modules", lambda: modules)
     monkeypatch.setattr(site, "GUIDES", tmp_path / "docs")
     (tmp_path / "docs").mkdir()
+    picture = next(iter(sorted((site.ROOT / "figures").glob("*.png")))).name
     (tmp_path / "docs" / "a.md").write_text(
         "# First guide\n\nSee [the other](b.md#a-part), [05](../notebooks/05_posterior.ipynb), "
         "[`schedule`](../vqlearn/schedule.py) and [the readme](../README.md).\n\n"
-        "![A picture of several scenes in a row](../figures/PICTURE)\n\nWhere $s < t$.\n".replace(
-            "PICTURE", next(path.name for path in sorted((site.ROOT / "figures").glob("*.png")))
-        )
+        f"![A picture of several scenes in a row](../figures/{picture})\n\n"
+        f'<img src="../figures/{picture}" alt="The same picture once more" width="300">\n\n'
+        "Where $s < t$.\n"
     )
     (tmp_path / "docs" / "b.md").write_text("# Second guide\n\n## A part\n\nText.\n")
+    (tmp_path / "docs" / "README.md").write_text("# Guides\n\n- [The second](b.md)\n- [The first](a.md)\n")
     return tmp_path / "pages"
 
 
@@ -241,11 +249,12 @@ def test_guides_are_pages_with_their_links_and_pictures(little):
     page = Page(little / "docs" / "a.html")
     links = [tag["href"] for tag in page.every("a") if "href" in tag]
     assert {"b.html#a-part", "../05_posterior.html", "../source/schedule.py.html"} <= set(links)
-    assert "README" not in page.source and "the readme" in page.text
-    (picture,) = [tag for tag in page.every("img") if "images/" in tag["src"]]
-    assert (little / "docs" / picture["src"]).resolve().is_file() and picture["alt"].startswith("A picture of")
+    assert not [link for link in links if link.endswith("README.md")] and "the readme" in page.text
+    pictures = {tag["alt"]: little / "docs" / tag["src"] for tag in page.every("img") if "images/" in tag["src"]}
+    assert set(pictures) == {"A picture of several scenes in a row", "The same picture once more"}
+    assert all(path.resolve().is_file() for path in pictures.values())
     assert page.every("math") and "First guide" in re.search("<title>(.*?)</title>", page.source)[1]
-    assert 'href="docs/a.html"' in (little / "index.html").read_text()
+    assert re.findall(r'href="docs/(\w+)', (little / "index.html").read_text())[:3] == ["README", "b", "a"]
 
 
 def test_without_pdoc_the_site_has_no_reference_and_says_so(little, monkeypatch, capsys):

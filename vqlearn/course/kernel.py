@@ -38,21 +38,21 @@ class Kernel:
     Only its shell channel is used, where replies come; what the cells print or show goes nowhere.
     """
 
-    def __init__(self, work: Path, place: Path, timeout: int) -> None:
+    def __init__(self, work: Path, scratch: Path, timeout: int) -> None:
         from jupyter_client.kernelspec import KernelSpecManager
         from jupyter_client.manager import KernelManager
 
-        self.work, self.place, self.timeout = work, place, timeout
+        self.work, self.scratch, self.timeout = work, scratch, timeout
         self.token = "desk_" + secrets.token_hex(16)  # the desk's name, which no notebook can know
         self.manager = KernelManager(
             kernel_name="python3",
             kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),  # this Python, whatever else has that name
-            connection_file=str(place / "kernel.json"),
+            connection_file=str(scratch / "kernel.json"),
         )
 
     def __enter__(self) -> Kernel:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        aside = {**os.environ, "IPYTHONDIR": str(self.place)}  # no start-up files, no history
+        aside = {**os.environ, "IPYTHONDIR": str(self.scratch)}  # no start-up files, no history
         self.manager.start_kernel(cwd=str(self.work), env=aside, **quiet)
         try:
             self.client: Any = self.manager.client()

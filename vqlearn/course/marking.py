@@ -93,12 +93,12 @@ def _mark(path: Path, exercises: dict[str, str], timeout: int, tell: Tell) -> Fo
         return dict.fromkeys(exercises, ("missing", "the folder has no such notebook"))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         return dict.fromkeys(exercises, ("unreadable", f"not a notebook: {error}"))
-    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as place:
-        work = Path(place, "work")
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as scratch:
+        work = Path(scratch, "work")
         _copy_files(path.parent, work)
         found: Found = {}
         try:
-            with Kernel(work, Path(place), timeout) as kernel:
+            with Kernel(work, Path(scratch), timeout) as kernel:
                 _mark_cells(kernel, cells, exercises, found, tell)
         except Died as death:
             found |= {name: ("crashed", f"not reached: {death}") for name in exercises if name not in found}

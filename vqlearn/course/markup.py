@@ -15,6 +15,7 @@ from pygments.util import ClassNotFound
 
 GLUED = re.compile(r"(\(?<math (?:(?!</math>).)*</math>[.,;:!?)'’”]+)", re.S)  # no line begins with a comma
 LETTERS = {"bold": (0x1D400, 0x1D41A, 0x1D7CE), "double-struck": (0x1D538, 0x1D552, 0x1D7D8)}  # of A, a, 0
+LOADED = re.compile(r'(<img [^>]*)src="([^":]+)"')  # a picture in HTML, none of another site
 LONG = 45  # characters of TeX
 WORDS = "log|exp|max|min|arg|sin|cos|ln"
 Section = tuple[int, str, str]  # level, name and HTML of a heading
@@ -61,6 +62,15 @@ class Text(IPythonRenderer):
     def image(self, text: str, url: str, title: str | None = None) -> str:
         there = self.picture_of(url)
         return f'<img loading="lazy" alt="{html.escape(plain(text))}" src="{html.escape(there)}">' if there else text
+
+    def block_html(self, html: str) -> str:
+        return LOADED.sub(self._loaded, super().block_html(html))
+
+    def inline_html(self, html: str) -> str:
+        return LOADED.sub(self._loaded, super().inline_html(html))
+
+    def _loaded(self, found: re.Match[str]) -> str:
+        return f'{found[1]}src="{self.picture_of(found[2]) or found[2]}"'
 
     def codespan(self, text: str) -> str:
         code = f"<code>{html.escape(text, quote=False)}</code>"

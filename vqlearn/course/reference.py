@@ -76,9 +76,12 @@ def _write(site: Site) -> list[str]:
 def public_modules() -> dict[str, ModuleType]:
     """All modules that are documented, by the name under which they are imported."""
     found = [importlib.import_module(name) for name in (*_walk(vqlearn.__name__, vqlearn.__path__), *COURSE)]
-    short = {f"vqlearn.{module.__name__.rpartition('.')[2]}": module for module in found}
-    known = {module.__name__: name for name, module in short.items() if _is_attribute(name, module)}
-    return {known.get(module.__name__, module.__name__): module for module in found}
+    return {_public_name(module): module for module in found}
+
+
+def _public_name(module: ModuleType) -> str:
+    last = module.__name__.rpartition(".")[2]
+    return f"vqlearn.{last}" if getattr(vqlearn, last, None) is module else module.__name__
 
 
 def _walk(package: str, path: list[str]) -> Iterator[str]:
@@ -91,16 +94,9 @@ def _walk(package: str, path: list[str]) -> Iterator[str]:
             yield from _walk(name, list(importlib.import_module(name).__path__))
 
 
-def _is_attribute(name: str, module: ModuleType) -> bool:
-    return getattr(vqlearn, name.rpartition(".")[2], None) is module
-
-
 def _entries(name: str, module: pdoc.doc.Module) -> Iterator[Entry]:
     """The public members of a module, classes with their methods, but not what its package lists already."""
-    parent = importlib.import_module(module.modulename.rpartition(".")[0] or "vqlearn")
-    listed = (
-        [getattr(parent, member, None) for member in getattr(parent, "__all__", ())] if parent is not vqlearn else []
-    )
+    listed = _listed(module.modulename.rpartition(".")[0])
     members = module.members.values() if hasattr(module.obj, "__all__") else module.own_members
     for member in members:
         if isinstance(member, pdoc.doc.Module) or member.name[0] == "_" or any(member.obj is known for known in listed):
@@ -109,8 +105,17 @@ def _entries(name: str, module: pdoc.doc.Module) -> Iterator[Entry]:
             continue
         yield Entry(name, member.qualname, member, _page(name))
         if isinstance(member, pdoc.doc.Class):
-            methods = [method for method in member.own_members if method.name[0] != "_" or method.name == "__call__"]
-            yield from (Entry(name, m.qualname, m, _page(name)) for m in methods if _docstring(m))
+            yield from (Entry(name, method.qualname, method, _page(name)) for method in _methods(member.own_members))
+
+
+def _listed(package: str) -> list[Any]:
+    """What a package below `vqlearn` names in its `__all__`."""
+    module = importlib.import_module(package)
+    return [] if module is vqlearn else [getattr(module, name) for name in getattr(module, "__all__", ())]
+
+
+def _methods(members: list[pdoc.doc.Doc[Any]]) -> list[pdoc.doc.Doc[Any]]:
+    return [m for m in members if (m.name[0] != "_" or m.name == "__call__") and _docstring(m)]
 
 
 def _docstring(doc: pdoc.doc.Doc[Any]) -> str:
@@ -159,6 +164,8 @@ def _module_page(site: Site, name: str, module: pdoc.doc.Module, entries: list[E
     sections: list[Section] = []
     for entry in entries:
         parts.append(_described(site, entry, text))
+        if isinstance(entry.doc, pdoc.doc.Class) and (inherited := _inherited(entry.doc, targets)):
+            parts.append(inherited)
         sections.append((2 + entry.qualname.count("."), entry.qualname, f"<code>{html.escape(entry.qualname)}</code>"))
     return site.save(page, name, body="\n".join(parts), sections=sections, wide=True)
 
@@ -174,6 +181,17 @@ def _described(site: Site, entry: Entry, text: Text) -> str:
         parts.append(highlighted(signature, "python"))
     parts.append(text.render(_markdown(_docstring(entry.doc))))
     return "\n".join(parts)
+
+
+def _inherited(doc: pdoc.doc.Class, targets: dict[str, str]) -> str:
+    """The methods that a class has from other classes of this package, with links."""
+    links = [
+        f'<a href="{html.escape(posixpath.relpath(there, "reference"))}"><code>{method.name}</code></a>'
+        for (module, name), members in doc.inherited_members.items()
+        for method in _methods(members)
+        if (there := targets.get(f"{module}.{name}.{method.name}"))
+    ]
+    return f"<p>Inherited: {', '.join(links)}.</p>" if links else ""
 
 
 def _source(site: Site, entry: Entry) -> str | None:
@@ -240,7 +258,7 @@ def _names(site: Site, entries: dict[str, list[Entry]]) -> str:
 
 def _row(name: str, entry: Entry, module: str = "") -> str:
     text = Text(lambda url: None, escape=True)
-    place = f" <small>{html.escape(module)}</small>" if module else ""
+    where = f" <small>{html.escape(module)}</small>" if module else ""
     link = html.escape(posixpath.relpath(entry.target, "reference"))
     summary = text.inline(entry.summary) if entry.summary else ""
-    return f'<li><a href="{link}"><code>{html.escape(name)}</code></a>{place} <span>{summary}</span></li>'
+    return f'<li><a href="{link}"><code>{html.escape(name)}</code></a>{where} <span>{summary}</span></li>'

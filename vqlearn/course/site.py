@@ -120,7 +120,7 @@ class Site:
 
     def __init__(self, folder: Path, books: list[Book], address: str | None) -> None:
         self.folder, self.books, self.address = folder, books, address
-        self.guides = [(path, f"docs/{path.stem}.html", _title(path)) for path in sorted(GUIDES.glob("*.md"))]
+        self.guides = [(path, f"docs/{path.stem}.html", _title(path)) for path in _guides()]
         self.pages = {f"notebooks/{book.page.removesuffix('.html')}.ipynb": book.page for book in books}
         self.pages |= {f"docs/{path.name}": page for path, page, _ in self.guides}
         self.linked: list[str] = []  # files of the package
@@ -175,7 +175,7 @@ class Site:
         for book in self.books:
             text = self.text("notebooks/x", "index.html")
             cards.append((book, *(text.inline(part) for part in (book.promise, *list(book.facts.values())[2:]))))
-        return self.save("index.html", "The course", cards=cards)
+        return self.save("index.html", "Learn VQ-Diffusion", cards=cards)
 
     def _page(self, number: int, book: Book) -> str:
         text = self.text(f"notebooks/{book.page}", book.page)
@@ -262,6 +262,14 @@ class Site:
 def _inside(origin: str, url: str) -> str:
     """The path in the project that a link of one of its files means."""
     return posixpath.normpath(posixpath.join(posixpath.dirname(origin), url))
+
+
+def _guides() -> list[Path]:
+    """The guides in the order in which their README links to them, itself first."""
+    readme = GUIDES / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    order = {path: text.find(f"({path.name}") for path in sorted(GUIDES.glob("*.md"))}
+    return sorted(order, key=lambda path: (path != readme, order[path] < 0, order[path]))
 
 
 def _title(path: Path) -> str:

@@ -239,7 +239,7 @@ guided_law = Check(
             lambda told, null, scale: normalised((told / null.clamp(min=1e-300)) ** scale),
         ),
         (
-            "powers multiply distributions: extrapolating the probabilities themselves is another thing, and goes "
+            "powers multiply distributions: extrapolating the probabilities themselves is something else, and goes "
             "below 0",
             lambda told, null, scale: normalised((null + scale * (told - null)).clamp(min=0)),
         ),
