@@ -79,7 +79,11 @@ def _subsets(choice: Choice, masked: Tensor, count: Tensor) -> Iterator[tuple[Te
 
 
 def joint_of(marginals: Tensor) -> Tensor:
-    """Independent positions `[B, L, C]` to their joint `[B, C^L]`."""
+    """Independent positions `[B, L, C]` to their joint `[B, C^L]`.
+
+    >>> joint_of(torch.tensor([[[0.5, 0.5], [0.9, 0.1]]]))
+    tensor([[0.4500, 0.0500, 0.4500, 0.0500]])
+    """
     found = marginals[:, 0]
     for position in range(1, marginals.shape[1]):
         found = (found[:, :, None] * marginals[:, position, None]).flatten(1)

@@ -20,6 +20,10 @@ def guide(log_p: Tensor, log_p_null: Tensor, scale: float | Tensor) -> Tensor:
     conditional one as it is, 0 the unconditional one; a tensor `[B]` or `[B, L]` is a scale per picture or token. A
     class at `-inf` in the conditional prediction stays out; one at `-inf` in the unconditional one alone keeps its
     conditional weight.
+
+    >>> log_p, log_p_null = torch.tensor([[[0.7, 0.3]]]).log(), torch.tensor([[[0.5, 0.5]]]).log()
+    >>> guide(log_p, log_p_null, 2.0).exp().round(decimals=3)  # in proportion to 0.7^2 and 0.3^2
+    tensor([[[0.8450, 0.1550]]])
     """
     if isinstance(scale, Tensor):
         scale = scale.to(log_p)[(..., *[None] * (log_p.ndim - scale.ndim))]  # [B, 1, 1] or [B, L, 1]
@@ -36,6 +40,10 @@ def within(scale: float, low: int, high: int) -> Callable[[int], float]:
     """A schedule of scales: `scale` at the times low ... high, 1 (no guidance, half the work) at all others.
 
     Kynkaanniemi et al. 2024 guide in such an interval only. Raises ValueError unless 0 <= low <= high.
+
+    >>> scale = within(2.0, 51, 100)
+    >>> scale(100), scale(50)
+    (2.0, 1.0)
     """
     if not 0 <= low <= high:
         raise ValueError(f"need 0 <= low <= high, got low = {low}, high = {high}")
@@ -73,6 +81,9 @@ def truncate(log_p_x0: Tensor, rate: float) -> Tensor:
 
     `[B, L, K]` -> `[B, L, K]`, not renormalised, as published (VQ-Diffusion, section 5.1); rate 1.0 returns the
     input. Equal classes count in the order of their index. Raises ValueError unless 0 <= rate <= 1.
+
+    >>> truncate(torch.tensor([[[0.7, 0.2, 0.1]]]).log(), 0.75).exp()
+    tensor([[[0.7000, 0.2000, 0.0000]]])
     """
     check_truncation_rate(rate)
     if rate == 1:
@@ -97,6 +108,9 @@ def top_k(log_p_x0: Tensor, count: int) -> Tensor:
     """Keep the `count` most likely classes of each position, others become `-inf`; not renormalised, as `truncate`.
 
     Equal classes count in the order of their index. Raises ValueError unless `count` is a whole number of at least 1.
+
+    >>> top_k(torch.tensor([[[0.7, 0.2, 0.1]]]).log(), 1).exp()
+    tensor([[[0.7000, 0.0000, 0.0000]]])
     """
     check_top_k(count)
     if count >= log_p_x0.shape[-1]:
@@ -137,6 +151,11 @@ def keep_known(log_p_x0: Tensor, x_0: Tensor, known: Tensor) -> Tensor:
 
     A sampler that is given such predictions draws the known tokens' x_s from the exact q(x_s | x_t, x_0) at every step,
     and at s = 0 gives them back as they are.
+
+    >>> log_p = torch.tensor([[[0.7, 0.2, 0.1], [0.7, 0.2, 0.1]]]).log()
+    >>> keep_known(log_p, torch.tensor([[2, 0]]), torch.tensor([[True, False]])).exp()
+    tensor([[[0.0000, 0.0000, 1.0000],
+             [0.7000, 0.2000, 0.1000]]])
     """
     certain = torch.full_like(log_p_x0, -torch.inf).scatter(-1, x_0.masked_fill(~known, 0)[..., None], 0.0)
     return torch.where(known[..., None], certain, log_p_x0)

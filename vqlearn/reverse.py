@@ -146,6 +146,11 @@ def strided_times(num_steps: int, count: int, power: float = 1.0) -> list[int]:
 
     For T = 10 and 4 steps: [10, 8, 5, 3, 0]. `power` above 1 makes the strides shorter towards 0: with k steps left the
     time is T (k / count)^power, but at least k. Raises ValueError unless 1 <= count <= T and power >= 1.
+
+    >>> strided_times(100, 4)
+    [100, 75, 50, 25, 0]
+    >>> strided_times(100, 4, power=2)
+    [100, 56, 25, 6, 0]
     """
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= num_steps:
         raise ValueError(f"num_inference_steps must be a whole number from 1 to {num_steps}, got {count!r}")

@@ -27,6 +27,13 @@ class Ancestral(Sampler):
     """The exact posterior for any stride (VQ-Diffusion, Algorithm 2): x_s is drawn from p(x_s | x_t).
 
     Exact for any times: the step from t to s has the marginals that the schedule says.
+
+    >>> from vqlearn import exactness
+    >>> schedule = MaskReplaceSchedule.released(num_codes=2)
+    >>> denoise = exactness.oracle(exactness.markov_chain(num_codes=2, length=2, stay=0.9), schedule)
+    >>> generator = torch.Generator().manual_seed(1)
+    >>> ancestral(denoise, torch.tensor([[2, 2]]), schedule, [100, 50, 0], generator=generator)  # from two masks
+    tensor([[0, 0]])
     """
 
     def step(
@@ -199,6 +206,9 @@ def official_times(num_steps: int, skip: int) -> list[int]:
     """The times that the public code visits with `skip_step=skip`: T, T - 1 - skip, ..., then 1 and 0.
 
     For T = 100 and skip 3: [100, 96, ..., 4, 1, 0], 26 network evaluations.
+
+    >>> official_times(10, 3)
+    [10, 6, 2, 1, 0]
     """
     visited = list(range(num_steps, 0, -1 - skip))
     return [*visited, *([] if visited[-1] == 1 else [1]), 0]

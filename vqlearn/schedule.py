@@ -38,6 +38,12 @@ class MaskReplaceSchedule:
     Attributes `alpha, beta, gamma` (one step, from t - 1 to t) and `alpha_bar, beta_bar, gamma_bar` (from
     clean data) are float64 tensors `[T + 1]` with the identity at entry 0. `beta_bar` and `gamma_bar` are
     not cumulative products. Raises ValueError for curves that are no schedule.
+
+    >>> schedule = MaskReplaceSchedule.paper(num_codes=4, num_steps=10)
+    >>> schedule
+    MaskReplaceSchedule(num_codes=4, num_steps=10, kept, replaced, masked at T: 9e-06, 0.1, 0.9)
+    >>> schedule.gamma_bar[[0, 5, 10]].tolist()  # nothing is masked at t = 0, nine tokens of ten at t = T
+    [0.0, 0.40000..., 0.9]
     """
 
     def __init__(self, alpha_bar: Any, gamma_bar: Any, *, num_codes: int):

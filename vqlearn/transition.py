@@ -21,6 +21,11 @@ def transition_matrix(schedule: MaskReplaceSchedule, t: int, s: int | None = Non
 
     `s=None` is one step (s = t - 1), `s=0` the cumulative matrix Q_t ... Q_1. For teaching and as a test oracle:
     nothing in this package multiplies by it. Raises ValueError unless 0 <= s <= t <= T.
+
+    >>> transition_matrix(MaskReplaceSchedule.paper(num_codes=2, num_steps=10), 5).round(decimals=3)
+    tensor([[0.8450, 0.0120, 0.0000],
+            [0.0120, 0.8450, 0.0000],
+            [0.1430, 0.1430, 1.0000]], dtype=torch.float64)
     """
     alpha, beta, gamma = schedule.between(t - 1 if s is None else s, t)
     codes = schedule.num_codes
@@ -39,6 +44,9 @@ def q_log_probs(
     With `s` the given tokens are x_s (masks allowed) and the result is log q(x_t | x_s). `dtype` defaults to
     torch's default float type. Impossible states are exactly `-inf`. Raises ValueError for codes outside
     0 ... K (0 ... K - 1 at s = 0) and times outside 0 <= s <= t <= T.
+
+    >>> q_log_probs(torch.tensor([[2]]), 10, MaskReplaceSchedule.paper(4, 10)).exp().round(decimals=3)
+    tensor([[[0.0250, 0.0250, 0.0250, 0.0250, 0.9000]]])
     """
     dtype = dtype or torch.get_default_dtype()
     check_tokens(x_0, schedule, "x_0", mask_allowed=not _is_zero(s))
@@ -58,6 +66,10 @@ def q_sample(
     """Draw x_t from q(x_t | x_0), `[B, L]` -> `[B, L]`, in O(L): keep, replace or mask (VQ-Diffusion, Eq. 8).
 
     With `s` the given tokens are x_s (masks allowed, and they stay). Raises ValueError as `q_log_probs` does.
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> q_sample(torch.tensor([[0, 1, 2, 3]]), 5, MaskReplaceSchedule.paper(4, 10), generator=generator)
+    tensor([[4, 4, 2, 4]])
     """
     check_tokens(x_0, schedule, "x_0", mask_allowed=not _is_zero(s))
     alpha, _, gamma = (_columns(share, x_0) for share in schedule.between(*_spread(s, t, x_0)))
@@ -100,6 +112,10 @@ def q_posterior(
     and one pass over the K codes does it. Runs in the dtype of `log_p_x0`; impossible states are exactly `-inf`.
     A prediction that does not sum to 1 (after truncation) keeps its mass. Where replacement is impossible, a
     visible token is certain whatever the prediction says. Raises ValueError for wrong shapes, tokens or times.
+
+    >>> log_p = torch.tensor([[[0.7, 0.1, 0.1, 0.1]]]).log()
+    >>> q_posterior(log_p, torch.tensor([[4]]), 5, MaskReplaceSchedule.paper(4, 10)).exp().round(decimals=3)
+    tensor([[[0.1700, 0.0270, 0.0270, 0.0270, 0.7500]]])
     """
     s, t = _two_times(s, t, x_t, schedule)
     _check_prediction(log_p_x0, x_t, schedule)
@@ -133,6 +149,10 @@ def p_sample_step(
 
     The distribution of `q_posterior`, without building it: after the draw of x_0 the work is O(L). Raises ValueError as
     `q_posterior` does.
+
+    >>> log_p, generator = torch.tensor([[[0.7, 0.1, 0.1, 0.1]]]).log(), torch.Generator().manual_seed(0)
+    >>> p_sample_step(log_p, torch.tensor([[4]]), 5, MaskReplaceSchedule.paper(4, 10), s=0, generator=generator)
+    tensor([[3]])
     """
     s, t = _two_times(s, t, x_t, schedule)
     _check_prediction(log_p_x0, x_t, schedule)

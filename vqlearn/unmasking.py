@@ -269,6 +269,9 @@ def halton_order(length: int) -> Tensor:
     """The positions of a square grid in the order in which a Halton sequence (bases 2, 3) first meets them, `[L]`.
 
     A length that is no square is a single row.
+
+    >>> halton_order(16)[:6].tolist()
+    [6, 9, 3, 4, 14, 1]
     """
     side = math.isqrt(length)
     rows, columns = (side, side) if side * side == length else (1, length)

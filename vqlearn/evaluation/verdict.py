@@ -11,7 +11,7 @@ def verdict(image: Image.Image, prompt: str) -> str:
     """What a picture shows and whether it is as asked, in words; "" for a picture of another size than the toy world's.
 
     >>> scene, caption = scenes.sample("test", 0)
-    >>> verdict(scenes.draw(scene), caption).endswith("(as asked)")
+    >>> verdict(Image.fromarray(scenes.draw(scene)), caption).endswith("(as asked)")
     True
     """
     if image.size != (scenes.SIZE, scenes.SIZE):

@@ -39,7 +39,11 @@ def numbers(grid: Tensor, base: int) -> Tensor:
 
 
 def markov_chain(num_codes: int, length: int, stay: float) -> Tensor:
-    """The distribution of a chain that begins uniform and keeps its code with probability `stay`, `[K^L]`."""
+    """The distribution of a chain that begins uniform and keeps its code with probability `stay`, `[K^L]`.
+
+    >>> markov_chain(num_codes=2, length=2, stay=0.9)  # of 00, 01, 10, 11
+    tensor([0.4500, 0.0500, 0.0500, 0.4500], dtype=torch.float64)
+    """
     x_0 = grids(num_codes, length)
     same = (x_0[:, 1:] == x_0[:, :-1]).double()
     return (same * stay + (1 - same) * (1 - stay) / (num_codes - 1)).prod(-1) / num_codes
@@ -91,6 +95,14 @@ def outcome(
     Any sampler that states its `step_law` (`Sampler`) is measured, and by nothing else. `start` `[(K + 1)^L]` is the
     distribution of the first state; None is where the sampler starts. Raises NotImplementedError for a sampler that
     does not state its distribution, ValueError where what it states is none, or has another shape.
+
+    >>> from vqlearn import MaskReplaceSchedule, ancestral
+    >>> joint, schedule = markov_chain(num_codes=2, length=2, stay=0.9), MaskReplaceSchedule.released(num_codes=2)
+    >>> found = outcome(ancestral, oracle(joint, schedule), schedule, 2, [100, 0])  # one evaluation: independent
+    >>> found.law.round(decimals=3), found.calls
+    (tensor([0.2500, 0.2500, 0.2500, 0.2500], dtype=torch.float64), 1.0)
+    >>> round(total_variation(found.law, joint), 3)
+    0.4
     """
     sampler, states = as_sampler(sampler), grids(schedule.num_codes + 1, length)
     table = functools.cache(lambda t: denoise(states, t))  # predictions of all states, [S, L, K]
