@@ -48,5 +48,5 @@ def convert(images: Tensor, output_type: str) -> Any:
     return [Image.fromarray(picture) for picture in (array * 255).round().astype(np.uint8)]
 
 
-def _kind(thing: Any) -> str:
-    return f"{thing.dtype} {list(thing.shape)}" if isinstance(thing, Tensor) else type(thing).__name__
+def _kind(value: Any) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
