@@ -9,7 +9,12 @@ QUICK: dict[str, tuple[str, ...]] = {
         "test_edges_have_no_nan_and_impossible_is_minus_infinity",
         "test_transition_matrix_is_the_product_of_one_step_matrices",
     ),
-    "test_diffusion.py": (),
+    "test_objective.py": (),
+    "test_continuous.py": (
+        "test_terms_are_the_limit_of_the_discrete_ones",
+        "test_the_loss_is_an_unbiased_estimate_of_the_bound",
+    ),
+    "test_doctests.py": (),
     "test_sampling.py": (),
     "test_unmasking.py": ("test_with_the_original_table_it_does_what_the_original_does",),
     "test_scheduler.py": ("test_the_living_diffusers_draws_the_same_tokens",),
