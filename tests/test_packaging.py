@@ -51,7 +51,7 @@ def test_everything_imported_is_declared_and_the_reverse(project):
     optional = project["optional-dependencies"]
     for folder, declared in (
         ("vqlearn", names(project["dependencies"] + optional["site"])),
-        ("tests", names(project["dependencies"] + optional["test"])),
+        ("tests", names(project["dependencies"] + optional["test"] + optional["mutation"])),
     ):
         for name in imported(ROOT / folder) - {"carried_along"}:  # a package that a test makes
             assert {canonicalize_name(found) for found in providers[name]} & declared, f"{folder} imports {name}"
