@@ -49,3 +49,12 @@ def test_every_page_is_in_the_list_of_pages():
     listed = (DOCS / "README.md").read_text(encoding="utf-8")
     for page in DOCS.glob("*.md"):
         assert page.name == "README.md" or f"]({page.name})" in listed, page.name
+
+
+def test_the_architecture_names_every_file_of_the_method_and_every_folder():
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    for path in (ROOT / "vqlearn").iterdir():
+        if path.suffix == ".py" and not path.name.startswith("__"):
+            assert f"`{path.name}`" in text, path.name
+        if (path / "__init__.py").is_file():
+            assert f"`{path.name}/`" in text, path.name
