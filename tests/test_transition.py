@@ -209,6 +209,8 @@ def law_by_division(schedule, s, t, belief, x_t):
     if x_t < codes and schedule.beta_bar[t] == 0:
         belief = torch.nn.functional.one_hot(torch.tensor(x_t), codes).double()
     likelihood = whole[x_t, :codes]
+    if x_t < codes and schedule.beta_bar[t] == 0 and not likelihood.any():  # nothing leads to it: it stays
+        return torch.nn.functional.one_hot(torch.tensor(x_t), codes + 1).double()
     weight = torch.where(likelihood > 0, belief / torch.where(likelihood > 0, likelihood, 1.0), 0.0)
     return jump[x_t] * (until[:, :codes] @ weight)
 
@@ -447,3 +449,16 @@ def test_work_in_blocks_of_positions_changes_nothing(monkeypatch, block):
     parts = [draw(log_p, torch.Generator().manual_seed(1)), truncate(log_p, 0.7)]
     assert all(torch.equal(one, other) for one, other in zip(whole, parts, strict=True))
     assert (whole[0].shape, whole[1].shape) == ((2, 9), (2, 9, 50))
+
+
+def test_a_visible_token_that_nothing_leads_to_stays():
+    """Masking alone with alpha_bar[T] = 0: at T no token is visible, but one that is (known, say) stays as it is."""
+    t = torch.arange(5).double() / 4
+    schedule = MaskReplaceSchedule(1 - t, t, num_codes=3)
+    log_p = torch.full((1, 2, 3), 1 / 3).log()
+    x_t = torch.tensor([[1, 3]])
+    for s in range(4):
+        found = q_posterior(log_p, x_t, 4, schedule, s=s).exp()
+        torch.testing.assert_close(found[0, 0], torch.tensor([0.0, 1.0, 0.0, 0.0]))
+        torch.testing.assert_close(found[0, 1, 3], torch.tensor(s / 4))
+        assert int(p_sample_step(log_p, x_t, 4, schedule, s=s)[0, 0]) == 1

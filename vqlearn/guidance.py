@@ -157,5 +157,6 @@ def keep_known(log_p_x0: Tensor, x_0: Tensor, known: Tensor) -> Tensor:
     tensor([[[0.0000, 0.0000, 1.0000],
              [0.7000, 0.2000, 0.1000]]])
     """
-    certain = torch.full_like(log_p_x0, -torch.inf).scatter(-1, x_0.masked_fill(~known, 0)[..., None], 0.0)
+    at = x_0.masked_fill(~known, 0).expand(log_p_x0.shape[:-1])
+    certain = torch.full_like(log_p_x0, -torch.inf).scatter(-1, at[..., None], 0.0)
     return torch.where(known[..., None], certain, log_p_x0)

@@ -169,7 +169,12 @@ class FirstHitting(Sampler):
 
 @dataclass(frozen=True)
 class Keeping(Sampler):
-    """Another sampler, with the tokens of `x_0` `[B, L]` kept where `known` `[B, L]` is true."""
+    """Another sampler, given that the tokens of `x_0` `[B, L]` are known where `known` `[B, L]` is true.
+
+    Known tokens are visible from the start, and the denoiser is told so at every step: what is drawn beside them can be
+    seen to fit. Without replacement this is the conditional distribution, up to what the sampler itself errs; with
+    replacement a denoiser takes visible tokens for doubtful at early times, known ones too.
+    """
 
     sampler: Sampler
     x_0: Tensor
@@ -178,13 +183,21 @@ class Keeping(Sampler):
     def __call__(
         self, denoise: Denoiser, x_t: Tensor, schedule: MaskReplaceSchedule, times: Iterable[int], **more: Any
     ) -> Tensor:
-        return self.sampler(lambda x, t: keep_known(denoise(x, t), self.x_0, self.known), x_t, schedule, times, **more)
+        found = self.sampler(self.conditioned(denoise), self._with_known(x_t), schedule, times, **more)
+        return self._with_known(found)
+
+    def conditioned(self, denoise: Denoiser) -> Denoiser:
+        """The denoiser where the known tokens are known: it sees them, and is certain of them."""
+        return lambda x_t, t: keep_known(denoise(self._with_known(x_t), t), self.x_0, self.known)
 
     def start(self, schedule: MaskReplaceSchedule, batch: int, length: int, **more: Any) -> Tensor:
-        return self.sampler.start(schedule, batch, length, **more)
+        return self._with_known(self.sampler.start(schedule, batch, length, **more))
 
     def times(self, schedule: MaskReplaceSchedule, count: int) -> list[int]:
         return self.sampler.times(schedule, count)
+
+    def _with_known(self, tokens: Tensor) -> Tensor:
+        return torch.where(self.known, self.x_0, tokens)
 
 
 ancestral, official_fast, first_hitting = Ancestral(), OfficialFast(), FirstHitting()

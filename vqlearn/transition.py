@@ -123,6 +123,7 @@ def q_posterior(
     at_x_t = x_t.clamp(max=schedule.num_codes - 1)[..., None]  # for a mask any code will do: there both ways agree
     is_x_t, differs = (_three_ways(x_t, same, s, t, schedule) for same in (torch.ones_like(x_t), torch.zeros_like(x_t)))
     certain = ~masked & (differs.sum(0) == 0)[..., None]
+    is_x_t[0] += certain[..., 0] & (is_x_t.sum(0) == 0)  # nothing leads to a visible x_t: it stays
     # The few numbers per token stay in float64: a rounding there would shift all K entries the same way.
     stay_1, own_1, any_1 = _log_ways(is_x_t, schedule)  # each [B, L, 1]
     stay_0, own_0, any_0 = _log_ways(differs, schedule)
