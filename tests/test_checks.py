@@ -1,5 +1,6 @@
 """Every check passes its solution, the library's function and the printed solution, and names each common mistake."""
 
+import doctest
 import inspect
 import math
 import re
@@ -55,6 +56,11 @@ def test_outcomes_are_judged_without_the_function_that_gave_them():
     stopped = DOUBLE.run(lambda x: 1 / (x - 1))
     assert [outcome.error for outcome in stopped] == ["ZeroDivisionError"]
     assert DOUBLE.verdict(stopped).status == "crashed"
+
+
+def test_the_example_of_a_check_gives_what_it_says():
+    failed, tried = doctest.testmod(inspect.getmodule(Check))
+    assert (failed, tried) == (0, 3)
 
 
 # ------------------------------------------------------------------------------------------------------- every check

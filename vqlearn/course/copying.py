@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import functools
 import importlib.metadata
 import os
 import posixpath
 import re
 import symtable
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqlearn import assets
+from vqlearn.data.files import replaced
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -56,12 +57,10 @@ def copy(folder: str | Path, *, exercises_only: bool = False, without_outputs: b
     made = not folder.exists()
     folder.mkdir(exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix=".course-", dir=folder) as beside:  # whole files are moved out of it
-            new = [name for name, state in states.items() if state == "new"]
-            for name in new:
-                Path(beside, name).write_text(texts[name], encoding="utf-8", newline="\n")
-            for name in new:
-                os.replace(Path(beside, name), folder / name)
+        with contextlib.ExitStack() as parts:  # which take their places after all of them were written
+            for name in reversed([name for name, state in states.items() if state == "new"]):
+                part = parts.enter_context(replaced(folder / name))
+                part.write_text(texts[name], encoding="utf-8", newline="\n")
     finally:
         if made and not any(folder.iterdir()):
             folder.rmdir()

@@ -16,7 +16,6 @@ import posixpath
 import re
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +26,7 @@ from nbconvert.filters import ansi2html
 from vqlearn import assets
 from vqlearn.course import copying
 from vqlearn.course.markup import Section, Text, code_colours, highlighted, plain
+from vqlearn.data.files import replaced_folder
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -67,19 +67,10 @@ def build(folder: str | Path, notebooks: list[Path], *, address: str | None = No
     """
     folder = Path(os.path.abspath(folder))
     _check_target(folder)
-    with tempfile.TemporaryDirectory(prefix=".vqlearn-site-", dir=folder.parent) as beside:
-        new = Path(beside, "new")
+    with replaced_folder(folder) as new:
         pages = Site(new, [_book(path) for path in notebooks], address).write()
         names = sorted(path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file())
         (new / MARK).write_text(json.dumps(names, indent=0) + "\n", encoding="utf-8")
-        if folder.exists():
-            os.replace(folder, Path(beside, "old"))
-        try:
-            os.replace(new, folder)
-        except OSError:
-            if Path(beside, "old").exists():
-                os.replace(Path(beside, "old"), folder)
-            raise
     return pages
 
 

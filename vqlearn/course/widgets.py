@@ -7,7 +7,7 @@ batch, a panel shows its first picture, and that is what a saved notebook holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import ipywidgets
@@ -101,15 +101,8 @@ def posterior_microscope(schedule: MaskReplaceSchedule | None = None) -> Panel:
     `schedule` should have few codes; None is the paper's with 4 codes and 10 steps.
     """
     few = schedule or MaskReplaceSchedule.paper(num_codes=4, num_steps=10)
-    last = few.num_steps
     names = [*map(str, range(few.num_codes)), "mask"]
-    x_0 = ipywidgets.IntSlider(1, min=0, max=few.num_codes - 1, **labelled("clean token x_0"))
-    x_t = ipywidgets.SelectionSlider(
-        options=[(name, code) for code, name in enumerate(names)], value=min(2, few.num_codes - 1),
-        **labelled("seen token x_t"),
-    )  # fmt: skip
-    s = ipywidgets.IntSlider(last // 2, min=0, max=last - 1, **labelled("earlier time s"))
-    t = ipywidgets.IntSlider(last // 2 + 1, min=1, max=last, **labelled("later time t"))
+    x_0, x_t, s, t = _one_token(few, names)
 
     def draw() -> tuple[Figure, str]:
         if s.value >= t.value:  # between two changes that belong together
@@ -127,9 +120,20 @@ def posterior_microscope(schedule: MaskReplaceSchedule | None = None) -> Panel:
             ax.set(ylim=(0, 1.15), yticks=(0, 0.5, 1))  # one scale for all settings, so that bars can be compared
         return figure, alt
 
+    return _drawn(Panel("Posterior microscope", [x_0, x_t, s, t], draw), x_0, x_t, s, t)
+
+
+def _one_token(schedule: MaskReplaceSchedule, names: list[str]) -> tuple[Any, Any, Any, Any]:
+    """Sliders for x_0, x_t, s and t, where s stays earlier than t."""
+    last, codes = schedule.num_steps, schedule.num_codes
+    states = [(name, code) for code, name in enumerate(names)]
+    x_0 = ipywidgets.IntSlider(1, min=0, max=codes - 1, **labelled("clean token x_0"))
+    x_t = ipywidgets.SelectionSlider(options=states, value=min(2, codes - 1), **labelled("seen token x_t"))
+    s = ipywidgets.IntSlider(last // 2, min=0, max=last - 1, **labelled("earlier time s"))
+    t = ipywidgets.IntSlider(last // 2 + 1, min=1, max=last, **labelled("later time t"))
     s.observe(lambda change: setattr(t, "value", max(t.value, change.new + 1)), "value")
     t.observe(lambda change: setattr(s, "value", min(s.value, change.new - 1)), "value")
-    return _drawn(Panel("Posterior microscope", [x_0, x_t, s, t], draw), x_0, x_t, s, t)
+    return x_0, x_t, s, t
 
 
 def _bayes(x_0: int, x_t: int, s: int, t: int, schedule: MaskReplaceSchedule) -> dict[str, Tensor] | None:
@@ -200,25 +204,32 @@ def sampler_race(
         if not chosen.value:
             raise ValueError("Choose at least one sampler.")
         finished.clear()
-        run.expect(request.steps.value * len(chosen.value))
-        failed: dict[str, str] = {}
-        for number, name in enumerate(chosen.value):
-            states: list[Tensor] = []
-            try:
-                run.generate(silent, request, name, states, before=number * request.steps.value)
-            except ValueError as error:
-                failed[name] = str(error)
-                continue
-            picture = _pixels(silent, states[-1], states[-1])
-            found = verdict(picture, request.prompt.value)
-            finished.append((f"{name}: {found}" if found else name, picture))
-            run.refresh()
-        if not finished and len(set(failed.values())) == 1:  # a wrong prompt is wrong for all
-            raise ValueError(next(iter(failed.values())))
-        drawn = f"{len(finished)} of {len(chosen.value)} pictures, all from seed {request.seed.value}."
-        return " ".join([drawn, *(f"{name}: {error}." for name, error in failed.items())])
+        return _race(run, silent, request, chosen.value, finished)
 
     return Run("Sampler race", [*request.controls, chosen], work, draw)
+
+
+def _race(
+    run: Run, pipe: VQDiffusionPipeline, request: Request, names: Sequence[str], finished: list[tuple[str, Any]]
+) -> str:
+    """One picture by each sampler, appended to `finished` with its title; the line to show."""
+    run.expect(request.steps.value * len(names))
+    failed: dict[str, str] = {}
+    for number, name in enumerate(names):
+        states: list[Tensor] = []
+        try:
+            run.generate(pipe, request, name, states, before=number * request.steps.value)
+        except ValueError as error:
+            failed[name] = str(error)
+            continue
+        picture = _pixels(pipe, states[-1], states[-1])
+        found = verdict(picture, request.prompt.value)
+        finished.append((f"{name}: {found}" if found else name, picture))
+        run.refresh()
+    if not finished and len(set(failed.values())) == 1:  # a wrong prompt is wrong for all
+        raise ValueError(next(iter(failed.values())))
+    drawn = f"{len(finished)} of {len(names)} pictures, all from seed {request.seed.value}."
+    return " ".join([drawn, *(f"{name}: {error}." for name, error in failed.items())])
 
 
 def verdict(picture: Any, prompt: str) -> str:

@@ -51,13 +51,16 @@ class Check:
 
     `question` says what is asked for. `solution` is a right function; the names of its parameters are printed. Each of
     `cases` is a tuple of arguments. `mistakes` are pairs of a sentence and the function that makes this mistake; the
-    first that gives the learner's answers to all cases is named. `praise` is the sentence for a right answer. Example::
+    first that gives the learner's answers to all cases is named. `praise` is the sentence for a right answer.
 
-        double = Check(
-            name="double", question="twice a number", solution=lambda x: 2 * x, cases=[(1.0,), (3.0,)],
-            mistakes=[("that is the square", lambda x: x**2)], praise="the number and itself once more.",
-        )
-        double(lambda x: x + x)  # Right: the number and itself once more.
+    >>> double = Check(
+    ...     name="double", question="twice a number", solution=lambda x: 2 * x, cases=[(1.0,), (3.0,)],
+    ...     mistakes=[("that is the square", lambda x: x**2)], praise="the number and itself once more.",
+    ... )
+    >>> double(lambda x: x + x)
+    Right: the number and itself once more.
+    >>> double.judge(lambda x: x * x).reason
+    'that is the square.'
     """
 
     name: str
