@@ -11,7 +11,7 @@ from vqlearn.data import layouts
 from vqlearn.exactness.ideal import ideal_denoiser
 from vqlearn.networks.text import tokenize
 from vqlearn.training import CodecRecipe, CodecStage, SceneRecipe, fit, initialise, learning_rate, scene_stage
-from vqlearn.training.objectives import Batch, Conditions, SoftCrossEntropy, low_variance_times
+from vqlearn.training.objectives import Batch, Conditions, low_variance_times, soft_cross_entropy
 from vqlearn.training.relations import RelationTask
 from vqlearn.training.scenes import ScenePictures
 from vqlearn.training.shipped import LARGE_BATCH, networks, recipe, train
@@ -299,7 +299,7 @@ def test_soft_cross_entropy_and_its_gradient():
     logits = torch.randn(3, 4, 7, generator=generator, requires_grad=True)
     target = torch.rand(3, 4, 7, generator=generator).softmax(-1)
     expected = -(target * logits.log_softmax(-1)).sum(-1).mean()
-    found = SoftCrossEntropy.apply(logits, target)
+    found = soft_cross_entropy(logits, target)
     torch.testing.assert_close(found, expected)
     (ours,), (theirs,) = (torch.autograd.grad(3 * loss, logits, retain_graph=True) for loss in (found, expected))
     torch.testing.assert_close(ours, theirs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,7 +58,7 @@ class Conditioned(nn.Module):
         if self.null_ids is not None:
             values = torch.where(is_null[:, None], self.null_ids, values)
         with sdpa_kernel([SDPBackend.MATH] if x_t.device.type == "cpu" else list(SDPBackend.__members__.values())):
-            text = hidden = encode_ids(self.text_encoder, values)  # type: ignore[arg-type]
+            text = hidden = encode_ids(self.text_encoder, values)
         if self.null_ids is None and self.null_text is not None:
             text = torch.where(is_null[:, None, None], self.null_text.embeddings, hidden)
         logits = self.transformer(x_t, text, t - 1)
@@ -81,17 +82,20 @@ def reader(pipe: VQDiffusionPipeline) -> Read:
     """
     reads: str = pipe.transformer.reads
     if reads == "text":
-        return lambda captions: tokenize(pipe.tokenizer, _texts(captions))[0]
+        return lambda captions: _token_ids(pipe.tokenizer, captions)
     if reads == "class":
         return lambda labels: _classes(labels, pipe.transformer.config["num_classes"])
     return lambda _: None
 
 
-def _texts(captions: Sequence[Any]) -> list[str]:
+def _token_ids(tokenizer: Any, captions: Sequence[Any]) -> Tensor:
     for caption in captions:
         if not isinstance(caption, str) or not caption.strip():
             raise ValueError(f"this network reads text, so the condition must be a caption, got {caption!r:.60}")
-    return list(captions)
+    ids, cut = tokenize(tokenizer, list(captions))
+    for text in filter(None, cut):
+        warnings.warn(f"a caption is longer than {ids.shape[1]} tokens; this part is not read: {text!r}", stacklevel=2)
+    return ids
 
 
 def _classes(labels: Sequence[Any], count: int) -> Tensor:

@@ -172,12 +172,14 @@ def low_variance_times(batch: Batch, uniform_share: float = 1.0, time_power: flo
     return (steps * share).ceil().long().clamp(1, steps)
 
 
-class SoftCrossEntropy(torch.autograd.Function):
-    """The mean over positions of -sum_k target_k log softmax(logits)_k, `[B, L, K]` both, in float32.
+def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """The mean over positions of -sum_k target_k log softmax(logits)_k, `[B, L, K]` both; float32, a scalar."""
+    loss: Tensor = _SoftCrossEntropy.apply(logits, target)  # type: ignore[no-untyped-call]
+    return loss
 
-    The gradient, softmax less target, is made in the one float32 array that the loss needs anyway.
-    """
 
+class _SoftCrossEntropy(torch.autograd.Function):
+    """The gradient, softmax less target, is made in the one float32 array that the loss needs anyway."""
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
         log_p = logits.log_softmax(-1, dtype=torch.float32)
@@ -187,5 +189,5 @@ class SoftCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return ctx.saved_tensors[0] * grad, None

@@ -6,8 +6,10 @@ import csv
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -100,11 +102,11 @@ def _resume(stage: Stage, folder: Path) -> int:
 
 
 @contextmanager
-def _interruptible():
+def _interruptible() -> Iterator[list[int]]:
     """Collects a first Ctrl-C in a list instead of raising it in the middle of a step; a second one raises at once."""
     asked: list[int] = []
 
-    def note(number, frame):
+    def note(number: int, frame: FrameType | None) -> None:
         asked.append(number)
         signal.signal(signal.SIGINT, before)
 

@@ -25,8 +25,8 @@ from vqlearn.training.objectives import (
     Network,
     Objective,
     PublishedBound,
-    SoftCrossEntropy,
     low_variance_times,
+    soft_cross_entropy,
 )
 from vqlearn.training.on_policy import Trajectories
 from vqlearn.training.recipes import SceneRecipe
@@ -73,7 +73,7 @@ class IdealTarget(Objective):
     def __call__(self, batch: Batch, network: Network) -> tuple[Tensor, Figures]:
         x_t, t, conditions = self.noised(batch)
         logits = network(x_t, t, conditions)
-        loss = SoftCrossEntropy.apply(logits, self.target(batch, x_t, t, conditions))
+        loss = soft_cross_entropy(logits, self.target(batch, x_t, t, conditions))
         if len(x_t) > len(batch.x_0):
             self.own.advance(logits[len(batch.x_0) :].detach().float(), batch.generator)
         return loss, {}

@@ -26,14 +26,13 @@ NUM_CODES, TEXT_LENGTH, TEXT_WIDTH, WIDTH, LAYERS = 1024, 32, 96, 128, 6
 
 
 def networks(
-    seed: int = 0, *, words: Iterable[str] = (*scenes.VOCABULARY, ","), side: int = scenes.SIZE
+    seed: int = 0, *, words: Iterable[str] | None = (*scenes.VOCABULARY, ","), side: int = scenes.SIZE
 ) -> dict[str, Any]:
     """The six components of a pipeline of the shipped model's sizes, untrained; the same for the same seed.
 
-    Each of `words` is one token of the text, other words are spelled; `side` is that of the pictures, in pixels.
+    Each of `words` is one token of the text, other words are spelled; None is a model that is conditioned on nothing.
+    `side` is that of the pictures, in pixels, a multiple of 4.
     """
-    from transformers import CLIPTextConfig, CLIPTextModel
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         codec = VQModel(
@@ -51,36 +50,44 @@ def networks(
             num_attention_heads=4,
             attention_head_dim=WIDTH // 4,
             num_layers=LAYERS,
-            cross_attention_dim=TEXT_WIDTH,
+            cross_attention_dim=None if words is None else TEXT_WIDTH,
             num_vector_embeds=NUM_CODES + 1,
             sample_size=side // codec.factor,
             feed_forward="convolution",
             feed_forward_mult=1,
         )
-        tokenizer = clip_tokenizer(word_merges(words), max_length=TEXT_LENGTH)
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=TEXT_WIDTH,
-                intermediate_size=4 * TEXT_WIDTH,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                max_position_embeddings=TEXT_LENGTH,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
-        null_text = LearnedClassifierFreeSamplingEmbeddings(True, TEXT_WIDTH, TEXT_LENGTH)
-        torch.nn.init.normal_(null_text.embeddings, std=TEXT_WIDTH**-0.5)
+        text = (None, None, None) if words is None else _text_parts(words)
+    names = "text_encoder", "tokenizer", "learned_classifier_free_sampling_embeddings"
+    scheduler = VQDiffusionScheduler(NUM_CODES + 1, gamma_cum_end=0.9)
     return {
         "vqvae": codec,
         "transformer": transformer,
-        "text_encoder": text_encoder,
-        "tokenizer": tokenizer,
-        "scheduler": VQDiffusionScheduler(NUM_CODES + 1, gamma_cum_end=0.9),
-        "learned_classifier_free_sampling_embeddings": null_text,
+        "scheduler": scheduler,
+        **dict(zip(names, text, strict=True)),
     }
+
+
+def _text_parts(words: Iterable[str]) -> tuple[Any, Any, Any]:
+    """Text encoder, tokenizer and null text."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    tokenizer = clip_tokenizer(word_merges(words), max_length=TEXT_LENGTH)
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=4 * TEXT_WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=TEXT_LENGTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    null_text = LearnedClassifierFreeSamplingEmbeddings(True, TEXT_WIDTH, TEXT_LENGTH)
+    torch.nn.init.normal_(null_text.embeddings, std=TEXT_WIDTH**-0.5)
+    return text_encoder, tokenizer, null_text
 
 
 LARGE_BATCH = SceneRecipe(steps=12000, batch=512, learning_rate=2e-3, own_from=1500)  # no GPU has run it yet

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from vqlearn.training.recipes import CodecRecipe, DenoiserRecipe
+
 
 def learning_rate(step: int, steps: int, decay: float, warmup: int = 200) -> float:
     """Factor of the learning rate: linear warm-up, flat, then linear to zero over the last `decay` of the run."""
@@ -47,7 +49,14 @@ def warm_average(decay: float) -> Callable[[Any, Any, Any], None]:
     return average
 
 
-def update(optimizer, loss: Tensor, number: int, recipe, parameters: Iterable[Tensor], clip: float = math.inf) -> float:
+def update(
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    number: int,
+    recipe: CodecRecipe | DenoiserRecipe,
+    parameters: Iterable[Tensor],
+    clip: float = math.inf,
+) -> float:
     """Clip and step; returns the gradient's norm. Raises before the step if it or the loss is not finite."""
     for group in optimizer.param_groups:
         group["lr"] = recipe.learning_rate * learning_rate(number, recipe.steps, recipe.decay) * group.get("scale", 1.0)
