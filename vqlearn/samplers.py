@@ -23,6 +23,7 @@ SAMPLERS: dict[str, Sampler] = {
     "official_fast": official_fast,
     "reference": Reference(),
 }
+"""Every sampler of the package by name: what `sampler=` takes, in the order of the comparison table."""
 
 
 def find(sampler: str | Callable[..., Tensor]) -> Sampler:
