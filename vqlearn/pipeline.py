@@ -133,8 +133,8 @@ class VQDiffusionPipeline(Components):
     def inpaint(self, image: Picture, mask: Picture, prompt: Prompt = None, **call: Any) -> Any:
         """Draw anew what `mask` covers of a picture, to a prompt; `call` is that of the pipeline.
 
-        A token is drawn anew if the mask touches any of its pixels (`token_mask`); all others come back as they are, and
-        the network sees them from the start, so what is drawn fits them (`sampling.Keeping`).
+        A token is drawn anew if the mask touches any of its pixels (`token_mask`); all others come back as they are,
+        and the network sees them from the start, so what is drawn fits them (`sampling.Keeping`).
         `image` is a PIL image or float `[3, H, W]` or `[B, 3, H, W]` in [-1, 1], `mask` a PIL image (white is drawn
         anew) or bool `[H, W]`. Raises ValueError for sizes that the codec does not know.
         """
