@@ -5,7 +5,7 @@ import torch
 
 from vqlearn import q_sample, scenes
 from vqlearn.data import layouts
-from vqlearn.data.scenes import Scene, Thing
+from vqlearn.data.scenes import Scene, SceneObject
 from vqlearn.evaluation.agreement import _bits, evaluate, excess, margin, reconstruction, report, states_new_combination
 from vqlearn.exactness.ideal import code_table, ideal_denoiser
 
@@ -20,7 +20,7 @@ def test_a_perfect_painter_scores_one_and_a_shuffled_one_about_zero():
     assert shuffled.all <= 0.05 and shuffled.parts["shape"] < 0.5
 
 
-RED, BLUE = Thing("small", "red", "circle", 4, 4), Thing("large", "blue", "star", 4, 16)
+RED, BLUE = SceneObject("small", "red", "circle", 4, 4), SceneObject("large", "blue", "star", 4, 16)
 CASES = [  # a caption, what is seen, and what is wrong with it
     ("a small red circle", Scene("white", (RED,))),
     ("a red circle on a gray background", Scene("white", (RED,))),  # background
@@ -29,7 +29,7 @@ CASES = [  # a caption, what is seen, and what is wrong with it
     ("a red circle right of a star", Scene("white", (RED, BLUE))),  # relation
     ("a red circle and a green cross", Scene("white", (RED, BLUE))),  # shape and colour
     ("a red circle, a star and a cross", Scene("white", (RED, BLUE))),  # count, shape and colour
-    ("a small star", Scene("white", (Thing("small", "blue", "star", 0, 0),))),
+    ("a small star", Scene("white", (SceneObject("small", "blue", "star", 0, 0),))),
 ]
 
 
@@ -62,7 +62,7 @@ def test_a_caption_is_new_if_it_states_a_whole_pair_that_is_held_out():
         assert not states_new_combination(scenes.parse(caption.replace("small ", "").replace("large ", "")))
     assert not any(states_new_combination(scenes.parse(scenes.sample("train", i)[1])) for i in range(500))
     several = [scenes.parse(scenes.sample("test", i)[1]) for i in range(1000)]
-    several = [claim for claim in several if len(claim.things) > 1]
+    several = [claim for claim in several if len(claim.objects) > 1]
     assert sum(map(states_new_combination, several)) > 0.6 * len(several)
 
 

@@ -60,43 +60,43 @@ def allowed(caption, split=None):
     claim = scenes.parse(caption)
     choices = [
         [
-            scenes.Thing(size, color, said.shape, row, col)
+            scenes.SceneObject(size, color, said.shape, row, col)
             for size in scenes.SIDES
             if said.size in (None, size)
             for color in scenes.COLORS
             if said.color in (None, color) and (color, said.shape) not in scenes.UNSEEN_PAIRS
             for row, col in itertools.product(range(0, scenes.SIZE - scenes.SIDES[size] + 1, scenes.GRID), repeat=2)
         ]
-        for said in claim.things
+        for said in claim.objects
     ]
-    for ground in scenes.BACKGROUNDS if claim.background is None else [claim.background]:
-        for things in itertools.product(*choices):
-            kinds = {(thing.size, thing.color, thing.shape) for thing in things}
-            if len(kinds) < len(things) or not all(scenes.apart(a, b) for a, b in itertools.combinations(things, 2)):
+    for background in scenes.BACKGROUNDS if claim.background is None else [claim.background]:
+        for objects in itertools.product(*choices):
+            kinds = {(one.size, one.color, one.shape) for one in objects}
+            if len(kinds) < len(objects) or not all(scenes.apart(a, b) for a, b in itertools.combinations(objects, 2)):
                 continue
-            scene = scenes.Scene(ground, things)
-            if split is not None and len(things) > 1 and scenes.held_out(scene) != (split == "test"):
+            scene = scenes.Scene(background, objects)
+            if split is not None and len(objects) > 1 and scenes.held_out(scene) != (split == "test"):
                 continue
-            links = [scenes.relation_between(things[0], other) for other in things[1:]]
+            links = [scenes.relation_between(objects[0], other) for other in objects[1:]]
             if claim.relations:
                 weight = float(links == [name for _, name, _ in claim.relations])
             else:
                 weight = 1 - scenes.SAID["relation"] if links and all(links) else 1.0
-            weight /= math.prod(scenes.places_per_side(thing.size) ** 2 for thing in things)  # sizes are equally likely
+            weight /= math.prod(scenes.positions_per_side(one.size) ** 2 for one in objects)  # sizes are equally likely
             if weight:
                 yield scene, weight
 
 
 def tokens_of(scene, table):
     """The scene's tokens, from the table."""
-    grid = torch.full((ROW, ROW), int(table.ground[list(scenes.BACKGROUNDS).index(scene.background)]))
-    for thing in scene.things:
-        n = scenes.SIDES[thing.size] // scenes.GRID
-        codes = table.things[
-            list(scenes.SIDES).index(thing.size), scenes.SHAPES.index(thing.shape),
-            list(scenes.BACKGROUNDS).index(scene.background), list(scenes.COLORS).index(thing.color), : n * n
+    grid = torch.full((ROW, ROW), int(table.backgrounds[list(scenes.BACKGROUNDS).index(scene.background)]))
+    for one in scene.objects:
+        n = scenes.SIDES[one.size] // scenes.GRID
+        codes = table.objects[
+            list(scenes.SIDES).index(one.size), scenes.SHAPES.index(one.shape),
+            list(scenes.BACKGROUNDS).index(scene.background), list(scenes.COLORS).index(one.color), : n * n
         ]  # fmt: skip
-        row, col = thing.row // scenes.GRID, thing.col // scenes.GRID
+        row, col = one.row // scenes.GRID, one.col // scenes.GRID
         grid[row : row + n, col : col + n] = codes.view(n, n)
     return grid.flatten()
 
@@ -149,20 +149,20 @@ def test_equals_how_often_the_world_draws_what(world, split):
     ]
     claims = [scenes.parse(caption) for _, caption in drawn]
     small = torch.zeros(schedule.num_codes, dtype=torch.float64)
-    small[table.things[0, ..., :4].unique()] = 1.0
+    small[table.objects[0, ..., :4].unique()] = 1.0
     kinds = {
         "small": small,
-        "white": (torch.arange(schedule.num_codes) == table.ground[0]).double(),
+        "white": (torch.arange(schedule.num_codes) == table.backgrounds[0]).double(),
         "red": torch.zeros(schedule.num_codes, dtype=torch.float64).index_fill(
-            0, table.things[:, :, :, 0].unique(), 1.0
+            0, table.objects[:, :, :, 0].unique(), 1.0
         ),
     }
     rows = torch.cat([one(x_t, 100).exp() for one, x_t in zip(denoise, masks.split(50), strict=True)])
-    groups = {(len(claim.things), bool(claim.relations), all(thing.size for thing in claim.things)) for claim in claims}
+    groups = {(len(claim.objects), bool(claim.relations), all(one.size for one in claim.objects)) for claim in claims}
     for group in groups:
         chosen = [
             row for row, claim in enumerate(claims)
-            if (len(claim.things), bool(claim.relations), all(thing.size for thing in claim.things)) == group
+            if (len(claim.objects), bool(claim.relations), all(one.size for one in claim.objects)) == group
         ]  # fmt: skip
         for name, kind in kinds.items():
             for half in (slice(0, 32), slice(32, 64), slice(0, 64)):
@@ -177,12 +177,12 @@ def test_both_sizes_are_equally_likely(world):
     sizes = Counter()
     for index in range(40000):
         scene, caption = scenes.sample("train", index)
-        if len(scene.things) == 1 and scenes.parse(caption).things[0].size is None:
-            sizes[scene.things[0].size] += 1
+        if len(scene.objects) == 1 and scenes.parse(caption).objects[0].size is None:
+            sizes[scene.objects[0].size] += 1
     number = sizes.total()
     assert number > 1500 and abs(sizes["small"] - number / 2) < 3 * math.sqrt(number)  # 6 standard errors
     found = ideal_denoiser(["a red square"], table, schedule)(torch.full((1, 64), schedule.mask_id), 100)[0].exp()
-    bare = float(found[:, table.ground].sum())  # of 64 positions those without an object, of 4 or of 9 tokens
+    bare = float(found[:, table.backgrounds].sum())  # of 64 positions those without an object, of 4 or of 9 tokens
     assert 64 - bare == pytest.approx((4 + 9) / 2, abs=1e-9)
 
 
@@ -218,14 +218,14 @@ def test_with_it_ten_steps_draw_every_picture_right(world, steps, seeded):
 
 
 def test_without_replacement_what_contradicts_itself_stays(world, seeded):
-    """Two things begun in one step cannot both stay, but under masking alone nothing is ever taken back."""
+    """Two objects begun in one step cannot both stay, but under masking alone nothing is ever taken back."""
     ramp = torch.linspace(0, 1, 101, dtype=torch.float64)
     mask_only = MaskReplaceSchedule(1 - ramp, ramp, num_codes=world[2].num_codes)
     assert right(world, 10, mask_only, seeded) <= 12
 
 
 @pytest.mark.parametrize("t", [100, 90, 50, 10, 1])
-def test_masking_alone_gives_beliefs_too(world, t):
+def test_masking_alone_gives_predictions_too(world, t):
     """Without replacement a visible token is a proof; what contradicts itself still gives numbers, and not NaN."""
     _, table, paper = world
     ramp = torch.linspace(0, 1, 101, dtype=torch.float64)
@@ -234,5 +234,5 @@ def test_masking_alone_gives_beliefs_too(world, t):
     generator = torch.Generator().manual_seed(t)
     possible = torch.stack([tokens_of(next(allowed(caption))[0], table) for caption in captions])
     for x_0 in (possible, torch.randint(paper.num_codes, (16, 64), generator=generator)):
-        belief = ideal_denoiser(captions, table, schedule)(q_sample(x_0, t, schedule, generator=generator), t)
-        torch.testing.assert_close(belief.logsumexp(-1), torch.zeros(16, 64, dtype=torch.float64), atol=1e-9, rtol=0)
+        log_p = ideal_denoiser(captions, table, schedule)(q_sample(x_0, t, schedule, generator=generator), t)
+        torch.testing.assert_close(log_p.logsumexp(-1), torch.zeros(16, 64, dtype=torch.float64), atol=1e-9, rtol=0)

@@ -22,30 +22,30 @@ def test_every_drawn_scene_belongs_to_its_split(drawn):
     for scene, caption in zip(many.scenes(), many.captions(), strict=True):
         claim = scenes.parse(caption)
         assert scenes.agreement(scene, claim).all
-        assert len({(thing.size, thing.color, thing.shape) for thing in scene.things}) == len(scene.things)
-        assert all(scenes.apart(a, b) for a, b in itertools.combinations(scene.things, 2))
-        rare = [(thing.color, thing.shape) in scenes.UNSEEN_PAIRS for thing in scene.things]
+        assert len({(one.size, one.color, one.shape) for one in scene.objects}) == len(scene.objects)
+        assert all(scenes.apart(a, b) for a, b in itertools.combinations(scene.objects, 2))
+        rare = [(one.color, one.shape) in scenes.UNSEEN_PAIRS for one in scene.objects]
         if split == "unseen":
-            assert any((thing.color, thing.shape) in scenes.UNSEEN_PAIRS for thing in claim.things)
+            assert any((one.color, one.shape) in scenes.UNSEEN_PAIRS for one in claim.objects)
         else:
             assert not any(rare)
-            expected = split == "test" and len(scene.things) > 1
+            expected = split == "test" and len(scene.objects) > 1
             assert scenes.held_out(scene) == scenes.held_out(claim) == expected
 
 
 def features(scene, caption):
     """What can be counted of a scene and its caption."""
     claim = scenes.parse(caption)
-    yield "objects", len(scene.things)
+    yield "objects", len(scene.objects)
     yield "background", scene.background
     yield "background said", claim.background is not None
     yield "opening", caption.split(" of ")[0] if " of " in caption[:14] else ""
-    for number, (thing, mention) in enumerate(zip(scene.things, claim.things, strict=True)):
-        yield f"kind of object {number} of {len(scene.things)}", (thing.size, thing.color, thing.shape)
-        yield f"place of object {number} of {len(scene.things)}", (thing.size, thing.row, thing.col)
-        yield f"said of object {number} of {len(scene.things)}", (mention.size is None, mention.color is None)
-    if len(scene.things) > 1:
-        yield "relation", scenes.relation_between(scene.things[0], scene.things[1])
+    for number, (one, mention) in enumerate(zip(scene.objects, claim.objects, strict=True)):
+        yield f"kind of object {number} of {len(scene.objects)}", (one.size, one.color, one.shape)
+        yield f"place of object {number} of {len(scene.objects)}", (one.size, one.row, one.col)
+        yield f"said of object {number} of {len(scene.objects)}", (mention.size is None, mention.color is None)
+    if len(scene.objects) > 1:
+        yield "relation", scenes.relation_between(scene.objects[0], scene.objects[1])
         yield "relation said", bool(claim.relations)
         words = f" {caption} "
         yield "wording", tuple(f" {phrase} " in words for phrase in itertools.chain(*scenes.RELATIONS.values()))
@@ -81,8 +81,8 @@ def test_relations_are_those_of_the_scenes(drawn):
     _, many = drawn
     names = [None, *scenes.RELATIONS]
     for scene, index in zip(many.scenes()[:300], many.relations(), strict=False):
-        for i, j in itertools.permutations(range(len(scene.things)), 2):
-            assert names[index[i, j]] == scenes.relation_between(scene.things[i], scene.things[j])
+        for i, j in itertools.permutations(range(len(scene.objects)), 2):
+            assert names[index[i, j]] == scenes.relation_between(scene.objects[i], scene.objects[j])
 
 
 def test_the_same_generator_draws_the_same(seeded):

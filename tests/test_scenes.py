@@ -1,3 +1,4 @@
+import hashlib
 import itertools
 from collections import Counter
 
@@ -8,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqlearn import scenes
-from vqlearn.data.scenes import Scene, Thing
+from vqlearn.data.scenes import Scene, SceneObject
 
 
 def _sorted(scene: Scene) -> Scene:
-    return Scene(scene.background, tuple(sorted(scene.things, key=lambda thing: (thing.row, thing.col))))
+    return Scene(scene.background, tuple(sorted(scene.objects, key=lambda one: (one.row, one.col))))
 
 
 @pytest.mark.parametrize("split", scenes.SPLITS)
@@ -24,12 +25,12 @@ def test_every_drawing_reads_back_and_agrees_with_its_caption(split):
         assert scenes.agreement(picture, caption).all, caption
 
 
-def test_every_kind_of_thing_reads_back_on_every_background():
+def test_every_kind_of_object_reads_back_on_every_background():
     for background in scenes.BACKGROUNDS:
         for size in scenes.SIDES:
             for color in scenes.COLORS:
                 for shape in scenes.SHAPES:
-                    scene = Scene(background, (Thing(size, color, shape, 8, 12),))
+                    scene = Scene(background, (SceneObject(size, color, shape, 8, 12),))
                     assert scenes.read(scenes.draw(scene)) == scene
 
 
@@ -71,31 +72,31 @@ def test_reading_tolerates_what_a_decoder_does(change):
 def test_a_wrong_attribute_is_named(change, part):
     caption = "a large red circle left of a small blue square"
     circle = {"size": "large", "color": "red", "shape": "circle", "row": 4, "col": 0}
-    square = Thing("small", "blue", "square", 4, 20)
-    right = Scene("white", (Thing(**circle), square))
+    square = SceneObject("small", "blue", "square", 4, 20)
+    right = Scene("white", (SceneObject(**circle), square))
     assert scenes.agreement(scenes.draw(right), caption).all
-    moved = Thing("small", "blue", "square", 4, 0) if part == "relation" else square
-    found = scenes.agreement(scenes.draw(Scene("white", (Thing(**{**circle, **change}), moved))), caption)
+    moved = SceneObject("small", "blue", "square", 4, 0) if part == "relation" else square
+    found = scenes.agreement(scenes.draw(Scene("white", (SceneObject(**{**circle, **change}), moved))), caption)
     assert not getattr(found, part) and not found.all
     others = [value for name, value in vars(found).items() if name != part]
     assert all(others), found
 
 
 def test_missing_and_extra_things_are_counted():
-    one = Scene("gray", (Thing("small", "red", "star", 0, 0),))
-    two = Scene("gray", (*one.things, Thing("small", "blue", "star", 16, 16)))
+    one = Scene("gray", (SceneObject("small", "red", "star", 0, 0),))
+    two = Scene("gray", (*one.objects, SceneObject("small", "blue", "star", 16, 16)))
     assert not scenes.agreement(scenes.draw(two), "a small red star").count
     assert not scenes.agreement(scenes.draw(one), "a small red star and a small blue star").count
     assert not scenes.agreement(scenes.draw(Scene("gray", ())), "a small red star").all
 
 
 def test_a_thing_of_two_colours_or_no_shape_is_unknown():
-    picture = scenes.draw(Scene("white", (Thing("large", "red", "square", 8, 8),)))
+    picture = scenes.draw(Scene("white", (SceneObject("large", "red", "square", 8, 8),)))
     picture[8:14, 8:20] = scenes.COLORS["blue"]
-    assert scenes.read(picture).things[0].color == "unknown"
+    assert scenes.read(picture).objects[0].color == "unknown"
     picture = scenes.draw(Scene("white", ()))
     picture[2:4, 2:30] = scenes.COLORS["red"]  # a long bar
-    assert scenes.read(picture).things[0].shape == "unknown"
+    assert scenes.read(picture).objects[0].shape == "unknown"
 
 
 def test_samples_are_deterministic():
@@ -107,20 +108,20 @@ def _meaning(caption):
     """What a caption says of its objects, in whatever order it names them."""
     claim = scenes.parse(caption)
     links = frozenset(
-        (claim.things[j], {"right of": "left of", "below": "above"}[name], claim.things[i])
+        (claim.objects[j], {"right of": "left of", "below": "above"}[name], claim.objects[i])
         if name in ("right of", "below")
-        else (claim.things[i], name, claim.things[j])
+        else (claim.objects[i], name, claim.objects[j])
         for i, name, j in claim.relations
     )
-    return frozenset(Counter(claim.things).items()), links
+    return frozenset(Counter(claim.objects).items()), links
 
 
 def test_no_scene_and_no_meaning_of_several_objects_is_in_two_splits():
     """Two twins in one picture would have to be looked for; the number of pairs makes 4000 of each find most."""
     seen = {}
     for split in scenes.SPLITS:
-        several = [drawn for drawn in (scenes.sample(split, i) for i in range(4000)) if len(drawn[0].things) > 1]
-        twins = {(scene.background, frozenset(scene.things)) for scene, _ in several}
+        several = [drawn for drawn in (scenes.sample(split, i) for i in range(4000)) if len(drawn[0].objects) > 1]
+        twins = {(scene.background, frozenset(scene.objects)) for scene, _ in several}
         seen[split] = twins, {_meaning(caption) for _, caption in several}
     for a, b in itertools.combinations(scenes.SPLITS, 2):
         assert not seen[a][0] & seen[b][0] and not seen[a][1] & seen[b][1]
@@ -128,7 +129,7 @@ def test_no_scene_and_no_meaning_of_several_objects_is_in_two_splits():
 
 def test_no_pair_described_in_the_test_split_is_a_pair_of_a_training_scene_with_its_relation():
     def pairs(scene):
-        for a, b in itertools.permutations(scene.things, 2):
+        for a, b in itertools.permutations(scene.objects, 2):
             yield (a.size, a.color, a.shape), scenes.relation_between(a, b), (b.size, b.color, b.shape)
 
     shown = {pair for i in range(6000) for pair in pairs(scenes.sample("train", i)[0])}
@@ -136,8 +137,8 @@ def test_no_pair_described_in_the_test_split_is_a_pair_of_a_training_scene_with_
     for i in range(1500):
         claim = scenes.parse(scenes.sample("test", i)[1])
         for first, relation, other in claim.relations:
-            said = [(thing.size, thing.color, thing.shape) for thing in (claim.things[first], claim.things[other])]
-            if scenes.held_out_pair(claim.things[first], relation, claim.things[other]):
+            said = [(one.size, one.color, one.shape) for one in (claim.objects[first], claim.objects[other])]
+            if scenes.held_out_pair(claim.objects[first], relation, claim.objects[other]):
                 assert (said[0], relation, said[1]) not in shown
 
 
@@ -145,7 +146,7 @@ def test_no_pair_described_in_the_test_split_is_a_pair_of_a_training_scene_with_
 def test_several_objects_are_held_out_together_and_one_alone_never_is(split):
     for index in range(400):
         scene, caption = scenes.sample(split, index)
-        expected = split == "test" and len(scene.things) > 1
+        expected = split == "test" and len(scene.objects) > 1
         assert scenes.held_out(scene) == scenes.held_out(scenes.parse(caption)) == expected
 
 
@@ -167,7 +168,7 @@ def test_a_pair_is_held_out_however_it_is_said():
 
 @pytest.mark.parametrize("split", scenes.SPLITS)
 def test_every_split_has_the_same_shares_of_one_two_and_three_objects(split):
-    counts = Counter(len(scenes.sample(split, index)[0].things) for index in range(2000))
+    counts = Counter(len(scenes.sample(split, index)[0].objects) for index in range(2000))
     for number, share in scenes.COUNTS.items():
         assert abs(counts[number] - 2000 * share) < 5 * (2000 * share * (1 - share)) ** 0.5
 
@@ -175,17 +176,79 @@ def test_every_split_has_the_same_shares_of_one_two_and_three_objects(split):
 def test_unseen_pairs_occur_in_their_split_alone():
     def rare(split):
         return [
-            any((t.color, t.shape) in scenes.UNSEEN_PAIRS for t in scenes.sample(split, i)[0].things)
+            any((t.color, t.shape) in scenes.UNSEEN_PAIRS for t in scenes.sample(split, i)[0].objects)
             for i in range(300)
         ]
 
     assert not any(rare("train")) and not any(rare("test")) and all(rare("unseen"))
 
 
+def center_of_ink(one):
+    """Row and column of the centre of mass of an object's pixels, drawn alone."""
+    ink = scenes.draw(Scene("black", (one,))).astype(float).sum(-1) - sum(scenes.BACKGROUNDS["black"])
+    return (ink * np.arange(32)[:, None]).sum() / ink.sum(), (ink * np.arange(32)).sum() / ink.sum()
+
+
+def test_relations_are_those_of_the_pixels():
+    """By centres of mass, of squares, whose centre is that of their box: the larger distance decides, none if equal."""
+    rng, found = np.random.default_rng(0), Counter()
+    for _ in range(400):
+        pair = []
+        for size, last in (("small", 24), ("large", 20)):
+            row, col = (4 * int(rng.integers(0, last // 4 + 1)) for _ in range(2))
+            pair.append(SceneObject(size, "red", "square", row, col))
+        a, b = pair if rng.random() < 0.5 else pair[::-1]
+        (row_a, col_a), (row_b, col_b) = center_of_ink(a), center_of_ink(b)
+        down, right = row_b - row_a, col_b - col_a
+        if abs(abs(down) - abs(right)) < 1e-6:
+            expected = None
+        elif abs(right) > abs(down):
+            expected = "left of" if right > 0 else "right of"
+        else:
+            expected = "above" if down > 0 else "below"
+        assert scenes.relation_between(a, b) == expected
+        found[expected] += 1
+    assert len(found) == 5 and min(found.values()) > 10
+
+
+def test_which_pairs_are_held_out_never_changes():
+    """A pair is, whose SHA-256 begins with a multiple of 8: computed here for one, recorded for others."""
+    a, b = scenes.Mention("small", "red", "circle"), scenes.Mention("large", "blue", "star")
+    first_byte = int(hashlib.sha256(b"small red circle, left of, large blue star").hexdigest()[:2], 16)
+    assert scenes.held_out_pair(a, "left of", b) == (first_byte % 8 == 0)
+    kinds = [scenes.Mention(*kind) for kind in itertools.product(scenes.SIDES, scenes.COLORS, scenes.SHAPES)]
+    held = [scenes.held_out_pair(a, relation, one) for relation in (None, *scenes.RELATIONS) for one in kinds]
+    assert [index for index, yes in enumerate(held) if yes][:8] == [0, 6, 17, 18, 25, 40, 43, 45]
+
+
+def test_positions_are_those_where_an_object_fits():
+    """Multiples of four pixels at which no part of the picture is cut off."""
+    for size, side in (("small", 8), ("large", 12)):
+        fits = [start for start in range(0, 32, 4) if start + side <= 32]
+        assert scenes.positions_per_side(size) == len(fits)
+        assert scenes.sprite("square", size).shape == (side, side)
+
+
+def test_objects_are_apart_where_a_patch_of_background_is_between_them():
+    """Counted in patches: some row or column of patches between them is free of both."""
+    rng = np.random.default_rng(1)
+    for _ in range(300):
+        a, b = (
+            SceneObject(size, "red", "square", *(4 * int(rng.integers(0, n)) for _ in range(2)))
+            for size, n in (("small", 7), ("large", 6))
+        )
+        between = set()
+        for start in ("row", "col"):
+            first, second = (getattr(one, start) // 4 for one in (a, b))
+            cells = set(range(first, first + 2)), set(range(second, second + 3))
+            between |= set(range(min(map(min, cells)), max(map(max, cells)))) - cells[0] - cells[1]
+        assert scenes.apart(a, b) == scenes.apart(b, a) == bool(between)
+
+
 def test_a_known_sample_never_changes():
     scene, caption = scenes.sample("train", 0)
     assert caption == "an image of a small orange triangle on a black background"
-    assert scene == Scene("black", (Thing("small", "orange", "triangle", 24, 0),))
+    assert scene == Scene("black", (SceneObject("small", "orange", "triangle", 24, 0),))
 
 
 @settings(deadline=None, max_examples=60, derandomize=True)
@@ -194,15 +257,15 @@ def test_captions_parse_and_use_the_vocabulary(index, split):
     scene, caption = scenes.sample(split, index)
     assert set(caption.replace(",", "").split()) <= scenes.VOCABULARY
     claim = scenes.parse(caption)
-    assert len(claim.things) == len(scene.things)
+    assert len(claim.objects) == len(scene.objects)
     assert scenes.agreement(scene, claim).all
 
 
 def test_plain_phrases_and_relations():
     claim = scenes.parse("A large red circle left of a small blue square.")
-    assert claim.relations == ((0, "left of", 1),) and claim.things[1].color == "blue" and claim.background is None
+    assert claim.relations == ((0, "left of", 1),) and claim.objects[1].color == "blue" and claim.background is None
     claim = scenes.parse("a star, a red cross and a small ring".replace("ring", "circle") + " on a black background")
-    assert len(claim.things) == 3 and claim.background == "black" and not claim.relations
+    assert len(claim.objects) == 3 and claim.background == "black" and not claim.relations
 
 
 @pytest.mark.parametrize(
@@ -245,9 +308,9 @@ def test_every_picture_form_reads_the_same():
 
 
 def test_reading_is_strict_about_meaning():
-    """What is nearly a thing is none: holes, other outlines, half another colour, specks, other grounds."""
+    """What is nearly an object is none: holes, other outlines, half another colour, specks, other backgrounds."""
     white = scenes.draw(Scene("white", ()))
-    square = scenes.draw(Scene("white", (Thing("large", "red", "square", 8, 8),)))
+    square = scenes.draw(Scene("white", (SceneObject("large", "red", "square", 8, 8),)))
 
     def right(picture):
         return scenes.agreement(picture, "a large red square on a white background").all
@@ -264,10 +327,10 @@ def test_reading_is_strict_about_meaning():
         half = square.copy()
         half[8:14, 8:20] = scenes.COLORS[color]
         assert not right(half), color
-    assert scenes.read(np.random.default_rng(0).random((32, 32, 3))).things
+    assert scenes.read(np.random.default_rng(0).random((32, 32, 3))).objects
 
 
 def test_a_bar_is_no_circle():
     picture = scenes.draw(Scene("white", ()))
     picture[8:20, 8:17] = scenes.COLORS["red"]
-    assert scenes.read(picture).things[0].shape == "unknown"
+    assert scenes.read(picture).objects[0].shape == "unknown"

@@ -321,8 +321,8 @@ def _loss_by_hand(stage, x_0, noisy, times, is_null, captions):
             ideal = ideal_denoiser([caption], codes, stage.schedule, split="train")(x_t, t).exp()
             total = total - (ideal.float() * log_p).sum(-1).mean() / len(captions)
         nouns = [n for n, word in enumerate(ids[0].tolist()) if word in model.task.shapes.tolist()]
-        for _, relation, thing in scenes.parse(caption).relations:
-            logits = model.task.head(hidden[0, nouns[thing]] * math.sqrt(hidden.shape[-1]))
+        for _, relation, number in scenes.parse(caption).relations:
+            logits = model.task.head(hidden[0, nouns[number]] * math.sqrt(hidden.shape[-1]))
             asked.append(logits.log_softmax(-1)[list(scenes.RELATIONS).index(relation)])
     return total, -sum(asked) / max(1, len(asked))
 
@@ -392,7 +392,7 @@ def test_only_the_training_split_is_learned_from_and_objects_come_in_the_recipes
     assert not any(map(scenes.held_out, claims))
     assert sum(scenes.held_out(scenes.parse(scenes.sample("test", i)[1])) for i in range(100)) > 40
     for number, share in zip((1, 2, 3), (0.2, 0.3, 0.5), strict=True):
-        found = sum(len(claim.things) == number for claim in claims[:1200]) / 1200
+        found = sum(len(claim.objects) == number for claim in claims[:1200]) / 1200
         assert abs(found - share) < 6 * (share * (1 - share) / 1200) ** 0.5
 
 

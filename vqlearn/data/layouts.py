@@ -9,14 +9,26 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from vqlearn.data import scenes
-from vqlearn.data.scenes import BACKGROUNDS, COLORS, GRID, OPENINGS, RELATIONS, SAID, SHAPES, SIDES, SIZE, Scene, Thing
+from vqlearn.data.scenes import (
+    BACKGROUNDS,
+    COLORS,
+    GRID,
+    OPENINGS,
+    RELATIONS,
+    SAID,
+    SHAPES,
+    SIDES,
+    SIZE,
+    Scene,
+    SceneObject,
+)
 from vqlearn.draws import uniform
 
 ROW = SIZE // GRID  # tokens per row
@@ -72,12 +84,12 @@ class Layouts(NamedTuple):
     def scenes(self) -> list[Scene]:
         """The scenes as `scenes.draw` takes them."""
         found = []
-        for count, ground, *columns in zip(*(part.tolist() for part in self[:7]), strict=True):
-            things = [
-                Thing(tuple(SIDES)[size], tuple(COLORS)[color], SHAPES[shape], row * GRID, col * GRID)
+        for count, background, *columns in zip(*(part.tolist() for part in self[:7]), strict=True):
+            objects = [
+                SceneObject(tuple(SIDES)[size], tuple(COLORS)[color], SHAPES[shape], row * GRID, col * GRID)
                 for size, color, shape, row, col in zip(*columns, strict=True)
             ]
-            found.append(Scene(tuple(BACKGROUNDS)[ground], tuple(things[:count])))
+            found.append(Scene(tuple(BACKGROUNDS)[background], tuple(objects[:count])))
         return found
 
     def captions(self) -> list[str]:
@@ -120,7 +132,9 @@ class Layouts(NamedTuple):
         ]
 
 
-def relation_index(size_a, row_a, col_a, size_b, row_b, col_b) -> Tensor:
+def relation_index(
+    size_a: Tensor, row_a: Tensor, col_a: Tensor, size_b: Tensor, row_b: Tensor, col_b: Tensor
+) -> Tensor:
     """`scenes.relation_between` in tensors: 0 for none, else 1 more than the index in `RELATIONS`."""
     span = torch.tensor(SPAN, device=size_a.device)
     d_row = 2 * (row_b - row_a) + span[size_b] - span[size_a]
@@ -151,9 +165,9 @@ def draw(
     bounds = torch.tensor(shares, dtype=torch.float64, device=device).cumsum(0)[:-1]
     count = 1 + (uniform((batch, 1), generator, device) >= bounds).sum(1)
     parts = [_accepted(split, n, int((count == n).sum()), generator, device) for n in scenes.COUNTS]
-    place = torch.empty_like(count)
-    place[count.argsort(stable=True)] = torch.arange(batch, device=count.device)
-    return Layouts(*(torch.cat(both)[place] for both in zip(*parts, strict=True)))
+    order = torch.empty_like(count)
+    order[count.argsort(stable=True)] = torch.arange(batch, device=count.device)
+    return Layouts(*(torch.cat(both)[order] for both in zip(*parts, strict=True)))
 
 
 def _accepted(split: str, count: int, wanted: int, generator: Generator | None, device: Any) -> Layouts:
@@ -176,7 +190,7 @@ def _proposed(count: int, number: int, generator: Generator | None, device: Any)
         return (u[which] * options).long()
 
     size = pick(0, len(SIDES))
-    sides = torch.tensor([scenes.places_per_side(name) for name in SIDES], device=u.device)[size]
+    sides = torch.tensor([scenes.positions_per_side(name) for name in SIDES], device=u.device)[size]
     says_relation = u[7, :, 0] < SAID["relation"]
     some = Layouts(
         torch.full((number,), count, device=u.device), pick(1, len(BACKGROUNDS))[:, 0], size, pick(2, len(COLORS)),
@@ -240,11 +254,21 @@ def _there(count: Tensor) -> Tensor:
 class CodeTable(NamedTuple):
     """The token of every patch of the world under a patch-wise codec."""
 
-    ground: Tensor  # int64 [backgrounds]
-    things: Tensor  # int64 [sizes, shapes, backgrounds, colors, 9], of a small object the first 4
+    backgrounds: Tensor  # int64 [backgrounds]
+    objects: Tensor  # int64 [sizes, shapes, backgrounds, colors, 9], of a small object the first 4
+
+    @property
+    def ground(self) -> Tensor:
+        """The tokens of the backgrounds, by the name that the notebooks use."""
+        return self.backgrounds
 
     def to(self, device: torch.device | str) -> CodeTable:
-        return CodeTable(self.ground.to(device), self.things.to(device))
+        return CodeTable(self.backgrounds.to(device), self.objects.to(device))
+
+
+def _alone(size: str, shape: str, background: str, color: str) -> Scene:
+    """One object in the second row and column of patches."""
+    return Scene(background, (SceneObject(size, color, shape, GRID, GRID),))
 
 
 def code_table(encode: Callable[[Tensor], Tensor]) -> CodeTable:
@@ -252,10 +276,10 @@ def code_table(encode: Callable[[Tensor], Tensor]) -> CodeTable:
     tables = torch.zeros(len(SIDES), len(SHAPES), len(BACKGROUNDS), len(COLORS), max(SPAN) ** 2, dtype=torch.int64)
     for table, size, n in zip(tables, SIDES, SPAN, strict=True):
         kinds = list(itertools.product(SHAPES, BACKGROUNDS, COLORS))
-        drawn = [scenes.draw(Scene(ground, (Thing(size, color, shape, GRID, GRID),))) for shape, ground, color in kinds]
+        drawn = [scenes.draw(_alone(size, *kind)) for kind in kinds]
         grid = encode(scenes.to_tensor(drawn)).cpu().unflatten(1, (ROW, ROW))[:, 1 : 1 + n, 1 : 1 + n]
         table[..., : n * n] = grid.reshape(*table.shape[:3], n * n)
-    empty = [scenes.draw(Scene(ground, ())) for ground in BACKGROUNDS]
+    empty = [scenes.draw(Scene(background, ())) for background in BACKGROUNDS]
     return CodeTable(encode(scenes.to_tensor(empty)).cpu()[:, 0], tables)
 
 
@@ -276,7 +300,8 @@ def patches() -> tuple[Tensor, CodeTable]:
 def pictures(layouts: Layouts) -> Tensor:
     """The scenes drawn, float `[B, 3, 32, 32]` in [-1, 1]: what `scenes.to_tensor` makes of `scenes.draw`."""
     book, table = patches()
-    grid = book.to(layouts.objects.device)[tokens(layouts, table)].unflatten(1, (ROW, ROW))  # [B, 8, 8, 3, 4, 4]
+    grid: Tensor = book.to(layouts.objects.device)[tokens(layouts, table)]  # [B, L, 3, 4, 4]
+    grid = grid.unflatten(1, (ROW, ROW))
     return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, 3, SIZE, SIZE)
 
 
@@ -284,9 +309,9 @@ def tokens(layouts: Layouts, table: CodeTable) -> Tensor:
     """The tokens of scenes, int64 `[B, L]`, looked up: what the codec makes of their pictures."""
     device = layouts.objects.device
     table = table.to(device)
-    out = table.ground[layouts.background][:, None].repeat(1, ROW * ROW + 1)  # the last one is thrown away
+    out = table.backgrounds[layouts.background][:, None].repeat(1, ROW * ROW + 1)  # the last one is thrown away
     for size, n in enumerate(SPAN):
-        code = table.things[size, layouts.shape, layouts.background[:, None], layouts.color, : n * n]  # [B, 3, n n]
+        code = table.objects[size, layouts.shape, layouts.background[:, None], layouts.color, : n * n]  # [B, 3, n n]
         inside = torch.arange(n, device=device)
         rows, cols = layouts.row[..., None, None] + inside[:, None], layouts.col[..., None, None] + inside
         here = (layouts.size == size) & _there(layouts.objects)
@@ -308,7 +333,7 @@ class TextTable(NamedTuple):
     length: int
 
 
-def text_table(tokenizer) -> TextTable:
+def text_table(tokenizer: Any) -> TextTable:
     """Raises ValueError for a tokenizer that splits a word of the world."""
     ids = tokenizer(list(WORDS))["input_ids"]
     if longer := [word for word, row in zip(WORDS, ids, strict=True) if len(row) != 3]:
@@ -331,11 +356,11 @@ def claims_of(captions: list[scenes.Claim]) -> Claims:
     """What parsed captions say, as tensors."""
     rows = []
     for claim in captions:
-        mentions: list[scenes.Mention | None] = [*claim.things, *[None] * (MOST - len(claim.things))]
+        mentions: list[scenes.Mention | None] = [*claim.objects, *[None] * (MOST - len(claim.objects))]
         links = {j: name for _, name, j in claim.relations}
         rows.append(
             (
-                len(claim.things),
+                len(claim.objects),
                 [1 + list(SIDES).index(m.size) if m and m.size else 0 for m in mentions],
                 [1 + list(COLORS).index(m.color) if m and m.color else 0 for m in mentions],
                 [SHAPES.index(m.shape) if m else 0 for m in mentions],
@@ -350,7 +375,7 @@ def _word(word: str) -> int:
     return WORDS.index(word)
 
 
-def _index(words, like: Tensor) -> Tensor:
+def _index(words: Iterable[str], like: Tensor) -> Tensor:
     """Words as indices in `WORDS`, on the device of `like`."""
     return torch.tensor([WORDS.index(word) for word in words], device=like.device)
 

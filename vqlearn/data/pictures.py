@@ -34,11 +34,12 @@ def touched(mask: Picture, side: int, patch: int) -> Tensor:
     size = [side * patch] * 2
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool or list(mask.shape) != size:
         raise ValueError(f"mask must be a PIL image of {size[1]} x {size[0]} pixels or bool {size}, got {_kind(mask)}")
-    return mask.unflatten(1, (side, patch)).unflatten(0, (side, patch)).any(3).any(1).flatten()
+    blocks: Tensor = mask.unflatten(1, (side, patch)).unflatten(0, (side, patch))  # [side, patch, side, patch]
+    return blocks.any(3).any(1).flatten()
 
 
 def convert(images: Tensor, output_type: str) -> Any:
-    """Images `[B, 3, H, W]` in [-1, 1] as PIL images, or in [0, 1] `[B, H, W, 3]` ("np") or as they lie ("pt")."""
+    """Images `[B, 3, H, W]` in [-1, 1] as PIL images, or in [0, 1] `[B, H, W, 3]` ("np") or as they are ("pt")."""
     images = (images / 2 + 0.5).clamp(0, 1)
     if output_type == "pt":
         return images

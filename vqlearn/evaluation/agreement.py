@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator, Tensor
@@ -62,9 +62,9 @@ def states_new_combination(claim: scenes.Claim) -> bool:
 
     No scene that fulfils it, and no caption that says it, is in the training split.
     """
-    whole = [thing.size is not None and thing.color is not None for thing in claim.things]
+    whole = [one.size is not None and one.color is not None for one in claim.objects]
     return any(
-        whole[i] and whole[j] and scenes.held_out_pair(claim.things[i], relation, claim.things[j])
+        whole[i] and whole[j] and scenes.held_out_pair(claim.objects[i], relation, claim.objects[j])
         for i, relation, j in claim.relations
     )
 
@@ -72,7 +72,7 @@ def states_new_combination(claim: scenes.Claim) -> bool:
 @torch.no_grad()
 def evaluate(
     pipe: VQDiffusionPipeline, *, split: str = "test", count: int = 500, seed: int = 0, batch: int = 100,
-    progress: bool = True, **call,
+    progress: bool = True, **call: Any,
 ) -> Report:  # fmt: skip
     """Draw a picture for each of the first `count` captions of a split, read it back; `call` goes to the pipeline."""
     captions = [scenes.sample(split, index)[1] for index in range(count)]
@@ -96,7 +96,7 @@ def report(captions: list[str], pictures: list[scenes.Scene]) -> Report:
         parts[name] = sum(said) / max(1, len(said))
     by_count = {}
     for number in scenes.COUNTS:
-        results = [result.all for result, claim in zip(found, claims, strict=True) if len(claim.things) == number]
+        results = [result.all for result, claim in zip(found, claims, strict=True) if len(claim.objects) == number]
         by_count[number] = sum(results) / max(1, len(results))
     new = [result.all for result, claim in zip(found, claims, strict=True) if states_new_combination(claim)]
     return Report(
@@ -116,25 +116,25 @@ def _says(claim: scenes.Claim, attribute: str) -> bool:
     if attribute == "relation":
         return bool(claim.relations)
     if attribute in ("size", "color"):
-        return any(getattr(thing, attribute) for thing in claim.things)
+        return any(getattr(one, attribute) for one in claim.objects)
     return True
 
 
 def _entropy(claims: list[scenes.Claim], pictures: list[scenes.Scene]) -> dict[str, float]:
-    """Entropy in bits of what single-thing captions left open, and of the background where it is unsaid."""
-    open_ones: dict[str, list] = {"size": [], "color": [], "background": [], "place": []}
+    """Entropy in bits of what captions of one object left open, and of the background where it is unsaid."""
+    open_ones: dict[str, list[Any]] = {"size": [], "color": [], "background": [], "position": []}
     for claim, scene in zip(claims, pictures, strict=True):
         if claim.background is None:
             open_ones["background"].append(scene.background)
-        if len(claim.things) == len(scene.things) == 1:
+        if len(claim.objects) == len(scene.objects) == 1:
             for name in ("size", "color"):
-                if getattr(claim.things[0], name) is None:
-                    open_ones[name].append(getattr(scene.things[0], name))
-            open_ones["place"].append((scene.things[0].row // 8, scene.things[0].col // 8))
+                if getattr(claim.objects[0], name) is None:
+                    open_ones[name].append(getattr(scene.objects[0], name))
+            open_ones["position"].append((scene.objects[0].row // 8, scene.objects[0].col // 8))
     return {name: _bits(values) for name, values in open_ones.items()}
 
 
-def _bits(values: list) -> float:
+def _bits(values: list[Any]) -> float:
     shares = [count / len(values) for count in Counter(values).values()]
     return -sum(share * math.log2(share) for share in shares) + 0.0
 
@@ -162,7 +162,7 @@ def excess(
 
 @torch.no_grad()
 def reconstruction(pipe: VQDiffusionPipeline, *, split: str = "test", count: int = 500) -> float:
-    """Share of scenes that read the same after the codec's round trip as before: background, things and places."""
+    """Share of scenes that read the same after the codec's round trip as before, positions included."""
     drawn = [scenes.draw(scenes.sample(split, index)[0]) for index in range(count)]
     images: Tensor = pipe.decode(pipe.encode(scenes.to_tensor(drawn)))
     return sum(scenes.read(image) == scenes.read(picture) for image, picture in zip(images, drawn, strict=True)) / count

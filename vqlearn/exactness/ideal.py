@@ -1,7 +1,7 @@
 """The ideal denoiser of the toy world: the exact p(x_0 | x_t, caption), which a network can only approach.
 
 A patch-wise codec gives every patch of a scene its own token, so q(x_t | x_0) is a product over the background
-and the objects. Given their colours, the objects' places depend on each other in pairs only (no two touch, relations
+and the objects. Given their colours, the objects' positions depend on each other in pairs only (no two touch, relations
 hold, a held-out pair does not occur), so the sum over all scenes that a caption allows, up to hundreds of millions, is
 a few small matrix products. A colour that the caption leaves unsaid makes one *case* for each colour it may be.
 """
@@ -32,7 +32,7 @@ from vqlearn.data.scenes import COLORS, RELATIONS, SAID, SHAPES, SIDES
 from vqlearn.reverse import Denoiser
 from vqlearn.schedule import MaskReplaceSchedule
 
-__all__ = ["CodeTable", "code_table", "ideal_denoiser", "ideal_prediction", "places"]
+__all__ = ["CodeTable", "code_table", "ideal_denoiser", "ideal_prediction", "positions"]
 
 CERTAIN = 40.0  # nats
 AT_ONCE = 2**24  # numbers in the largest temporary
@@ -41,25 +41,25 @@ PAIRS = {1: [], 2: [(0, 1)], 3: [(0, 1), (0, 2), (1, 2)]}
 Term = list[Tensor]  # for each pair of objects how much it weighs, [N, 2, 5, 2] by size, relation and size
 
 
-class Places(NamedTuple):
-    """The P places of one object, small ones first, and what an object at the first of two is to one at the second."""
+class Positions(NamedTuple):
+    """The P positions of one object, small ones first, and the relation of an object at one to an object at another."""
 
     size: Tensor  # [P], index in SIDES
     cells: tuple[Tensor, ...]  # per size, the tokens that an object covers, [P of that size, tokens]
     covers: Tensor  # [P, L], the same as float64 0 or 1
-    log_weight: Tensor  # [P], log of a place's probability, up to a constant: both sizes are equally likely
+    log_weight: Tensor  # [P], log of a position's probability, up to a constant: both sizes are equally likely
     apart: Tensor  # [P, P], float64 0 or 1: at least one patch of background between them
     pair: Tensor  # [P, P], the entry of a pair in a `Term`
 
-    def to(self, device: torch.device | str) -> Places:
+    def to(self, device: torch.device | str) -> Positions:
         size, cells, *rest = self
-        return Places(size.to(device), tuple(c.to(device) for c in cells), *(part.to(device) for part in rest))
+        return Positions(size.to(device), tuple(c.to(device) for c in cells), *(part.to(device) for part in rest))
 
 
 @functools.cache
-def places() -> Places:
-    """All places of the world."""
-    sides = [scenes.places_per_side(size) for size in SIDES]
+def positions() -> Positions:
+    """All positions of the world."""
+    sides = [scenes.positions_per_side(size) for size in SIDES]
     corners = [(size, *at) for size, side in enumerate(sides) for at in itertools.product(range(side), repeat=2)]
     size, row, col = torch.tensor(corners).unbind(1)
     span = torch.tensor(SPAN)[size]
@@ -72,7 +72,7 @@ def places() -> Places:
     relation = relation_index(size[:, None], row[:, None], col[:, None], size, row, col)
     pair = (size[:, None] * (1 + len(RELATIONS)) + relation) * len(SIDES) + size
     log_weight = -2 * torch.tensor(sides).double().log()[size]
-    return Places(size, tuple(cells), covers, log_weight, (torch.maximum(*gaps) >= 1).double(), pair)
+    return Positions(size, tuple(cells), covers, log_weight, (torch.maximum(*gaps) >= 1).double(), pair)
 
 
 def ideal_denoiser(
@@ -122,8 +122,8 @@ def ideal_prediction(
     for (cases, _, _), weight in zip(found, weights, strict=True):
         total.index_add_(0, cases.row, weight.sum(1))
     out = _Tokens(evidence, schedule.num_codes, dtype)
-    for (cases, _, at_place), weight in zip(found, weights, strict=True):
-        out.add(cases, weight / total[cases.row, None], at_place)
+    for (cases, _, at_position), weight in zip(found, weights, strict=True):
+        out.add(cases, weight / total[cases.row, None], at_position)
     return out.prediction()
 
 
@@ -166,49 +166,49 @@ class _Evidence:
     def __init__(self, x_t: Tensor, t: int | Tensor, claims: Claims, table: CodeTable, schedule: MaskReplaceSchedule):
         shares = schedule.bar(torch.as_tensor(t).expand(len(x_t)).cpu())
         # What one right visible token adds to log q(x_t | x_0). Without replacement it is a proof; CERTAIN is as good,
-        # and two objects' worth of tokens of it can still be told apart in float64.
+        # and two objects' worth of tokens of it can still be distinguished in float64.
         ratio = torch.where(shares.beta > 0, shares.alpha / shares.beta, torch.where(shares.alpha > 0, torch.inf, 0.0))
         self.gain = torch.log1p(ratio).clamp(max=CERTAIN).to(x_t.device)  # [B]
         self.x_t, self.claims = x_t, claims
-        self.table, self.places = table.to(x_t.device), places().to(x_t.device)
-        self.on_ground = (x_t[:, None] == self.table.ground[:, None]) * self.gain[:, None, None]  # [B, G, L]
-        grounds = torch.arange(len(self.table.ground), device=x_t.device)
-        possible = (claims.background[:, None] == 0) | (claims.background[:, None] == grounds + 1)
-        self.of_ground = self.on_ground.sum(-1).masked_fill(~possible, -torch.inf)  # [B, G]
+        self.table, self.positions = table.to(x_t.device), positions().to(x_t.device)
+        self.on_background = (x_t[:, None] == self.table.backgrounds[:, None]) * self.gain[:, None, None]  # [B, G, L]
+        backgrounds = torch.arange(len(self.table.backgrounds), device=x_t.device)
+        possible = (claims.background[:, None] == 0) | (claims.background[:, None] == backgrounds + 1)
+        self.of_background = self.on_background.sum(-1).masked_fill(~possible, -torch.inf)  # [B, G]
 
     def codes(self, cases: _Cases, m: int, size: int) -> Tensor:
         """The tokens of object m of each case at a size, `[N, G, tokens]`."""
-        return self.table.things[size, cases.shape[:, m], :, cases.color[:, m], : SPAN[size] ** 2]
+        return self.table.objects[size, cases.shape[:, m], :, cases.color[:, m], : SPAN[size] ** 2]
 
     def of_object(self, cases: _Cases, m: int) -> Tensor:
-        """log of q(x_t | object m there) / q(x_t | bare background there) and of the place's weight, `[N, G, P]`."""
+        """log of q(x_t | object m there) / q(x_t | bare background there) and of the position's weight, `[N, G, P]`."""
         hits = []
-        for size, cells in enumerate(self.places.cells):
+        for size, cells in enumerate(self.positions.cells):
             code, seen = self.codes(cases, m, size), self.x_t[:, cells][cases.row]  # [N, G, n], [N, P of that size, n]
             hits.append((seen[:, None] == code[:, :, None]).sum(-1))
-        bare = (self.on_ground @ self.places.covers.T)[cases.row]
+        bare = (self.on_background @ self.positions.covers.T)[cases.row]
         said = self.claims.size[cases.row, m, None]  # [N, 1]
-        possible = (said == 0) | (said == self.places.size + 1)  # [N, P]
-        fit = torch.cat(hits, -1) * self.gain[cases.row, None, None] - bare + self.places.log_weight
+        possible = (said == 0) | (said == self.positions.size + 1)  # [N, P]
+        fit = torch.cat(hits, -1) * self.gain[cases.row, None, None] - bare + self.positions.log_weight
         return fit.masked_fill(~possible[:, None], -torch.inf)
 
 
 def _weigh(cases: _Cases, evidence: _Evidence, split: str | None) -> tuple[Tensor, Tensor]:
-    """log of the weight of each case and background, `[N, G]`, and p(place | case, background), `[N, M, G, P]`."""
+    """log of the weight of each case and background, `[N, G]`, and p(position | case, background), `[N, M, G, P]`."""
     fits = torch.stack([evidence.of_object(cases, m) for m in range(cases.shape.shape[1])], 1)  # [N, M, G, P]
     top = fits.amax(-1, keepdim=True)
     weight = (fits - top).exp()
     sums = torch.zeros_like(weight)
     for term in _terms(cases, split):
-        tables = [(each.flatten(1)[:, evidence.places.pair] * evidence.places.apart)[:, None] for each in term]
+        tables = [(each.flatten(1)[:, evidence.positions.pair] * evidence.positions.apart)[:, None] for each in term]
         sums += torch.stack(_sums(weight.unbind(1), tables), 1)
     total = sums[:, 0].sum(-1)  # [N, G]
-    log_total = total.log() + top[..., 0].sum(1) + evidence.of_ground[cases.row]
+    log_total = total.log() + top[..., 0].sum(1) + evidence.of_background[cases.row]
     return log_total, sums / torch.where(total > 0, total, 1.0)[:, None, :, None]
 
 
 def _terms(cases: _Cases, split: str | None) -> list[Term]:
-    """How places weigh together, as a sum of products over pairs of objects; all terms are positive.
+    """How positions weigh together, as a sum of products over pairs of objects; all terms are positive.
 
     A scene's relations are left unsaid if one is missing, and else with probability 1 - SAID["relation"].
     """
@@ -264,7 +264,7 @@ def _links(cases: _Cases) -> list[Term]:
 
 
 def _sums(w: tuple[Tensor, ...], tables: list[Tensor]) -> list[Tensor]:
-    """For each object and place, the weight of all placements with it there: `[N, G, P]` each."""
+    """For each object and position, the weight of all placements with it there: `[N, G, P]` each."""
     if len(w) == 1:
         return list(w)
     first = w[0][..., None] * tables[0] * w[1][..., None, :]  # [N, G, P_0, P_1]
@@ -280,17 +280,17 @@ class _Tokens:
 
     def __init__(self, evidence: _Evidence, num_codes: int, dtype: torch.dtype):
         self.evidence, self.num_codes = evidence, num_codes
-        x_t, grounds = evidence.x_t, len(evidence.table.ground)
+        x_t, backgrounds = evidence.x_t, len(evidence.table.backgrounds)
         self.out = torch.zeros(x_t.numel() * num_codes, dtype=dtype, device=x_t.device)
-        self.bare = torch.zeros(len(x_t), grounds, x_t.shape[1], dtype=torch.float64, device=x_t.device)
+        self.bare = torch.zeros(len(x_t), backgrounds, x_t.shape[1], dtype=torch.float64, device=x_t.device)
 
-    def add(self, cases: _Cases, p: Tensor, at_place: Tensor) -> None:
-        """Cases with their probabilities `[N, G]`, and those of places given them `[N, M, G, P]`."""
+    def add(self, cases: _Cases, p: Tensor, at_position: Tensor) -> None:
+        """Cases with their probabilities `[N, G]`, and those of positions given them `[N, M, G, P]`."""
         length = self.bare.shape[-1]
-        share = p[:, None, :, None] * at_place  # [N, M, G, P]
-        self.bare.index_add_(0, cases.row, p[..., None] - share.sum(1) @ self.evidence.places.covers)
+        share = p[:, None, :, None] * at_position  # [N, M, G, P]
+        self.bare.index_add_(0, cases.row, p[..., None] - share.sum(1) @ self.evidence.positions.covers)
         begin = 0
-        for size, cells in enumerate(self.evidence.places.cells):
+        for size, cells in enumerate(self.evidence.positions.cells):
             part = share[..., begin : begin + len(cells), None].expand(-1, -1, -1, -1, cells.shape[1]).to(self.out)
             begin += len(cells)
             for m in range(share.shape[1]):
@@ -300,7 +300,7 @@ class _Tokens:
 
     def prediction(self) -> Tensor:
         """`[B, L, K]`."""
-        batch, grounds, length = self.bare.shape
+        batch, backgrounds, length = self.bare.shape
         out = self.out.view(batch, length, self.num_codes)
-        code = self.evidence.table.ground[:, None].expand(batch, grounds, length).mT  # [B, L, G]
+        code = self.evidence.table.backgrounds[:, None].expand(batch, backgrounds, length).mT  # [B, L, G]
         return out.scatter_add_(-1, code, self.bare.clamp(min=0).mT.to(out))

@@ -70,8 +70,8 @@ class Shuffled(Source):
 
     def indices(self, number: int) -> list[int]:
         """The indices of batch `number`: every row occurs once in each epoch."""
-        places = range(number * self.batch, (number + 1) * self.batch)
-        return [self._order(place // self.size)[place % self.size] for place in places]
+        numbers = range(number * self.batch, (number + 1) * self.batch)
+        return [self._order(n // self.size)[n % self.size] for n in numbers]
 
     def _permutation(self, epoch: int) -> list[int]:
         generator = Generator().manual_seed(self.seed * 1_000_003 + epoch)

@@ -18,7 +18,7 @@ from vqlearn.training.objectives import Conditions
 
 
 class Task(nn.Module):
-    """A second thing that the text encoder learns, with parameters of its own; it is not shipped.
+    """A second task that the text encoder learns, with parameters of its own; it is not shipped.
 
     Its loss is added to the objective `weight` times, and written to the log under `name`.
     """
@@ -74,7 +74,7 @@ def conditioned(pipe: VQDiffusionPipeline, task: Task | None = None) -> Conditio
     return Conditioned(pipe.transformer, pipe.text_encoder, null_text, task, null_ids)
 
 
-def reader(pipe: VQDiffusionPipeline) -> Read:
+def condition_reader(pipe: VQDiffusionPipeline) -> Read:
     """What makes of a list of captions or class numbers what the network of a pipeline is given.
 
     A network that is conditioned on nothing is given nothing. What is made raises ValueError for conditions of another

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from vqlearn.pipeline import VQDiffusionPipeline
 from vqlearn.training.batches import Source, as_source
-from vqlearn.training.conditioned import Conditioned, Task, conditioned, reader
+from vqlearn.training.conditioned import Conditioned, Task, condition_reader, conditioned
 from vqlearn.training.objectives import Batch, Conditions, CrossEntropy, Figures, Network, as_objective
 from vqlearn.training.recipes import DenoiserRecipe
 from vqlearn.training.updates import groups, step_generator, update, warm_average
@@ -49,7 +49,7 @@ class DenoiserStage:
     ):
         self.recipe = recipe = recipe or DenoiserRecipe()
         self.pipe, self.device, self.schedule = pipe, device, pipe.schedule.to(device)
-        self.source = as_source(data, reader(pipe), batch=recipe.batch, seed=recipe.seed, workers=workers)
+        self.source = as_source(data, condition_reader(pipe), batch=recipe.batch, seed=recipe.seed, workers=workers)
         self.objective = as_objective(CrossEntropy() if objective is None else objective)
         if pipe.vqvae is not None:
             pipe.vqvae.to(device).eval()

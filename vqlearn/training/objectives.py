@@ -180,6 +180,7 @@ def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 class _SoftCrossEntropy(torch.autograd.Function):
     """The gradient, softmax less target, is made in the one float32 array that the loss needs anyway."""
+
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
         log_p = logits.log_softmax(-1, dtype=torch.float32)

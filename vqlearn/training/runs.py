@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from typing import Any, Protocol
 
 import torch
 from tqdm.auto import tqdm
+
+from vqlearn.data.files import replaced
 
 
 class Stage(Protocol):
@@ -63,13 +64,12 @@ def fit(stage: Stage, folder: str | Path, *, save_every: int = 500, progress: bo
 
 
 def save_checkpoint(stage: Stage, folder: Path, number: int) -> None:
-    """Write all of a stage's state, if it is finite, to a new file, then put it in the old one's place."""
-    path, part = folder / "checkpoint.pt", folder / "checkpoint.pt.part"
+    """Write all of a stage's state, if it is finite; the old checkpoint is kept until the new one is whole."""
     state = stage.state_dict()
     if not _finite(state):
         raise FloatingPointError(f"the weights are no longer finite after step {number}")
-    torch.save({"step": number, "recipe": stage.settings(), "state": state}, part)
-    os.replace(part, path)
+    with replaced(folder / "checkpoint.pt") as part:
+        torch.save({"step": number, "recipe": stage.settings(), "state": state}, part)
 
 
 def _finite(state: Any) -> bool:
@@ -128,10 +128,8 @@ class _Log:
         if path.exists() and start:
             with path.open(newline="", encoding="utf-8") as file:
                 kept = list(csv.reader(file))[: start + 1]
-        part = path.with_name(path.name + ".part")
-        with part.open("w", newline="", encoding="utf-8") as file:
+        with replaced(path) as part, part.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(kept)
-        os.replace(part, path)
         self.file = path.open("a", newline="", encoding="utf-8")
         self.writer = csv.writer(self.file)
         self.empty = not kept

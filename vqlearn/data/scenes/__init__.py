@@ -1,6 +1,6 @@
 """The offline toy world: small captioned scenes that a program draws and reads back.
 
-A scene holds one to three things on a plain background. Things sit on a grid of four pixels, the
+A scene holds one to three objects on a plain background. Objects sit on a grid of four pixels, the
 size of the patch that one token of the shipped codec describes, and keep one patch of distance.
 `draw` renders a scene with anti-aliased edges, `read` recovers it from pixels alone, and
 `agreement` compares a picture with a caption, so text-image agreement is measured, not guessed.
@@ -21,9 +21,10 @@ from vqlearn.data.scenes.world import (
     SIDES,
     SIZE,
     Scene,
+    SceneObject,
     Thing,
     apart,
-    places_per_side,
+    positions_per_side,
     relation_between,
 )
 
@@ -47,6 +48,7 @@ __all__ = [
     "Claim",
     "Mention",
     "Scene",
+    "SceneObject",
     "Thing",
     "agreement",
     "apart",
@@ -54,7 +56,7 @@ __all__ = [
     "held_out",
     "held_out_pair",
     "parse",
-    "places_per_side",
+    "positions_per_side",
     "read",
     "relation_between",
     "sample",

@@ -17,7 +17,7 @@ _LINK = "|".join(sorted(itertools.chain(*RELATIONS.values()), key=len, reverse=T
 
 @dataclass(frozen=True)
 class Mention:
-    """A thing as a caption names it; None where the caption does not say."""
+    """An object as a caption names it; None where the caption does not say."""
 
     size: str | None
     color: str | None
@@ -26,15 +26,15 @@ class Mention:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a caption says: things, relations as (i, relation, j), and the background or None."""
+    """What a caption says: objects, relations as (i, relation, j), and the background or None."""
 
-    things: tuple[Mention, ...]
+    objects: tuple[Mention, ...]
     relations: tuple[tuple[int, str, int], ...]
     background: str | None
 
 
 def parse(caption: str) -> Claim:
-    """Read a caption of the toy grammar, in which every relation is one of the first thing to a later one.
+    """Read a caption of the toy grammar, in which every relation is one of the first object to a later one.
 
     Raises ValueError with the part that is not understood.
     """
@@ -43,7 +43,7 @@ def parse(caption: str) -> Claim:
     background = None
     if match := re.search(rf" on an? ({'|'.join(BACKGROUNDS)}) background$", rest):
         background, rest = match[1], rest[: match.start()]
-    things: list[Mention] = []
+    objects: list[Mention] = []
     relations: list[tuple[int, str, int]] = []
     joint = ""
     while True:
@@ -52,14 +52,14 @@ def parse(caption: str) -> Claim:
             raise ValueError(
                 f"not a caption of the toy world at {rest!r}: expected something like 'a small red circle'"
             )
-        things.append(Mention(match[1], match[2], match[3]))
+        objects.append(Mention(match[1], match[2], match[3]))
         if joint in (name := {phrase: rel for rel, phrases in RELATIONS.items() for phrase in phrases}):
-            relations.append((0, name[joint], len(things) - 1))
+            relations.append((0, name[joint], len(objects) - 1))
         rest = rest[match.end() :].lstrip()
         if not rest:
-            return Claim(tuple(things), tuple(relations), background)
+            return Claim(tuple(objects), tuple(relations), background)
         match = re.match(rf"{'and ' if relations else ''}({_LINK}) |(, and|,|and) ", rest)
-        if not match or len(things) == 3 or (match[1] and len(relations) < len(things) - 1):
+        if not match or len(objects) == 3 or (match[1] and len(relations) < len(objects) - 1):
             raise ValueError(f"not a caption of the toy world at {rest!r}: expected a relation, 'and', or the end")
         joint = match[1] or ""
         rest = rest[match.end() :]

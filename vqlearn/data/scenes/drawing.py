@@ -28,7 +28,8 @@ def sprite(shape: str, size: str) -> np.ndarray:
     else:
         angle, radius = np.arctan2(x, -y), np.hypot(x, y)
         inside = radius <= _star_edge(angle)
-    return inside.reshape(side, samples, side, samples).mean((1, 3))
+    cover: np.ndarray = inside.reshape(side, samples, side, samples).mean((1, 3))
+    return cover
 
 
 def _star_edge(angle: np.ndarray, inner: float = 0.42) -> np.ndarray:
@@ -38,17 +39,18 @@ def _star_edge(angle: np.ndarray, inner: float = 0.42) -> np.ndarray:
     tip, notch = np.array([1.0, 0.0]), inner * np.array([np.cos(turn / 2), np.sin(turn / 2)])
     edge = notch - tip
     cross = tip[0] * edge[1] - tip[1] * edge[0]
-    return cross / (np.cos(fold) * edge[1] - np.sin(fold) * edge[0])
+    distance: np.ndarray = cross / (np.cos(fold) * edge[1] - np.sin(fold) * edge[0])
+    return distance
 
 
 def draw(scene: Scene) -> np.ndarray:
     """Render a scene as uint8 RGB, `[32, 32, 3]`, with anti-aliased edges."""
     image = np.empty((SIZE, SIZE, 3))
     image[:] = BACKGROUNDS[scene.background]
-    for thing in scene.things:
-        cover = sprite(thing.shape, thing.size)[..., None]
-        box = image[thing.row : thing.row + len(cover), thing.col : thing.col + len(cover)]
-        box += cover * (np.array(COLORS[thing.color]) - box)
+    for one in scene.objects:
+        cover = sprite(one.shape, one.size)[..., None]
+        box = image[one.row : one.row + len(cover), one.col : one.col + len(cover)]
+        box += cover * (np.array(COLORS[one.color]) - box)
     return image.round().astype(np.uint8)
 
 

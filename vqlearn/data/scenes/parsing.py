@@ -6,54 +6,58 @@ import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
+from PIL import Image
+from torch import Tensor
 
 from vqlearn.data.scenes.captions import Claim, parse
 from vqlearn.data.scenes.drawing import draw, sprite
-from vqlearn.data.scenes.world import BACKGROUNDS, COLORS, SHAPES, SIDES, SIZE, Scene, Thing, relation_between
+from vqlearn.data.scenes.world import BACKGROUNDS, COLORS, SHAPES, SIDES, SIZE, Scene, SceneObject, relation_between
+
+Picture = Image.Image | np.ndarray | Tensor
 
 
-def read(image) -> Scene:
+def read(image: Picture) -> Scene:
     """Recover the scene from pixels: a PIL image, uint8 `[32, 32, 3]`, or a float tensor `[3, 32, 32]` in [-1, 1].
 
-    A blob of eight or more pixels is a thing. Its colour or shape is "unknown" when no colour explains its
+    A blob of eight or more pixels is an object. Its colour or shape is "unknown" when no colour explains its
     pixels (root mean square error over 0.16 of full scale), no sprite covers it (overlap under 0.7), or the
-    thing, drawn anew, differs from the picture at more than a twelfth of its box. Eight or more differing pixels
-    elsewhere are one more unknown thing, and a ground that is off its colour is an "unknown" background.
+    object, drawn anew, differs from the picture at more than a twelfth of its box. Eight or more differing pixels
+    elsewhere are one more unknown object, and a background that is off its colour is an "unknown" background.
     Raises ValueError for what is no picture of this size.
     """
     pixels = _to_pixels(image)
     names, values = list(BACKGROUNDS), np.array(list(BACKGROUNDS.values())) / 255
     distance = np.linalg.norm(pixels[:, :, None] - values, axis=-1)  # [H, W, backgrounds]
     background = names[int((distance < 0.25).sum((0, 1)).argmax())]
-    ground = values[names.index(background)]
-    ink = np.linalg.norm(pixels - ground, axis=-1) > 0.3
-    things = [_read_thing(pixels, ground, blob) for blob in _blobs(ink) if blob.sum() >= 8]
-    things = _drawn_anew(pixels, background, things)
+    behind = values[names.index(background)]
+    ink = np.linalg.norm(pixels - behind, axis=-1) > 0.3
+    objects = [_parse_object(pixels, behind, blob) for blob in _blobs(ink) if blob.sum() >= 8]
+    objects = _drawn_anew(pixels, background, objects)
     if (distance[..., names.index(background)] < 0.15).sum() < 0.9 * (~ink).sum():
         background = "unknown"
-    return Scene(background, tuple(sorted(things, key=lambda thing: (thing.row, thing.col))))
+    return Scene(background, tuple(sorted(objects, key=lambda one: (one.row, one.col))))
 
 
-def _drawn_anew(pixels: np.ndarray, background: str, things: list[Thing]) -> list[Thing]:
-    """The things, "unknown" where drawing one does not give the picture, and one more for ink that belongs to none."""
-    named = [thing for thing in things if "unknown" not in (thing.color, thing.shape)]
+def _drawn_anew(pixels: np.ndarray, background: str, objects: list[SceneObject]) -> list[SceneObject]:
+    """The objects, "unknown" where drawing one does not give the picture, and one more for ink that belongs to none."""
+    named = [one for one in objects if "unknown" not in (one.color, one.shape)]
     wrong = np.linalg.norm(pixels - draw(Scene(background, tuple(named))) / 255, axis=-1) > 0.33
     checked = []
-    for thing in things:
-        side = SIDES[thing.size]
-        box = wrong[max(0, thing.row - 1) : thing.row + side + 1, max(0, thing.col - 1) : thing.col + side + 1]
-        checked.append(thing if box.sum() <= side * side / 12 else replace(thing, shape="unknown"))
+    for one in objects:
+        side = SIDES[one.size]
+        box = wrong[max(0, one.row - 1) : one.row + side + 1, max(0, one.col - 1) : one.col + side + 1]
+        checked.append(one if box.sum() <= side * side / 12 else replace(one, shape="unknown"))
         box[:] = False
     if wrong.sum() >= 8:
         row, col = (int(where[0]) for where in np.nonzero(wrong))
-        checked.append(Thing("small", "unknown", "unknown", row, col))
+        checked.append(SceneObject("small", "unknown", "unknown", row, col))
     return checked
 
 
-def _to_pixels(image) -> np.ndarray:
+def _to_pixels(image: Picture) -> np.ndarray:
     """Any accepted picture as float64 `[32, 32, 3]` in [0, 1]."""
-    tensor = hasattr(image, "detach")
-    pixels = np.asarray(image.detach().cpu().double() if tensor else image)
+    tensor = isinstance(image, Tensor)
+    pixels: np.ndarray = np.asarray(image.detach().cpu().double() if isinstance(image, Tensor) else image)
     expected = (3, SIZE, SIZE) if tensor else (SIZE, SIZE, 3)
     if pixels.shape != expected:
         raise ValueError(f"image must be {SIZE} x {SIZE} RGB, {list(expected)}, got {list(pixels.shape)}")
@@ -85,21 +89,21 @@ def _blobs(ink: np.ndarray) -> list[np.ndarray]:
     return blobs
 
 
-def _read_thing(pixels: np.ndarray, ground: np.ndarray, blob: np.ndarray) -> Thing:
+def _parse_object(pixels: np.ndarray, behind: np.ndarray, blob: np.ndarray) -> SceneObject:
     near = np.pad(blob, 1)
     near = np.max([near[1 + i : SIZE + 1 + i, 1 + j : SIZE + 1 + j] for i in (-1, 0, 1) for j in (-1, 0, 1)], axis=0)
-    color, cover, error = _read_color(pixels, ground, near)
+    color, cover, error = _read_color(pixels, behind, near)
     size, shape, row, col, overlap = _read_shape(cover)
-    return Thing(size, color if error <= 0.16 else "unknown", shape if overlap >= 0.7 else "unknown", row, col)
+    return SceneObject(size, color if error <= 0.16 else "unknown", shape if overlap >= 0.7 else "unknown", row, col)
 
 
-def _read_color(pixels: np.ndarray, ground: np.ndarray, near: np.ndarray) -> tuple[str, np.ndarray, float]:
+def _read_color(pixels: np.ndarray, behind: np.ndarray, near: np.ndarray) -> tuple[str, np.ndarray, float]:
     """The colour whose blends with the background explain the pixels best, the blend, and the error left."""
     best = ("unknown", np.zeros(near.shape), np.inf)
     for name, value in COLORS.items():
-        ray = np.array(value) / 255 - ground
-        cover = ((pixels - ground) @ ray / (ray @ ray)).clip(0, 1) * near
-        miss = ((pixels - ground - cover[..., None] * ray) ** 2).mean(-1)
+        ray = np.array(value) / 255 - behind
+        cover = ((pixels - behind) @ ray / (ray @ ray)).clip(0, 1) * near
+        miss = ((pixels - behind - cover[..., None] * ray) ** 2).mean(-1)
         error = float(np.sqrt((miss * near).sum() / max(near.sum(), 1)))
         if error < best[2]:
             best = (name, cover, error)
@@ -107,7 +111,7 @@ def _read_color(pixels: np.ndarray, ground: np.ndarray, near: np.ndarray) -> tup
 
 
 def _read_shape(cover: np.ndarray) -> tuple[str, str, int, int, float]:
-    """The sprite and place with the largest overlap (sum of minima over sum of maxima)."""
+    """The sprite and position with the largest overlap (sum of minima over sum of maxima)."""
     inked = np.nonzero(cover > 0.4)
     middle = [(where.min() + where.max() + 1) / 2 if len(where) else 0.0 for where in inked]
     best: tuple[str, str, int, int, float] = ("small", "unknown", 0, 0, -1.0)
@@ -144,28 +148,28 @@ class Agreement:
         return all(vars(self).values())
 
 
-def agreement(image, caption: str | Claim) -> Agreement:
-    """Read a picture and compare it with a caption, attribute by attribute, under the kindest pairing of things."""
+def agreement(image: Picture | Scene, caption: str | Claim) -> Agreement:
+    """Read a picture and compare it with a caption, attribute by attribute, under the kindest pairing of objects."""
     claim = parse(caption) if isinstance(caption, str) else caption
     scene = image if isinstance(image, Scene) else read(image)
-    ground = claim.background in (None, scene.background)
-    wanted = len(claim.things)
-    if len(scene.things) < wanted:
-        return Agreement(False, False, False, False, not claim.relations, ground)
-    count = len(scene.things) == wanted
+    background = claim.background in (None, scene.background)
+    wanted = len(claim.objects)
+    if len(scene.objects) < wanted:
+        return Agreement(False, False, False, False, not claim.relations, background)
+    count = len(scene.objects) == wanted
     return max(
-        (_compare(claim, things, count, ground) for things in itertools.permutations(scene.things[:6], wanted)),
+        (_compare(claim, objects, count, background) for objects in itertools.permutations(scene.objects[:6], wanted)),
         key=lambda found: sum(vars(found).values()),
     )
 
 
-def _compare(claim: Claim, things: tuple[Thing, ...], count: bool, ground: bool) -> Agreement:
-    pairs = list(zip(claim.things, things, strict=True))
+def _compare(claim: Claim, objects: tuple[SceneObject, ...], count: bool, background: bool) -> Agreement:
+    pairs = list(zip(claim.objects, objects, strict=True))
     return Agreement(
         count=count,
         shape=all(said.shape == seen.shape for said, seen in pairs),
         color=all(said.color in (None, seen.color) for said, seen in pairs),
         size=all(said.size in (None, seen.size) for said, seen in pairs),
-        relation=all(relation_between(things[i], things[j]) == relation for i, relation, j in claim.relations),
-        background=ground,
+        relation=all(relation_between(objects[i], objects[j]) == relation for i, relation, j in claim.relations),
+        background=background,
     )

@@ -19,9 +19,9 @@ from vqlearn.data.scenes.world import (
     SHAPES,
     SIDES,
     Scene,
-    Thing,
+    SceneObject,
     apart,
-    places_per_side,
+    positions_per_side,
     relation_between,
 )
 
@@ -50,14 +50,14 @@ def sample(split: str, index: int) -> tuple[Scene, str]:
     count = _pick(rng, COUNTS)  # before anything is rejected, so that its shares are those of COUNTS in every split
     while True:
         scene = _random_scene(count, rng)
-        if any((thing.color, thing.shape) in UNSEEN_PAIRS for thing in scene.things) != (split == "unseen"):
+        if any((one.color, one.shape) in UNSEEN_PAIRS for one in scene.objects) != (split == "unseen"):
             continue
         if split != "unseen" and count > 1 and held_out(scene) != (split == "test"):
             continue
         caption = _random_caption(scene, rng)
         claim = parse(caption)
         if split == "unseen":
-            if any((thing.color, thing.shape) in UNSEEN_PAIRS for thing in claim.things):
+            if any((one.color, one.shape) in UNSEEN_PAIRS for one in claim.objects):
                 return scene, caption
         elif count == 1 or held_out(claim) == (split == "test"):
             return scene, caption
@@ -66,13 +66,13 @@ def sample(split: str, index: int) -> tuple[Scene, str]:
 def held_out(what: Scene | Claim) -> bool:
     """Whether a pair of the scene, fully described, or a pair that the claim states, is kept out of training."""
     if isinstance(what, Scene):
-        links = {(i, j): relation_between(what.things[i], what.things[j]) for i, j in _pairs(what)}
+        links = {(i, j): relation_between(what.objects[i], what.objects[j]) for i, j in _pairs(what)}
     else:
         links = {(i, j): name for i, name, j in what.relations}
-    return any(held_out_pair(what.things[i], links.get((i, j)), what.things[j]) for i, j in _pairs(what))
+    return any(held_out_pair(what.objects[i], links.get((i, j)), what.objects[j]) for i, j in _pairs(what))
 
 
-def held_out_pair(a: Thing | Mention, relation: str | None, b: Thing | Mention) -> bool:
+def held_out_pair(a: SceneObject | Mention, relation: str | None, b: SceneObject | Mention) -> bool:
     """Whether a pair is held out: the same for "a left of b" and "b right of a"; None where there is no relation."""
     first, second = (" ".join(filter(None, (each.size, each.color, each.shape))) for each in (a, b))
     if relation in INVERSE or (relation is None and first > second):
@@ -81,7 +81,7 @@ def held_out_pair(a: Thing | Mention, relation: str | None, b: Thing | Mention) 
 
 
 def _pairs(what: Scene | Claim) -> Iterable[tuple[int, int]]:
-    return itertools.combinations(range(len(what.things)), 2)
+    return itertools.combinations(range(len(what.objects)), 2)
 
 
 def _pick(rng: random.Random, words: Mapping[Any, float] | Sequence[Any]) -> Any:
@@ -98,24 +98,24 @@ def _pick(rng: random.Random, words: Mapping[Any, float] | Sequence[Any]) -> Any
 def _random_scene(count: int, rng: random.Random) -> Scene:
     background = _pick(rng, tuple(BACKGROUNDS))
     while True:
-        things: list[Thing] = []
+        objects: list[SceneObject] = []
         for _ in range(count):
             size, color, shape = (_pick(rng, tuple(words)) for words in (SIDES, COLORS, SHAPES))
-            row, col = (GRID * int(rng.random() * places_per_side(size)) for _ in range(2))
-            things.append(Thing(size, color, shape, row, col))
-        kinds = {(thing.size, thing.color, thing.shape) for thing in things}
-        if len(kinds) == count and all(apart(a, b) for a, b in itertools.combinations(things, 2)):
-            return Scene(background, tuple(things))
+            row, col = (GRID * int(rng.random() * positions_per_side(size)) for _ in range(2))
+            objects.append(SceneObject(size, color, shape, row, col))
+        kinds = {(one.size, one.color, one.shape) for one in objects}
+        if len(kinds) == count and all(apart(a, b) for a, b in itertools.combinations(objects, 2)):
+            return Scene(background, tuple(objects))
 
 
 def _random_caption(scene: Scene, rng: random.Random) -> str:
     """A caption that is true of the scene; it may leave sizes, colours, relations and the background unsaid."""
     nouns = []
-    for thing in scene.things:
-        size = f"{thing.size} " if rng.random() < SAID["size"] else ""
-        color = f"{thing.color} " if rng.random() < SAID["color"] else ""
-        nouns.append(_article(f"{size}{color}{thing.shape}"))
-    links = [relation_between(scene.things[0], other) for other in scene.things[1:]]
+    for one in scene.objects:
+        size = f"{one.size} " if rng.random() < SAID["size"] else ""
+        color = f"{one.color} " if rng.random() < SAID["color"] else ""
+        nouns.append(_article(f"{size}{color}{one.shape}"))
+    links = [relation_between(scene.objects[0], other) for other in scene.objects[1:]]
     said = all(links) and rng.random() < SAID["relation"]
     phrases = [_pick(rng, RELATIONS[link]) for link in links if link] if said else []
     if not links:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SIZE = 32  # pixels per side
-GRID = 4  # things start at multiples of this many pixels
+GRID = 4  # objects start at multiples of this many pixels
 SIDES = {"small": 8, "large": 12}
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 COLORS = {
@@ -30,7 +30,7 @@ COUNTS = {1: 0.35, 2: 0.45, 3: 0.2}  # of scenes, by the number of their objects
 
 
 @dataclass(frozen=True, order=True)
-class Thing:
+class SceneObject:
     """One object; `row` and `col` are its top-left pixel. `read` calls a shape or colour it cannot name "unknown"."""
 
     size: str
@@ -41,28 +41,37 @@ class Thing:
 
     @property
     def center(self) -> tuple[float, float]:
+        """Row and column in pixels."""
         half = SIDES[self.size] / 2
         return self.row + half, self.col + half
 
 
+Thing = SceneObject  # the name that the notebooks use
+
+
 @dataclass(frozen=True)
 class Scene:
-    """A background and one to three things (zero to many when it was read from a picture)."""
+    """A background and one to three objects (zero to many when it was read from a picture)."""
 
     background: str
-    things: tuple[Thing, ...]
+    objects: tuple[SceneObject, ...]
 
     def __str__(self) -> str:
-        if not self.things:
+        if not self.objects:
             return f"nothing on a {self.background} background"
-        words = [f"a {thing.size} {thing.color} {thing.shape}" for thing in self.things]
+        words = [f"a {one.size} {one.color} {one.shape}" for one in self.objects]
         text = ", ".join(words[:-1]) + " and " + words[-1] if len(words) > 1 else words[0]
-        if len(self.things) == 2 and (relation := relation_between(*self.things)):
+        if len(self.objects) == 2 and (relation := relation_between(*self.objects)):
             text = f"{words[0]} {relation} {words[1]}"
         return f"{text} on a {self.background} background"
 
+    @property
+    def things(self) -> tuple[SceneObject, ...]:
+        """The objects, by the name that the notebooks use."""
+        return self.objects
 
-def relation_between(a: Thing, b: Thing) -> str | None:
+
+def relation_between(a: SceneObject, b: SceneObject) -> str | None:
     """Which of the four relations a has to b: the axis of the larger distance decides, a tie is no relation."""
     d_row, d_col = b.center[0] - a.center[0], b.center[1] - a.center[1]
     if abs(d_row) == abs(d_col):
@@ -72,13 +81,13 @@ def relation_between(a: Thing, b: Thing) -> str | None:
     return "above" if d_row > 0 else "below"
 
 
-def places_per_side(size: str) -> int:
+def positions_per_side(size: str) -> int:
     """How many rows (and columns) an object of this size can start at."""
     return (SIZE - SIDES[size]) // GRID + 1
 
 
-def apart(a: Thing, b: Thing) -> bool:
-    """Whether at least one patch of background lies between two things."""
+def apart(a: SceneObject, b: SceneObject) -> bool:
+    """Whether there is at least one patch of background between two objects."""
     gap_row = max(a.row - b.row - SIDES[b.size], b.row - a.row - SIDES[a.size])
     gap_col = max(a.col - b.col - SIDES[b.size], b.col - a.col - SIDES[a.size])
     return max(gap_row, gap_col) >= GRID
