@@ -10,7 +10,7 @@ import torch
 from oracle import FALSE_ALARM, chi_square_p_value, edge_schedules, random_belief, well_conditioned
 from torch.testing import assert_close
 
-from vqlearn import objective as diffusion
+from vqlearn import objective
 from vqlearn.objective import (
     TimeSampler,
     bound_terms,
@@ -54,8 +54,8 @@ def joint_matrix(schedule, s, t, length):
 def joint_reverse(denoise, schedule, t, length):
     """p(x_{t-1} | x_t) over whole sequences, `[to, from]`."""
     states = all_states(schedule.num_codes + 1, length)
-    law = q_posterior(denoise(states, t), states, t, schedule).exp()  # [from, L, K + 1]
-    return torch.stack([law[:, torch.arange(length), to].prod(-1) for to in states])
+    reached = q_posterior(denoise(states, t), states, t, schedule).exp()  # [from, L, K + 1]
+    return torch.stack([reached[:, torch.arange(length), to].prod(-1) for to in states])
 
 
 def exact_bound_and_likelihood(denoise, schedule, x_0, length):
@@ -160,7 +160,7 @@ def test_evidence_bound_over_drawn_times_is_unbiased_exactly(monkeypatch):
     schedule = MaskReplaceSchedule.paper(3, 5)
     denoise, x_0 = random_denoiser(schedule, 2), torch.tensor([[0, 2], [1, 1]])
     fixed = {t: q_sample(x_0, t, schedule, generator=torch.Generator().manual_seed(t)) for t in range(1, 6)}
-    monkeypatch.setattr(diffusion, "q_sample", lambda x_0, t, schedule, generator: fixed[t])
+    monkeypatch.setattr(objective, "q_sample", lambda x_0, t, schedule, generator: fixed[t])
     pairs = [torch.tensor(pair) for pair in itertools.product(range(1, 6), repeat=2)]
     averaged = torch.stack([evidence_bound(denoise, x_0, schedule, times=pair) for pair in pairs]).mean(0)
     assert_close(averaged, evidence_bound(denoise, x_0, schedule), atol=1e-12, rtol=0)
@@ -172,10 +172,10 @@ def test_evidence_bound_over_drawn_times_is_unbiased_exactly(monkeypatch):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_last_term_is_the_code_length(seed):
     schedule = well_conditioned(seed, 4)[0]
-    belief = random_belief(4, 5, 4, seed=seed)
+    log_p = random_belief(4, 5, 4, seed=seed)
     x_1, x_0 = torch.arange(5).expand(4, 5), torch.arange(4)[:, None].expand(4, 5)
     assert_close(
-        bound_terms(belief, x_0, x_1, 1, schedule), -belief.gather(-1, x_0[..., None])[..., 0], atol=1e-12, rtol=0
+        bound_terms(log_p, x_0, x_1, 1, schedule), -log_p.gather(-1, x_0[..., None])[..., 0], atol=1e-12, rtol=0
     )
 
 
@@ -191,7 +191,7 @@ def test_prior_term_is_exact(name, schedule):
     assert_close(ours, torch.tensor(terms, dtype=torch.float64), atol=1e-13, rtol=0)
 
 
-def test_the_perfect_belief_costs_nothing_and_no_belief_costs_less():
+def test_the_perfect_prediction_costs_nothing_and_none_costs_less():
     schedule = well_conditioned(2, 4)[0]
     x_0 = torch.randint(4, (6, 8), generator=torch.Generator().manual_seed(0))
     t = torch.arange(1, 7)
@@ -238,12 +238,12 @@ def test_training_loss_puts_its_terms_together_as_published(kind, total, adaptiv
     x_0, t, codes = golden["x_0"], golden["t"] + 1, golden["log_model_prob"].shape[1] - 1
     weight = golden["mask_weight_b"] if total == "total_b" else torch.ones(2)  # of masked and of visible tokens
     weight = torch.where((golden["x_t"] == codes) | (t == 1)[:, None], weight[0], weight[1])  # a code length weighs 1
-    monkeypatch.setattr(diffusion, "bound_terms", lambda *_: weight * golden["kl_token"])
-    belief = torch.full((*x_0.shape, codes), -1.0).scatter(
+    monkeypatch.setattr(objective, "bound_terms", lambda *_: weight * golden["kl_token"])
+    log_p = torch.full((*x_0.shape, codes), -1.0).scatter(
         -1, x_0[..., None], -(weight * golden["kl_aux_token"])[..., None]
     )
     loss, terms = training_loss(
-        belief, x_0, golden["x_t"], t, MaskReplaceSchedule.released(codes, 100),
+        log_p, x_0, golden["x_t"], t, MaskReplaceSchedule.released(codes, 100),
         p_t=golden["pt"], auxiliary_weight=float(golden["aux_weight"]), adaptive=adaptive,
     )  # fmt: skip
     assert_close(loss, golden[total], atol=0, rtol=1e-6)
@@ -252,14 +252,14 @@ def test_training_loss_puts_its_terms_together_as_published(kind, total, adaptiv
 
 def test_adaptive_weight_falls_from_two_to_one_and_a_bit():
     schedule, T = MaskReplaceSchedule.paper(4, 20), 20
-    x_0, belief = torch.zeros(1, 3, dtype=torch.int64), random_belief(1, 3, 4)
-    code_length = -belief[0, :, 0].mean()
+    x_0, log_p = torch.zeros(1, 3, dtype=torch.int64), random_belief(1, 3, 4)
+    code_length = -log_p[0, :, 0].mean()
     for t in range(1, T + 1):
         x_t, time = torch.full((1, 3), 4), torch.tensor([t])
-        bare, terms = training_loss(belief, x_0, x_t, time, schedule, auxiliary_weight=0.0)
+        bare, terms = training_loss(log_p, x_0, x_t, time, schedule, auxiliary_weight=0.0)
         assert_close(bare, T * terms[0], atol=1e-12, rtol=0)
         for adaptive, weight in ((True, 2 - (t - 1) / T), (False, 1.0)):
-            loss, _ = training_loss(belief, x_0, x_t, time, schedule, auxiliary_weight=0.1, adaptive=adaptive)
+            loss, _ = training_loss(log_p, x_0, x_t, time, schedule, auxiliary_weight=0.1, adaptive=adaptive)
             assert_close((loss - bare) / T, 0.1 * weight * code_length, atol=1e-12, rtol=0)
 
 
@@ -267,20 +267,20 @@ def test_the_importance_weighted_loss_is_unbiased_for_any_choice_of_t():
     """Summed over t with its probability the loss is one number, whatever the probabilities are: the bound's sum."""
     schedule, T = well_conditioned(0, 4)[0], 6
     x_0 = torch.tensor([[0, 3, 2, 2]])
-    belief = random_belief(T, 1, 4, 4)
+    log_p = random_belief(T, 1, 4, 4)
     x_t = [q_sample(x_0, t, schedule, generator=torch.Generator().manual_seed(t)) for t in range(1, T + 1)]
-    bound = sum(bound_terms(belief[t - 1], x_0, x_t[t - 1], t, schedule).mean() for t in range(1, T + 1))
+    bound = sum(bound_terms(log_p[t - 1], x_0, x_t[t - 1], t, schedule).mean() for t in range(1, T + 1))
     uneven = torch.tensor([0.3, 0.05, 0.1, 0.25, 0.1, 0.2], dtype=torch.float64)
     for p in (uneven, torch.full((T,), 1 / T, dtype=torch.float64)):
         losses = [
-            training_loss(
-                belief[i], x_0, x_t[i], torch.tensor([i + 1]), schedule, p_t=p[i : i + 1], auxiliary_weight=0
-            )[0]
+            training_loss(log_p[i], x_0, x_t[i], torch.tensor([i + 1]), schedule, p_t=p[i : i + 1], auxiliary_weight=0)[
+                0
+            ]
             for i in range(T)
         ]
         assert_close((p * torch.stack(losses)).sum(), bound, atol=1e-12, rtol=0)
     uniform = [
-        training_loss(belief[i], x_0, x_t[i], torch.tensor([i + 1]), schedule, auxiliary_weight=0)[0] for i in range(T)
+        training_loss(log_p[i], x_0, x_t[i], torch.tensor([i + 1]), schedule, auxiliary_weight=0)[0] for i in range(T)
     ]
     assert_close(torch.stack(uniform).mean(), bound, atol=1e-12, rtol=0)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vqlearn import MaskReplaceSchedule, scenes, strided_times
+from vqlearn import MaskReplaceSchedule, scenes
 from vqlearn.data import layouts
 from vqlearn.training import shipped
 from vqlearn.training.on_policy import STEPS, Trajectories
@@ -23,7 +23,7 @@ def certain(code, count=4, length=6):
 def test_each_trajectory_keeps_to_its_own_times_to_the_end(seeded, texts):
     own, generator = Trajectories(4, 6, SCHEDULE, texts, seeded(0)), seeded(1)
     begun = own.ids.clone()
-    plans = [strided_times(100, steps) for steps in STEPS]
+    plans = [list(range(100, -1, -100 // steps)) for steps in STEPS]  # even strides
     for k in range(10):
         assert own.times().tolist() == [plan[k] for plan in plans]
         own.advance(certain(3), generator)
@@ -34,12 +34,12 @@ def test_each_trajectory_keeps_to_its_own_times_to_the_end(seeded, texts):
 
 
 def test_they_follow_the_prediction(seeded, texts):
-    """Sure of code 3, they hold it where the schedule keeps a token, and masks or other codes elsewhere (6 sigma)."""
+    """With a prediction certain of code 3, they hold it where the schedule keeps a token (6 standard errors)."""
     own, generator = Trajectories(400, 6, SCHEDULE, texts, seeded(0)), seeded(1)
     for _ in range(5):
         own.advance(certain(3, count=400), generator)
     for row, steps in enumerate(STEPS):
-        t = strided_times(100, steps)[5]
+        t = 100 - 5 * (100 // steps)  # after five even strides
         share = float((own.x_t[row::4] == 3).double().mean())
         expected = float(SCHEDULE.alpha_bar[t] + SCHEDULE.beta_bar[t])
         assert abs(share - expected) < 6 * (expected * (1 - expected) / 600) ** 0.5

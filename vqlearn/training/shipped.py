@@ -23,6 +23,7 @@ from vqlearn.training.start import initialise
 from vqlearn.training.updates import has_fast_bfloat16
 
 NUM_CODES, TEXT_LENGTH, TEXT_WIDTH, WIDTH, LAYERS = 1024, 32, 96, 128, 6
+TEXT_PARTS = ("text_encoder", "tokenizer", "learned_classifier_free_sampling_embeddings")
 
 
 def networks(
@@ -35,40 +36,41 @@ def networks(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        codec = VQModel(
-            down_block_types=["DownEncoderBlock2D"] * 3,
-            up_block_types=["UpDecoderBlock2D"] * 3,
-            block_out_channels=(32, 64, 64),
-            latent_channels=32,
-            num_vq_embeddings=NUM_CODES,
-            norm_num_groups=8,
-            vq_embed_dim=16,
-            mid_block_add_attention=False,
-            encoder_context="patch",
-        )
-        transformer = Transformer2DModel(
-            num_attention_heads=4,
-            attention_head_dim=WIDTH // 4,
-            num_layers=LAYERS,
-            cross_attention_dim=None if words is None else TEXT_WIDTH,
-            num_vector_embeds=NUM_CODES + 1,
-            sample_size=side // codec.factor,
-            feed_forward="convolution",
-            feed_forward_mult=1,
-        )
-        text = (None, None, None) if words is None else _text_parts(words)
-    names = "text_encoder", "tokenizer", "learned_classifier_free_sampling_embeddings"
+        codec = _codec()
+        transformer = _transformer(side // codec.factor, None if words is None else TEXT_WIDTH)
+        text = dict.fromkeys(TEXT_PARTS) if words is None else _text_parts(words)
     scheduler = VQDiffusionScheduler(NUM_CODES + 1, gamma_cum_end=0.9)
-    return {
-        "vqvae": codec,
-        "transformer": transformer,
-        "scheduler": scheduler,
-        **dict(zip(names, text, strict=True)),
-    }
+    return {"vqvae": codec, "transformer": transformer, "scheduler": scheduler, **text}
 
 
-def _text_parts(words: Iterable[str]) -> tuple[Any, Any, Any]:
-    """Text encoder, tokenizer and null text."""
+def _codec() -> VQModel:
+    return VQModel(
+        down_block_types=["DownEncoderBlock2D"] * 3,
+        up_block_types=["UpDecoderBlock2D"] * 3,
+        block_out_channels=(32, 64, 64),
+        latent_channels=32,
+        num_vq_embeddings=NUM_CODES,
+        norm_num_groups=8,
+        vq_embed_dim=16,
+        mid_block_add_attention=False,
+        encoder_context="patch",
+    )
+
+
+def _transformer(side: int, text_width: int | None) -> Transformer2DModel:
+    return Transformer2DModel(
+        num_attention_heads=4,
+        attention_head_dim=WIDTH // 4,
+        num_layers=LAYERS,
+        cross_attention_dim=text_width,
+        num_vector_embeds=NUM_CODES + 1,
+        sample_size=side,
+        feed_forward="convolution",
+        feed_forward_mult=1,
+    )
+
+
+def _text_parts(words: Iterable[str]) -> dict[str, Any]:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     tokenizer = clip_tokenizer(word_merges(words), max_length=TEXT_LENGTH)
@@ -87,7 +89,7 @@ def _text_parts(words: Iterable[str]) -> tuple[Any, Any, Any]:
     )
     null_text = LearnedClassifierFreeSamplingEmbeddings(True, TEXT_WIDTH, TEXT_LENGTH)
     torch.nn.init.normal_(null_text.embeddings, std=TEXT_WIDTH**-0.5)
-    return text_encoder, tokenizer, null_text
+    return dict(zip(TEXT_PARTS, (text_encoder, tokenizer, null_text), strict=True))
 
 
 LARGE_BATCH = SceneRecipe(steps=12000, batch=512, learning_rate=2e-3, own_from=1500)  # no GPU has run it yet
