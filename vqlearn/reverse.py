@@ -109,6 +109,9 @@ class Sampler:
         """
         raise NotImplementedError(f"{name_of(self)} does not state its distribution, it has no step_law")
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     def evaluations(self, schedule: MaskReplaceSchedule, times: list[int], length: int) -> Iterator[Evaluation]:
         """The network evaluations of a run; here one per step, with `step_law`."""
         for t, s in itertools.pairwise(times):
