@@ -1,6 +1,10 @@
 """Settings for every test, those in the notebooks included, and which tests are `quick`: the method's own."""
 
+import os
+
 PATIENCE = 600  # seconds
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: each has its core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Files of quick tests, and which of their tests take seconds. `python -m pytest -m quick` collects nothing else.
 QUICK: dict[str, tuple[str, ...]] = {

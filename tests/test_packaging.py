@@ -137,7 +137,7 @@ def test_the_shipped_model_is_small_and_whole():
 def test_the_readme_has_the_two_commands():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert re.search(r'^python -m pip install -c constraints.txt -e \. && vqlearn generate ".+"$', text, re.M)
-    assert re.search(r'^python -m pip install -c constraints.txt -e "\.\[test\]" && python -m pytest$', text, re.M)
+    assert re.search(r'^python -m pip install -c constraints.txt -e "\.\[test\]" && python -m pytest -n 2 --dist loadfile$', text, re.M)
 
 
 def test_quick_tests_are_there():
