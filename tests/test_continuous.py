@@ -9,7 +9,15 @@ from oracle import random_belief
 from torch.testing import assert_close
 
 from vqlearn import MaskReplaceSchedule
-from vqlearn.objective import bound_terms, continuous_loss, continuous_sample, continuous_terms, one_hot_log
+from vqlearn.objective import (
+    bound_terms,
+    continuous_loss,
+    continuous_sample,
+    continuous_terms,
+    mixed_marginals,
+    mixed_posteriors,
+    one_hot_log,
+)
 from vqlearn.transition import q_log_probs
 
 CODES, STEPS = 3, 4
@@ -143,6 +151,30 @@ def test_the_loss_is_an_unbiased_estimate_of_the_bound(name):
     assert error < 0.04 * fine and abs(float(losses.mean()) - (2 * fine - coarse)) < 4 * error
 
 
+def test_with_mixed_marginals_it_is_the_loss_of_gidd():
+    """KL of the marginals plus the Itakura-Saito divergence at x_t, over q(x_t | x_0) (von Ruette et al. 2025)."""
+    (x_0, x_t), (alpha, gamma) = every_case(), SCHEDULES["both"]
+    log_p = random_belief(len(x_0), 1, CODES, seed=5)
+    time = 0.6  # in the third step, 0.4 of it
+    g, kept = (c[2] + (c[3] - c[2]) * 0.4 for c in (gamma, [a / (1 - m) for a, m in zip(alpha, gamma, strict=True)]))
+    slope_g, slope_kept = (gamma[3] - gamma[2]) * STEPS, (alpha[3] / (1 - gamma[3]) - alpha[2] / (1 - gamma[2])) * STEPS
+    expected = []
+    for clean, state, p in zip(x_0.flatten().tolist(), x_t.flatten().tolist(), log_p[:, 0].exp(), strict=True):
+        q = torch.full((CODES + 1,), (1 - g) * (1 - kept) / CODES, dtype=torch.float64)
+        model = q.clone()
+        q[clean] += (1 - g) * kept
+        model[:CODES] += (1 - g) * kept * p
+        q[CODES] = model[CODES] = g
+        divergence = float((q * (q / model).log()).sum())
+        ratio = float(q[state] / model[state])
+        saito = ratio - math.log(ratio) - 1
+        rate = slope_g / (1 - g) if state == CODES else -slope_kept / kept / CODES  # of the jump back to x_t
+        expected.append(rate / float(q[state]) * (divergence + (0 if state == CODES else (1 - g) * saito)))
+    times = torch.full((len(x_0),), time, dtype=torch.float64)
+    found = continuous_terms(log_p, x_0, x_t, times, schedule_of("both"), jumps=mixed_marginals)
+    assert_close(found[:, 0], torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-12)
+
+
 def test_times_are_spread_evenly():
     """Of 40 rows and 4 steps ten fall in each, whatever is drawn."""
     asked = []
@@ -157,18 +189,19 @@ def test_times_are_spread_evenly():
     assert all(t.bincount().tolist() == [0, 10, 10, 10, 10] for t in asked)
 
 
+@pytest.mark.parametrize("jumps", [mixed_posteriors, mixed_marginals])
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_the_gradient_is_finite_and_the_derivative(name):
+def test_the_gradient_is_finite_and_the_derivative(name, jumps):
     x_0, x_t = every_case()
     schedule, logits = schedule_of(name), random_belief(len(x_0), 1, CODES, seed=4)
     for time in (0.1, 0.6, 1.0):
         times = torch.full((len(x_0),), time, dtype=torch.float64)
         assert torch.autograd.gradcheck(
-            lambda z, times=times: continuous_terms(z.log_softmax(-1), x_0, x_t, times, schedule).sum(),
+            lambda z, times=times: continuous_terms(z.log_softmax(-1), x_0, x_t, times, schedule, jumps=jumps).sum(),
             logits.clone().requires_grad_(),
         )
     single = (8 * random_belief(64, 5, CODES, dtype=torch.float32)).requires_grad_()
     clean = torch.zeros(64, 5, dtype=torch.int64)
-    loss = continuous_loss(lambda x, t: single.log_softmax(-1), clean, schedule).mean()
+    loss = continuous_loss(lambda x, t: single.log_softmax(-1), clean, schedule, jumps=jumps).mean()
     loss.backward()
     assert loss.isfinite() and single.grad.isfinite().all() and single.grad.abs().sum() > 0

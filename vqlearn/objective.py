@@ -169,40 +169,61 @@ def continuous_sample(
     return torch.where(u < 1 - gamma, x_t, schedule.mask_id)
 
 
-def continuous_terms(log_p_x0: Tensor, x_0: Tensor, x_t: Tensor, time: Tensor, schedule: MaskReplaceSchedule) -> Tensor:
+Jumps = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def mixed_posteriors(p: Tensor, p_z: Tensor, kept: Tensor, other: Tensor) -> Tensor:
+    """The mean over x_0 of q(y | x_0) / q(z | x_0) for all codes y, `[B, L, K]`: VQ-Diffusion's reverse process.
+
+    `p` is the prediction and `p_z` `[B, L, 1]` that of the code z = x_t; x_0 has kept + other, every other code `other`.
+    """
+    return p_z * other / (kept + other) + (1 - p_z) + kept / other * p
+
+
+def mixed_marginals(p: Tensor, p_z: Tensor, kept: Tensor, other: Tensor) -> Tensor:
+    """The mean of q(y | x_0) over that of q(z | x_0): the reverse process of GIDD (von Ruette et al. 2025)."""
+    return (other + kept * p) / (other + kept * p_z)
+
+
+def continuous_terms(
+    log_p_x0: Tensor,
+    x_0: Tensor,
+    x_t: Tensor,
+    time: Tensor,
+    schedule: MaskReplaceSchedule,
+    *,
+    jumps: Jumps = mixed_posteriors,
+) -> Tensor:
     """The bound's integrand over time in (0, 1] per token, `[B, L]`: the limit of T `bound_terms` for T to infinity.
 
     The reverse process jumps from x_t to y at the rate r(y) under q(. | x_t, x_0) and p(y) under the prediction, and
     the integrand is the sum over y of p - r + r log(r / p) (Campbell et al. 2022, Proposition 2). For masks alone it is
-    -alpha' / (1 - alpha) -log p(x_0) where x_t is the mask (MDLM, Sahoo et al. 2024, Eq. 10). With replacement p mixes
-    posteriors, as in VQ-Diffusion; GIDD (von Ruette et al. 2025) takes the ratio of mixed marginals at visible tokens.
+    -alpha' / (1 - alpha) times -log p(x_0) where x_t is the mask (MDLM, Sahoo et al. 2024). How a visible token
+    jumps under the prediction, `jumps` says; the limit is that of `mixed_posteriors`.
     """
     now = moment(time, schedule)
-    masked = (x_t == schedule.mask_id)[..., None]
-    at_x_t = x_t.clamp(max=schedule.num_codes - 1)[..., None]
+    masked = x_t == schedule.mask_id
     truth = one_hot_log(x_0, schedule.num_codes, log_p_x0.dtype)
-    log_r, log_p = (_log_jumps(log, at_x_t, masked, now.kept, schedule.num_codes) for log in (truth, log_p_x0))
+    log_r, log_p = (_log_jumps(log, x_t, now.kept, schedule, jumps) for log in (truth, log_p_x0))
     gap = log_p.exp() - log_r.exp() + torch.where(log_r == -torch.inf, 0.0, log_r.exp() * (log_r - log_p))
-    rate = torch.where(
-        masked[..., 0], (now.masking / now.gamma)[:, None], (now.replacing / schedule.num_codes)[:, None]
-    )
-    rate = torch.where(masked[..., 0] & (now.gamma <= 0)[:, None], 0.0, rate)
+    unmasks = torch.where(now.gamma > 0, now.masking / now.gamma.clamp(min=ROUNDING**2), 0.0)
+    rate = torch.where(masked, unmasks[:, None], now.replacing[:, None] / schedule.num_codes)
     return rate.to(gap) * gap.sum(-1)
 
 
-def _log_jumps(log_p: Tensor, at_x_t: Tensor, masked: Tensor, kept: Tensor, codes: int) -> Tensor:
+def _log_jumps(log_p: Tensor, x_t: Tensor, kept: Tensor, schedule: MaskReplaceSchedule, jumps: Jumps) -> Tensor:
     """log of the reverse rates from x_t to each code, `[B, L, K]`, each over the forward rate back; 0 for x_t itself.
 
-    From the mask to y it is q(y) = b + kept p(y), up to a factor; from a code z it is the mean over x_0 of
-    q(y | x_0) / q(z | x_0), with b = (1 - kept) / K for each code that is not x_0.
+    From the mask to y it is the mean of q(y | x_0), up to a factor that the prediction has no part in.
     """
     kept = kept[:, None, None].to(log_p)
-    other = (1 - kept) / codes
+    other = (1 - kept) / schedule.num_codes
     from_mask = torch.logaddexp(kept.log() + log_p, other.log())
+    at_x_t = x_t.clamp(max=schedule.num_codes - 1)[..., None]
     safe = torch.where(other > 0, other, 1.0)  # without replacement no code is ever left
-    log_p_z = log_p.gather(-1, at_x_t)
-    unlike_z = log_p_z.exp() * safe / (kept + safe) - torch.expm1(log_p_z)
-    from_code = (unlike_z + kept / safe * log_p.exp()).log().scatter(-1, at_x_t, 0.0)
+    p = log_p.exp()
+    from_code = jumps(p, p.gather(-1, at_x_t), kept, safe).log().scatter(-1, at_x_t, 0.0)
+    masked = (x_t == schedule.mask_id)[..., None]
     return torch.where(masked, from_mask, torch.where(other > 0, from_code, 0.0))
 
 
@@ -211,25 +232,26 @@ def continuous_loss(
     x_0: Tensor,
     schedule: MaskReplaceSchedule,
     *,
+    jumps: Jumps = mixed_posteriors,
     generator: Generator | None = None,
 ) -> Tensor:
     """An unbiased estimate of the bound in continuous time without L_T, in nats per token, `[B]`.
 
     Times are drawn with low variance, one from each of B equal parts of (0, 1], and `denoise` is given the step t that
-    each falls in, `[B]`. In the first step that replaces tokens the discrete term L_{t-1} takes the place of the
-    integral, which diverges there for every prediction but the perfect one: the first replaced token proves x_0 wrong.
+    each falls in, `[B]`. With `mixed_posteriors` the discrete term L_{t-1} stands for the integral over the first step
+    that replaces tokens, which is infinite for every prediction but the perfect one.
     """
     steps, count = schedule.num_steps, len(x_0)
     u = uniform((count,), generator, x_0.device)
     time = (torch.arange(count, device=u.device) + 1 - u) / count
     step = (time * steps).ceil().long().clamp(1, steps)
     replaced = (schedule.beta_bar > 0).nonzero()[:, 0].tolist()
-    first = replaced[0] if replaced else 0
+    first = replaced[0] if replaced and jumps is mixed_posteriors else 0
     discrete = (step == first).nonzero()[:, 0]
     time[discrete] = first / steps
     x_t = continuous_sample(x_0, time, schedule, generator=generator)
     log_p_x0 = denoise(x_t, step)
-    terms = continuous_terms(log_p_x0, x_0, x_t, time, schedule)
+    terms = continuous_terms(log_p_x0, x_0, x_t, time, schedule, jumps=jumps)
     if len(discrete):
         rows = log_p_x0[discrete], x_0[discrete], x_t[discrete]
         terms = terms.index_put((discrete,), steps * bound_terms(*rows, first, schedule))

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from vqlearn.objective import TimeSampler, continuous_loss, training_loss
+from vqlearn.objective import Jumps, TimeSampler, continuous_loss, mixed_posteriors, training_loss
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import q_sample
 
@@ -145,15 +145,24 @@ class PublishedBound(Objective):
 class ContinuousTime(Objective):
     """The bound in continuous time, with one time from each of B equal parts of (0, 1] (`objective.continuous_loss`).
 
-    For masks alone it is the weighted cross-entropy of MDLM (Sahoo et al. 2024, Eq. 10). The network is given the time
-    step t that each time falls in.
+    For masks alone it is the weighted cross-entropy of MDLM (Sahoo et al. 2024), and with
+    `jumps=objective.mixed_marginals` the loss of GIDD (von Ruette et al. 2025). The network is given the time step t
+    that each time falls in.
     """
+
+    def __init__(self, jumps: Jumps = mixed_posteriors):
+        self.jumps = jumps
 
     def __call__(self, batch: Batch, network: Network) -> tuple[Tensor, Figures]:
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
             return network(x_t, t).float().log_softmax(-1)
 
-        return continuous_loss(denoise, batch.x_0, batch.schedule, generator=batch.generator).mean(), {}
+        return continuous_loss(
+            denoise, batch.x_0, batch.schedule, jumps=self.jumps, generator=batch.generator
+        ).mean(), {}
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "jumps": getattr(self.jumps, "__name__", repr(self.jumps))}
 
 
 def low_variance_times(batch: Batch, uniform_share: float = 1.0, time_power: float = 1.0) -> Tensor:
