@@ -175,7 +175,7 @@ Jumps = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 def mixed_posteriors(p: Tensor, p_z: Tensor, kept: Tensor, other: Tensor) -> Tensor:
     """The mean over x_0 of q(y | x_0) / q(z | x_0) for all codes y, `[B, L, K]`: VQ-Diffusion's reverse process.
 
-    `p` is the prediction, `p_z` `[B, L, 1]` that of the code z = x_t; q of x_0 is kept + other, of any other code `other`.
+    `p` is the prediction, `p_z` `[B, L, 1]` that of z = x_t; q of x_0 is kept + other, that of any other code `other`.
     """
     return p_z * other / (kept + other) + (1 - p_z) + kept / other * p
 
