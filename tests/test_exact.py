@@ -204,12 +204,12 @@ def test_the_corrector_leaves_the_marginals_intact_exactly(renew):
 
 # ------------------------------------------------------------------------------------------ given some of the tokens
 
-ENDS = torch.tensor([[0, 0, 0, 0, 1]]), torch.tensor([[True, False, False, False, True]])  # both ends are known
+KNOWN = torch.tensor([[0, 0, 0, 0, 1]]), torch.tensor([[True, False, False, False, True]])  # both ends are known
 
 
 def conditional_error(sampler, schedule, count):
     """Total variation between what a sampler draws beside known tokens and the conditional distribution of the data."""
-    x_0, known = ENDS
+    x_0, known = KNOWN
     joint, states = markov_chain(2, 5, 0.9), grids(2, 5)
     truth = joint * ((states == x_0) | ~known).all(-1)
     first = torch.where(known[0, :, None], torch.eye(3, dtype=torch.float64)[x_0[0]], sampler.start_law(schedule))

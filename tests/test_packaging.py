@@ -14,7 +14,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-TOOLS = {"jupyterlab", "nbval", "ruff", "mypy", "nbstripout", "import-linter", "playwright", "coverage"}  # are run
+# These are run, not imported
+TOOLS = {"coverage", "import-linter", "jupyterlab", "mypy", "nbstripout", "nbval", "playwright", "pytest-xdist", "ruff"}
 METHOD = (
     "schedule", "draws", "transition", "objective", "guidance", "choices", "reverse", "sampling", "unmasking",
     "samplers", "exactness",
@@ -137,7 +138,11 @@ def test_the_shipped_model_is_small_and_whole():
 def test_the_readme_has_the_two_commands():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert re.search(r'^python -m pip install -c constraints.txt -e \. && vqlearn generate ".+"$', text, re.M)
-    assert re.search(r'^python -m pip install -c constraints.txt -e "\.\[test\]" && python -m pytest -n 2 --dist loadfile$', text, re.M)
+    assert re.search(
+        r'^python -m pip install -c constraints.txt -e "\.\[test\]" && python -m pytest -n 2 --dist loadfile$',
+        text,
+        re.M,
+    )
 
 
 def test_quick_tests_are_there():
