@@ -1,3 +1,4 @@
+import inspect
 import math
 
 import pytest
@@ -113,3 +114,8 @@ def test_the_same_seed_measures_the_same(shipped):
 def test_wrong_split_is_named(shipped):
     with pytest.raises(ValueError, match="split must be one of"):
         evaluate(shipped, split="dev", progress=False)
+
+
+def test_excess_looks_at_times_from_noise_to_clean():
+    times = inspect.signature(excess).parameters["times"].default
+    assert times[0] == 100 and times[-1] == 1 and list(times) == sorted(times, reverse=True)

@@ -221,3 +221,10 @@ def test_every_public_name_is_there():
         assert getattr(vqlearn, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = vqlearn.nothing
+
+
+def test_train_offers_every_objective_of_the_scenes():
+    from vqlearn.cli import train
+    from vqlearn.training import scenes
+
+    assert set(train.OBJECTIVES) == set(scenes.OBJECTIVES)

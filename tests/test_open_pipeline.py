@@ -107,13 +107,6 @@ def test_damaged_curves_are_one_clear_error(pipe, tmp_path, change, message):
         VQDiffusionPipeline.from_pretrained(tmp_path / "model")
 
 
-def test_schedules_are_equal_where_their_curves_are():
-    assert MaskReplaceSchedule.paper(8) == MaskReplaceSchedule.from_ends(num_codes=8, gamma_end=0.9)
-    assert hash(MaskReplaceSchedule.paper(8)) == hash(MaskReplaceSchedule.paper(8))
-    assert MaskReplaceSchedule.paper(8) != MaskReplaceSchedule.paper(9)
-    assert MaskReplaceSchedule.paper(8) != MaskReplaceSchedule.released(8) and MaskReplaceSchedule.paper(8) != "paper"
-
-
 # ------------------------------------------------------------------------------------------ predictions
 
 

@@ -188,3 +188,10 @@ def test_curves_of_a_coarser_dtype_are_taken_for_what_they_mean(dtype):
     schedule = MaskReplaceSchedule((1 - t).to(dtype), t.to(dtype), num_codes=7)
     assert bool((schedule.beta_bar == 0).all()) and schedule.alpha_bar.dtype == torch.float64
     assert_close(schedule.gamma_bar, t.to(dtype).double())
+
+
+def test_schedules_are_equal_where_their_curves_are():
+    assert MaskReplaceSchedule.paper(8) == MaskReplaceSchedule.from_ends(num_codes=8, gamma_end=0.9)
+    assert hash(MaskReplaceSchedule.paper(8)) == hash(MaskReplaceSchedule.paper(8))
+    assert MaskReplaceSchedule.paper(8) != MaskReplaceSchedule.paper(9)
+    assert MaskReplaceSchedule.paper(8) != MaskReplaceSchedule.released(8) and MaskReplaceSchedule.paper(8) != "paper"

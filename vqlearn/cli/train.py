@@ -8,6 +8,8 @@ from pathlib import Path
 
 from vqlearn.cli.options import Commands, whole
 
+OBJECTIVES = ("ideal", "cross_entropy", "bound", "continuous")  # those of `training.scenes`, without its imports
+
 
 def add(commands: Commands) -> None:
     command = commands.add_parser("train", help="train the shipped model from nothing", description=run.__doc__)
@@ -18,7 +20,7 @@ def add(commands: Commands) -> None:
     command.add_argument("--start-from", metavar="MODEL", help="a model of this kind to learn on, or 'shipped'")
     command.add_argument("--codec-steps", type=whole(1), help="updates of the codec")
     command.add_argument("--steps", type=whole(1), help="updates of the denoiser")
-    command.add_argument("--objective", choices=["ideal", "cross_entropy", "bound"], help="what the denoiser minimises")
+    command.add_argument("--objective", choices=OBJECTIVES, help="what the denoiser minimises")
     command.set_defaults(run=run, interrupted="the checkpoint was saved; the same command goes on from it")
 
 
