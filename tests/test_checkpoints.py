@@ -427,3 +427,12 @@ def test_what_is_no_model_is_named(tmp_path):
 def test_a_hub_name_that_is_not_cached_is_one_sentence(tmp_path):
     with pytest.raises(CheckpointError, match=r"'nobody/nothing' is not whole on this machine \(all of it is missing"):
         locate("nobody/nothing", local_files_only=True, cache_dir=tmp_path)
+
+
+def test_the_shipped_model_has_a_name_and_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert locate("scenes") == locate(None)
+    (tmp_path / "scenes").mkdir()
+    assert locate("scenes").resolve() == tmp_path / "scenes"
+    with pytest.raises(CheckpointError, match="there is no model folder 'scene'"):
+        locate("scene")

@@ -200,3 +200,11 @@ result = (picture.size, picture.mode, len(output.images), seen[0][2], again.tran
     exec(script.format(line="from vqlearn import VQDiffusionPipeline"), our_names)
     assert peer_names["result"] == our_names["result"]
     assert [step for step, *_ in peer_names["seen"]] == [step for step, *_ in our_names["seen"]] == [0, 2]
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.86, 0.999])
+def test_truncation_class_first_as_in_the_pipeline_of_diffusers(pipe, rate):
+    module = pytest.importorskip("diffusers.pipelines.deprecated.vq_diffusion.pipeline_vq_diffusion")
+    log_p = torch.randn(2, 50, 7, generator=torch.Generator().manual_seed(0)).double().log_softmax(1)
+    theirs = module.VQDiffusionPipeline.truncate(None, log_p, rate)
+    assert torch.equal(pipe.truncate(log_p, rate), theirs)

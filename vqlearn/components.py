@@ -54,7 +54,7 @@ class Components:
         local_files_only: bool = False,
         token: str | bool | None = None,
     ) -> Self:
-        """Load the shipped model (None), a folder in the diffusers layout, or a repository of the hub.
+        """Load the shipped model (None or "scenes"), a folder in the diffusers layout, or a repository of the hub.
 
         Weights are mapped from their files, not copied, unless `torch_dtype` (float32 if None) or `device` ask for
         something else. `torch_dtype` is a dtype, its name, or "auto": for a denoiser of at least 100 million weights

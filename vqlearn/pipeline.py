@@ -168,6 +168,10 @@ class VQDiffusionPipeline(Components):
         if truncation_rate is not None:
             guidance.check_truncation_rate(truncation_rate)
 
+    def truncate(self, log_p_x_0: Tensor, truncation_rate: float) -> Tensor:
+        """`vqlearn.truncate` for class-first predictions `[B, K, L]`, as diffusers' pipeline has it."""
+        return guidance.truncate(log_p_x_0.transpose(1, 2), truncation_rate).transpose(1, 2)
+
     # -------------------------------------------------------------------------------------- predictions
 
     def predictions(

@@ -11,7 +11,8 @@ from vqlearn.checkpoints.layout import CHECKSUMS, ENDINGS, INDEX, PARTS, is_name
 from vqlearn.checkpoints.weights import CheckpointError, one_line, read_json, weight_files
 from vqlearn.data.files import previous
 
-SHIPPED = assets.FOLDER / "models" / "scenes"
+MODELS = assets.FOLDER / "models"  # those that the package carries, by name
+SHIPPED = MODELS / "scenes"
 ANSWER_WITHIN = 5  # seconds that the hub may take for its list of files
 
 
@@ -23,7 +24,7 @@ def locate(
     local_files_only: bool = False,
     token: str | bool | None = None,
 ) -> Path:
-    """The folder of a model: None is the shipped one, an existing folder itself, anything else a repository on the hub.
+    """The folder of a model: None or "scenes" is the shipped one, an existing folder itself, anything else on the hub.
 
     The keywords are those of `huggingface_hub.snapshot_download`. A whole copy in the cache is used without asking the
     hub. Raises CheckpointError when there is no such folder and the hub does not have it or cannot be reached.
@@ -38,6 +39,8 @@ def locate(
     if folder.exists():
         raise CheckpointError(f"{repo_or_dir} is a file; a model is a folder with {INDEX}")
     name = str(repo_or_dir)
+    if name in (path.name for path in MODELS.iterdir()):
+        return MODELS / name
     if name.count("/") != 1 or name.startswith((".", "/", "~")) or "\\" in name:
         raise CheckpointError(
             f"there is no model folder {name!r}; give a folder with {INDEX}, or a hub name like 'owner/name'"
