@@ -410,6 +410,12 @@ def test_variations_begin_at_the_pictures_own_noisy_tokens(shipped, picture):
             shipped.variations(image, PROMPT, wrong)
 
 
+def test_the_smallest_variation_is_one_step_from_t_1(shipped, picture):
+    seen = []
+    shipped.variations(picture[0], PROMPT, 1e-6, callback=lambda number, timestep, _: seen.append(timestep))
+    assert seen == [0]
+
+
 def test_keeping_passes_on_where_a_sampler_begins(shipped):
     known = (torch.arange(64) < 20)[None]
     kept = sampling.Keeping(SAMPLERS["halton"], torch.zeros(1, 64, dtype=torch.int64), known)
