@@ -7,6 +7,7 @@ from vqlearn.checkpoints.loading import load_text_encoder, load_text_tokenizer
 from vqlearn.checkpoints.saving import save_tokenizer
 from vqlearn.networks.text import (
     LearnedClassifierFreeSamplingEmbeddings,
+    _byte_alphabet,
     clip_tokenizer,
     encode_ids,
     tokenize,
@@ -58,3 +59,11 @@ def test_null_text_without_learning_has_no_tensor():
     assert not list(LearnedClassifierFreeSamplingEmbeddings(False).parameters())
     with pytest.raises(ValueError, match="need hidden_size and length"):
         LearnedClassifierFreeSamplingEmbeddings(True)
+
+
+def test_the_byte_alphabet_is_that_of_gpt_2():
+    """Every byte has one printable character; 188 bytes are their own, the others follow from U+0100."""
+    alphabet = _byte_alphabet()
+    assert len(alphabet) == len(set(alphabet)) == 256
+    assert sum(ord(sign) < 256 for sign in alphabet) == 188 and max(map(ord, alphabet)) == 256 + 67
+    assert {"!", "~", "¡", "¬", "®", "ÿ"} <= set(alphabet) and "\xad" not in alphabet

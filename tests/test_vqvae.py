@@ -102,3 +102,12 @@ def test_wrong_input_is_named():
         VQModel(down_block_types=["Other"])
     with pytest.raises(ValueError, match="encoder_context must be"):
         VQModel(encoder_context="narrow")
+
+
+@pytest.mark.parametrize("wrong", [-1, 256])
+def test_what_is_no_token_is_not_decoded(wrong):
+    codec = VQModel(block_out_channels=(32,), latent_channels=4, num_vq_embeddings=256)
+    tokens = torch.zeros(1, 4, dtype=torch.int64)
+    tokens[0, 2] = wrong
+    with pytest.raises(ValueError, match=r"tokens must lie in 0 \.\.\. 255"):
+        codec.decode(tokens)
