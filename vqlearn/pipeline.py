@@ -119,12 +119,7 @@ class VQDiffusionPipeline(Components):
             rows = sum(2 if both == "both" else 1 for both in branches) * batch
             cost.announce(self.transformer, len(times) - 1, rows)
             with tqdm(total=len(times) - 1, **{"desc": "denoising", "unit": "step", **self._bar}) as bar:
-
-                def on_step(number: int, s: int, x_s: Tensor) -> None:
-                    bar.update()
-                    if callback is not None and number % callback_steps == 0:
-                        callback(number, times[number] - 1, x_s)
-
+                on_step = _on_step(bar, times, callback, callback_steps)
                 tokens = chosen(denoise, x_t, self.schedule, times, generator=generator, on_step=on_step)
             images = tokens if output_type == "latent" else pictures.convert(self.decode(tokens), output_type)
         return ImagePipelineOutput(images) if return_dict else (images,)
@@ -218,6 +213,19 @@ class VQDiffusionPipeline(Components):
             guidance.check_top_k(top_k)
         at_once = functools.partial(cost.pictures_at_once, self.transformer)
         return denoiser(self._network, reading, at_once, truncation_rate=truncation_rate, top_k=top_k, **more)
+
+
+def _on_step(
+    bar: Any, times: list[int], callback: Callable[[int, int, Tensor], None] | None, every: int
+) -> Callable[[int, int, Tensor], None]:
+    """What a sampler calls after each step: the bar moves, and the callback is called with diffusers' timestep."""
+
+    def on_step(number: int, s: int, x_s: Tensor) -> None:
+        bar.update()
+        if callback is not None and number % every == 0:
+            callback(number, times[number] - 1, x_s)
+
+    return on_step
 
 
 def _check_whole(**values: Any) -> None:

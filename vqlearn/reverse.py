@@ -118,6 +118,26 @@ class Sampler:
             yield Evaluation(t, functools.partial(self.step_law, t=t, s=s, schedule=schedule))
 
 
+class FromMasks(Sampler):
+    """A sampler that starts from masks alone, whatever the schedule's prior is, as the public code does."""
+
+    def start(
+        self,
+        schedule: MaskReplaceSchedule,
+        batch: int,
+        length: int,
+        *,
+        generator: Generators = None,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """Masks alone, `[batch, length]`; nothing is drawn."""
+        return torch.full((batch, length), schedule.mask_id, device=device)
+
+    def start_law(self, schedule: MaskReplaceSchedule) -> Tensor:
+        """Certainly the mask, `[K + 1]`."""
+        return torch.eye(schedule.num_codes + 1, dtype=torch.float64)[schedule.mask_id]
+
+
 class _Function(Sampler):
     """A plain function, or any callable, as a sampler; it may have methods of the protocol itself."""
 

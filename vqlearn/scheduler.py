@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from vqlearn.draws import Generators, send
-from vqlearn.reverse import Denoiser, OnStep, Sampler, falling, strided_times
+from vqlearn.reverse import Denoiser, FromMasks, OnStep, falling, strided_times
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import q_likelihood, q_posterior
 
@@ -31,24 +31,8 @@ class VQDiffusionSchedulerOutput(NamedTuple):
     prev_sample: Tensor
 
 
-class Reference(Sampler):
+class Reference(FromMasks):
     """As diffusers draws, seed by seed: from masks alone, by Gumbel noise over the posterior, K + 1 numbers a token."""
-
-    def start(
-        self,
-        schedule: MaskReplaceSchedule,
-        batch: int,
-        length: int,
-        *,
-        generator: Generators = None,
-        device: torch.device | str = "cpu",
-    ) -> Tensor:
-        """Where diffusers starts whatever the schedule says: masks alone, `[batch, length]`, nothing drawn."""
-        return torch.full((batch, length), schedule.mask_id, device=device)
-
-    def start_law(self, schedule: MaskReplaceSchedule) -> Tensor:
-        """Certainly the mask, `[K + 1]`."""
-        return torch.eye(schedule.num_codes + 1, dtype=torch.float64)[schedule.mask_id]
 
     def step(
         self,

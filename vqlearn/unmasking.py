@@ -18,13 +18,13 @@ from torch import Tensor
 
 from vqlearn.choices import Choice, joint_of, write, written
 from vqlearn.draws import Generators, send
-from vqlearn.reverse import Denoiser, Evaluation, OnStep, Sampler, falling, follow
+from vqlearn.reverse import Denoiser, Evaluation, FromMasks, OnStep, falling, follow
 from vqlearn.sampling import ancestral
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import p_sample_step
 
 
-class Unmasking(Sampler):
+class Unmasking(FromMasks):
     """What the samplers of this module share; each is a rule `choose(log_p_x0, x_t) -> Choice`."""
 
     most: int | None = None  # tokens per network evaluation and picture; None: all that a step asks for
@@ -33,22 +33,6 @@ class Unmasking(Sampler):
     def choose(self, log_p: Tensor, x_t: Tensor) -> Choice:
         """Which positions come first, and the distribution of their tokens."""
         raise NotImplementedError
-
-    def start(
-        self,
-        schedule: MaskReplaceSchedule,
-        batch: int,
-        length: int,
-        *,
-        generator: Generators = None,
-        device: torch.device | str = "cpu",
-    ) -> Tensor:
-        """Masks alone, `[batch, length]`."""
-        return torch.full((batch, length), schedule.mask_id, device=device)
-
-    def start_law(self, schedule: MaskReplaceSchedule) -> Tensor:
-        """Certainly the mask, `[K + 1]`."""
-        return torch.eye(schedule.num_codes + 1, dtype=torch.float64)[schedule.mask_id]
 
     def __call__(
         self,
