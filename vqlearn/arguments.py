@@ -1,0 +1,50 @@
+"""Numbers that a caller gives: Python's and numpy's, one kind of message for what is none or is out of range."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+
+def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """`value` as an int; raises ValueError unless it is a whole number (of Python or numpy) from `least` to `most`.
+
+    >>> whole("steps", 5, 1, 10)
+    5
+    >>> whole("steps", True, 1, 10)
+    Traceback (most recent call last):
+    ValueError: steps must be a whole number from 1 to 10, got True
+    """
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        number = int(value)
+        if least <= number <= (number if most is None else most):
+            return number
+    wanted = f"of at least {least}" if most is None else f"from {least} to {most}"
+    raise ValueError(f"{name} must be a whole number {wanted}, got {value!r:.80}")
+
+
+def real(name: str, value: Any, least: float = -math.inf, most: float = math.inf, *, above: bool = False) -> float:
+    """`value` as a float; raises ValueError unless it is a finite number (of Python or numpy) from `least` to `most`.
+
+    `above` leaves `least` itself out.
+
+    >>> real("strength", 0.5, 0, 1, above=True)
+    0.5
+    >>> real("strength", 0, 0, 1, above=True)
+    Traceback (most recent call last):
+    ValueError: strength must be a number in (0, 1], got 0
+    """
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        number = float(value)
+        if math.isfinite(number) and least <= number <= most and not (above and number == least):
+            return number
+    raise ValueError(f"{name} must be a {_range(least, most, above)}, got {value!r:.80}")
+
+
+def _range(least: float, most: float, above: bool) -> str:
+    if math.isfinite(least) and math.isfinite(most):
+        return f"number in {'(' if above else '['}{least:g}, {most:g}]"
+    if math.isfinite(least):
+        return f"finite number {'above' if above else 'of at least'} {least:g}"
+    return "finite number"
