@@ -62,3 +62,10 @@ def test_the_ends_of_a_range_belong_to_it_unless_it_is_open():
     assert real("x", 0, 0, 1) == 0 and real("x", 1, 0, 1) == 1
     with pytest.raises(ValueError, match=r"got 0$"):
         real("x", 0, 0, 1, above=True)
+
+
+def test_numbers_too_large_to_print_or_to_be_a_float_are_refused_like_others():
+    with pytest.raises(ValueError, match=r"^x must be a whole number from 1 to 10, got a value of type int$"):
+        whole("x", 10**5000, 1, 10)
+    with pytest.raises(ValueError, match=r"^x must be a finite number, got 1000"):
+        real("x", 10**400)

@@ -21,7 +21,7 @@ def whole(name: str, value: Any, least: int = 1, most: int | None = None) -> int
         if least <= number <= (number if most is None else most):
             return number
     wanted = f"of at least {least}" if most is None else f"from {least} to {most}"
-    raise ValueError(f"{name} must be a whole number {wanted}, got {value!r:.80}")
+    raise ValueError(f"{name} must be a whole number {wanted}, got {shown(value)}")
 
 
 def real(name: str, value: Any, least: float = -math.inf, most: float = math.inf, *, above: bool = False) -> float:
@@ -36,10 +36,18 @@ def real(name: str, value: Any, least: float = -math.inf, most: float = math.inf
     ValueError: strength must be a number in (0, 1], got 0
     """
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        number = float(value)
+        number = float(value) if abs(value) < 1e300 else math.inf  # a larger int has no float
         if math.isfinite(number) and least <= number <= most and not (above and number == least):
             return number
-    raise ValueError(f"{name} must be a {_range(least, most, above)}, got {value!r:.80}")
+    raise ValueError(f"{name} must be a {_range(least, most, above)}, got {shown(value)}")
+
+
+def shown(value: object) -> str:
+    """How a message shows a value: at most 80 characters, and the type alone of what cannot be shown."""
+    try:
+        return f"{value!r:.80}"
+    except Exception:  # a user's own __repr__, or an int of thousands of digits
+        return f"a value of type {type(value).__name__}"
 
 
 def _range(least: float, most: float, above: bool) -> str:
