@@ -36,7 +36,10 @@ def real(name: str, value: Any, least: float = -math.inf, most: float = math.inf
     ValueError: strength must be a number in (0, 1], got 0
     """
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        number = float(value) if abs(value) < 1e300 else math.inf  # a larger int has no float
+        try:
+            number = float(value)
+        except OverflowError:  # an int too large for a float
+            number = math.inf
         if math.isfinite(number) and least <= number <= most and not (above and number == least):
             return number
     raise ValueError(f"{name} must be a {_range(least, most, above)}, got {shown(value)}")
