@@ -1,6 +1,8 @@
 """The widgets without a browser: values are set as sliders would, buttons clicked, and the pictures must answer."""
 
 import re
+import threading
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from vqlearn import plots, samplers, scenes, widgets
 from vqlearn.course import panels
+from vqlearn.remarks import remark
 from vqlearn.schedule import MaskReplaceSchedule
 
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -221,6 +224,33 @@ def test_whatever_fails_is_said_and_can_be_tried_again(shipped, monkeypatch):
         patch.setattr(panels, "seeded", lambda seed: 1 / 0)
         assert run(panel, steps=2) == "ZeroDivisionError: division by zero"
     assert run(panel).startswith("Drawn in 2 steps")
+
+
+def test_two_runs_at_once_hear_their_own_remarks_and_leave_the_warnings_of_the_kernel_alone():
+    """The first ends while the second, begun later, still runs: saved and restored filters would be left in disorder."""
+    filters, show, seen = list(warnings.filters), warnings.showwarning, []
+    doors = {name: (threading.Event(), threading.Event()) for name in "ab"}
+
+    def panel(name):
+        def work(run):
+            doors[name][0].set()
+            assert doors[name][1].wait(60)
+            remark(f"of {name}")
+            seen.append((warnings.filters == filters, warnings.showwarning is show))
+            return "Done."
+
+        return panels.Run(name, [], work, lambda: (None, ""))
+
+    runs = {name: panel(name) for name in "ab"}
+    for name in "ab":
+        runs[name].start.click()
+        assert doors[name][0].wait(60)
+    for name in "ab":
+        doors[name][1].set()
+        assert runs[name].wait(60) and line(runs[name]) == f"Done. Note: of {name}."
+    assert seen == [(True, True)] * 2 and warnings.filters == filters and warnings.showwarning is show
+    with pytest.warns(UserWarning, match="of nobody"):
+        remark("of nobody")
 
 
 def test_a_run_leaves_the_pipeline_as_it_was(shipped):

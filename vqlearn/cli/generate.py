@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqlearn.cli.options import Commands, add_drawing, load, note, whole
 from vqlearn.data.files import replaced
+from vqlearn.remarks import heard_by
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,12 +56,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def draw(pipe: VQDiffusionPipeline, prompt: str | None, arguments: argparse.Namespace) -> list[Image]:
-    """The pictures, as PIL images; warnings are printed as notes."""
+    """The pictures, as PIL images; remarks are printed as notes."""
     import torch
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = note  # at once: what a picture will cost is said before the work, not after it
+    with heard_by(note):  # at once: what a picture will cost is said before the work, not after it
         images: list[Image] = pipe(
             prompt,
             num_inference_steps=arguments.steps,

@@ -64,6 +64,6 @@ def load(arguments: argparse.Namespace) -> VQDiffusionPipeline:
     return pipe
 
 
-def note(message: object, *_: object, **__: object) -> None:
-    """Print a remark to stderr; takes the place of `warnings.showwarning`, too."""
+def note(message: str) -> None:
+    """Print a remark to stderr."""
     print(f"vqlearn: note: {message}", file=sys.stderr)

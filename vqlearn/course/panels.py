@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Generator, Tensor
 from vqlearn import samplers
 from vqlearn.course import plots
 from vqlearn.pipeline import VQDiffusionPipeline
+from vqlearn.remarks import heard_by
 from vqlearn.reverse import Denoiser, Sampler
 from vqlearn.schedule import MaskReplaceSchedule
 
@@ -129,16 +129,15 @@ class Run(Panel):
         self._thread.start()
 
     def _run(self) -> None:
-        with warnings.catch_warnings(record=True) as noticed:
-            warnings.simplefilter("always", UserWarning)
-            try:
+        remarks: list[str] = []
+        try:
+            with heard_by(remarks.append):
                 line = self._work(self)
-            except _Stopped:
-                line = f"Stopped after {self.progress.value} of {self.progress.max} steps; what there is can be played."
-            except Exception as error:  # a thread has nobody else to tell
-                line = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        notes = [f"Note: {note.message}." for note in noticed if issubclass(note.category, UserWarning)]
-        self.say(" ".join([line, *dict.fromkeys(notes)]))
+        except _Stopped:
+            line = f"Stopped after {self.progress.value} of {self.progress.max} steps; what there is can be played."
+        except Exception as error:  # a thread has nobody else to tell
+            line = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        self.say(" ".join([line, *(f"Note: {text}." for text in dict.fromkeys(remarks))]))
         self.start.disabled, self.stop.disabled = False, True
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings, encode_ids, tokenize
 from vqlearn.networks.transformer import Condition, Transformer2DModel
+from vqlearn.remarks import remark
 
 Prompt = str | int | Sequence[str | int | None] | Tensor | None
 
@@ -158,12 +158,10 @@ class Texts:
         """Unit-normalised hidden states of prompts, `[B, S, D]`; warns of a prompt too long and of unknown words."""
         ids, cut = tokenize(self.tokenizer, prompts)
         for text in filter(None, cut):
-            warnings.warn(
-                f"the prompt is longer than {ids.shape[1]} tokens; this part was cut off: {text!r}", stacklevel=3
-            )
+            remark(f"the prompt is longer than {ids.shape[1]} tokens; this part was cut off: {text!r}", stacklevel=3)
         if unknown := self.unknown(prompts):
             known = ", ".join(self.words or ())
-            warnings.warn(f"this model has never seen {', '.join(map(repr, unknown))}; it knows: {known}", stacklevel=3)
+            remark(f"this model has never seen {', '.join(map(repr, unknown))}; it knows: {known}", stacklevel=3)
         return encode_ids(self.text_encoder, ids.to(self.transformer.out.weight.device))
 
     def unknown(self, prompts: list[str]) -> list[str]:

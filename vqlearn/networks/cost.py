@@ -10,7 +10,6 @@ import platform
 import re
 import tempfile
 import time
-import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import nn
 
 from vqlearn.data.files import replaced
 from vqlearn.networks.transformer import Transformer2DModel
+from vqlearn.remarks import remark
 
 LONG = 60  # seconds of work on a CPU that are announced before they begin
 REACHED = 0.7  # of the matrix products' rate: what whole steps run at; 0.5 to 0.8 at the published size
@@ -59,7 +59,7 @@ def announce(transformer: Transformer2DModel, calls: int, pictures: int) -> None
     if seconds > LONG:
         long = f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
         ways = ["a CUDA GPU", "fewer steps", *faster_dtype(weight.dtype)]
-        warnings.warn(
+        remark(
             f"in {_name(weight.dtype)} this will take about {long} on this CPU ({calls} network calls of "
             f"{total / calls / 1e12:.2g} TFLOP each); {', '.join(ways[:-1])} or {ways[-1]} are faster",
             stacklevel=3,
