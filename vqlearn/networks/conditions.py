@@ -7,7 +7,6 @@ list what the network reads, with its null form for guidance.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings, encode_ids, tokenize
+from vqlearn.arguments import shown, whole
+from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings, encode_ids, plain, sentence, signs, tokenize
 from vqlearn.networks.transformer import Condition, Transformer2DModel
 from vqlearn.remarks import remark
 
@@ -65,9 +65,9 @@ class Nothing:
 
     def prompts(self, prompt: Prompt) -> list[None]:
         """None, once or several times; raises ValueError for anything else."""
-        several: list[Any] = prompt if isinstance(prompt, list) else [prompt]
+        several = _several(prompt)
         if any(one is not None for one in several):
-            raise ValueError(f"this model reads no prompt, leave it out; got {prompt!r:.60}")
+            raise ValueError(f"this model reads no prompt, leave it out; got {shown(prompt)}")
         return several or [None]
 
     def read(self, prompts: Any, *, guided: bool, negative: Any = None) -> Reading:
@@ -89,9 +89,9 @@ class Classes:
 
     def prompts(self, prompt: Prompt) -> list[int]:
         """The numbers of classes that are given by number or name; raises ValueError."""
-        several: list[Any] = prompt if isinstance(prompt, list) else [prompt]
+        several = _several(prompt)
         if not several:
-            raise ValueError("prompt must be a class (its number or name) or a non-empty list of them, got []")
+            raise ValueError(f"prompt must be a class (its number or name) or a non-empty list of them, got {prompt!r}")
         return [self.number(one) for one in several]
 
     def read(self, prompts: Any, *, guided: bool, negative: Any = None) -> Reading:
@@ -105,21 +105,21 @@ class Classes:
         """The number of a class given by number or by one of its names; raises ValueError for no or several classes."""
         if isinstance(label, str) and not label.isdecimal():
             return self._named(label)
-        if isinstance(label, bool) or not isinstance(label, int | str) or not 0 <= int(label) < self.count:
-            raise ValueError(
-                f"prompt must be a class, a number from 0 to {self.count - 1} or a name, got {label!r:.60}"
-            )
-        return int(label)
+        try:
+            return whole("prompt", int(label) if isinstance(label, str) else label, 0, self.count - 1)
+        except ValueError:
+            wanted = f"a number from 0 to {self.count - 1} or a name"
+            raise ValueError(f"prompt must be a class, {wanted}, got {shown(label)}") from None
 
     def _named(self, label: str) -> int:
-        wanted = label.strip().lower()
+        wanted = plain(label).lower()
         found = [i for i, name in enumerate(self.names) if wanted in (name.lower(), *name.lower().split(", "))]
         if len(found) == 1:
             return found[0]
         near = found or [i for i, name in enumerate(self.names) if wanted and wanted in name.lower()]
         hint = ", ".join(f"{i} {self.names[i]!r}" for i in near[:8]) or f"give a number from 0 to {self.count - 1}"
         what = f"names {len(found)} classes" if found else "names no class of this model"
-        raise ValueError(f"prompt {label!r:.60} {what}: {hint}")
+        raise ValueError(f"prompt {shown(label)} {what}: {hint}")
 
 
 @dataclass(frozen=True)
@@ -136,17 +136,15 @@ class Texts:
         """A list of texts, or prompt embeddings `[B, S, D]` as they are; raises ValueError."""
         if isinstance(prompt, Tensor):
             width = self.transformer.config["cross_attention_dim"]
-            if prompt.ndim != 3 or prompt.shape[-1] != width or not prompt.is_floating_point():
+            if prompt.ndim != 3 or prompt.shape[-1] != width or not prompt.is_floating_point() or not prompt.numel():
                 raise ValueError(
                     f"prompt embeddings must be floating point [B, S, {width}], got {prompt.dtype} {list(prompt.shape)}"
                 )
-            return prompt
-        several: list[Any] = prompt if isinstance(prompt, list) else [prompt]
+            return prompt.to(self.transformer.out.weight)
+        several = _several(prompt)
         if not several or not all(isinstance(text, str) for text in several):
-            raise ValueError(f"prompt must be a string or a non-empty list of strings, got {prompt!r:.60}")
-        if not all(text.strip() for text in several):
-            raise ValueError("prompt must not be empty; guidance_scale=0 draws pictures without a text")
-        return several
+            raise ValueError(f"prompt must be a string or a non-empty list of strings, got {shown(prompt)}")
+        return [sentence(text) for text in several]
 
     def read(self, prompts: Any, *, guided: bool, negative: Any = None) -> Reading:
         """Every block's keys and values of the texts, and of the null text or the negative prompts."""
@@ -156,6 +154,7 @@ class Texts:
 
     def encode(self, prompts: list[str]) -> Tensor:
         """Unit-normalised hidden states of prompts, `[B, S, D]`; warns of a prompt too long and of unknown words."""
+        prompts = [plain(text) for text in prompts]
         ids, cut = tokenize(self.tokenizer, prompts)
         for text in filter(None, cut):
             remark(f"the prompt is longer than {ids.shape[1]} tokens; this part was cut off: {text!r}", stacklevel=3)
@@ -165,11 +164,8 @@ class Texts:
         return encode_ids(self.text_encoder, ids.to(self.transformer.out.weight.device))
 
     def unknown(self, prompts: list[str]) -> list[str]:
-        """Words of the prompts that a model with a closed vocabulary does not know, in order; [] for an open one."""
-        if self.words is None:
-            return []
-        words = re.findall(r"[^\W_]+", " ".join(prompts).lower())
-        return list(dict.fromkeys(word for word in words if word not in self.words))
+        """Words and other signs that a model with a closed vocabulary does not know, in order; [] for an open one."""
+        return [] if self.words is None else [sign for sign in signs(" ".join(prompts)) if sign not in self.words]
 
     def null(self) -> Tensor:
         """The null text of guidance, `[1, S, D]`: learned, or the encoded empty prompt."""
@@ -182,12 +178,16 @@ class Texts:
         """The text of the null branch, `[count, S, D]`: negative prompts, or the model's null text."""
         if negative is None:
             return self.null().expand(count, -1, -1)
-        texts = [negative] * count if isinstance(negative, str) else negative
-        if not isinstance(texts, list) or len(texts) != count or not all(isinstance(text, str) for text in texts):
+        texts = [negative] * count if isinstance(negative, str) else _several(negative)
+        if len(texts) != count or not all(isinstance(text, str) for text in texts):
             raise ValueError(
-                f"negative_prompt must be a string or a list of {count} strings (one per prompt), got {negative!r:.60}"
+                f"negative_prompt must be a string or a list of {count} strings (one per prompt), got {shown(negative)}"
             )
         return self.encode(texts)
+
+
+def _several(prompt: Any) -> list[Any]:
+    return list(prompt) if isinstance(prompt, list | tuple) else [prompt]
 
 
 Conditions = Texts | Classes | Nothing

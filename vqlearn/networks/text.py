@@ -1,14 +1,18 @@
-"""Text as the denoiser sees it: CLIP tokens, unit-normalised hidden states, and the learned null text."""
+"""Text as the denoiser sees it: plain prompts, CLIP tokens, unit-normalised hidden states, the learned null text."""
 
 from __future__ import annotations
 
 import itertools
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+from vqlearn.arguments import shown
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -43,16 +47,65 @@ def encode_ids(text_encoder: CLIPTextModel, input_ids: Tensor) -> Tensor:
     return hidden / hidden.norm(dim=-1, keepdim=True)
 
 
+# Code points that show nothing (Unicode's Default_Ignorable_Code_Point) ...
+_NOTHING = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f"
+    "\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+# ... and those that join or choose the signs around them, as in emoji, and are nothing after a space or an ASCII letter
+_JOINERS = re.compile("(?<![^\x00-\x7f\\s])[\u200c\u200d\ufe0e\ufe0f]+")
+_SIGN = re.compile(r"[^\W_]+|[^\w\s\u200c\u200d\ufe0e\ufe0f]|_")
+
+
+def plain(text: str) -> str:
+    """A prompt without what means nothing: composed characters, single spaces, no control or zero-width characters.
+
+    The tokens of any other text stay what they are. Raises ValueError for what is no text.
+
+    >>> plain("a red\\u00a0\\u200b circle\\n")
+    'a red circle'
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"prompt must be a string, got {shown(text)}")
+    if broken := re.search("[\ud800-\udfff]", text):
+        raise ValueError(f"prompt holds U+{ord(broken[0]):04X}, which is half a character and no text")
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f\s]+", " ", _NOTHING.sub("", text))
+    return unicodedata.normalize("NFC", _JOINERS.sub("", text)).strip()
+
+
+def sentence(text: str) -> str:
+    """A `plain` prompt that says something; raises ValueError where nothing is left."""
+    said = plain(text)
+    if not said:
+        raise ValueError("prompt must not be empty; guidance_scale=0 draws pictures without a text")
+    return said
+
+
+def signs(text: str) -> list[str]:
+    """The words of a text in lower case, and every other sign by itself, each once.
+
+    >>> signs("A red circle, a RED square!")
+    ['a', 'red', 'circle', ',', 'square', '!']
+    """
+    return list(dict.fromkeys(_SIGN.findall(text.lower())))
+
+
 def tokenize(tokenizer: CLIPTokenizer, prompts: list[str]) -> tuple[Tensor, list[str]]:
     """Token ids `[B, S]`, padded to the model's length, and for each prompt the text that was cut off ("" if none).
 
-    A cut prompt keeps its end token.
+    A cut prompt keeps its end token. The tokenizer may be shared: its settings are neither read nor changed.
     """
     length = tokenizer.model_max_length
-    ids = tokenizer(prompts, padding="max_length", max_length=length, truncation=True)["input_ids"]
-    full = tokenizer(prompts, truncation=False, verbose=False)["input_ids"]
-    cut = [tokenizer.decode(row[length - 1 : -1]).strip() if len(row) > length else "" for row in full]
-    return torch.tensor(ids), cut
+    ids, cut = torch.full((len(prompts), length), tokenizer.pad_token_id), []
+    for row, found in zip(
+        ids, tokenizer.backend_tokenizer.encode_batch(prompts, add_special_tokens=False), strict=True
+    ):
+        parts = (found, *found.overflowing)  # somebody may have told it to cut and to pad
+        tokens = [token for part in parts for token, told in zip(part.ids, part.attention_mask, strict=True) if told]
+        kept = [tokenizer.bos_token_id, *tokens[: length - 2], tokenizer.eos_token_id]
+        row[: len(kept)] = torch.tensor(kept)
+        cut.append(tokenizer.decode(tokens[length - 2 :]).strip())
+    return ids, cut
 
 
 def clip_tokenizer(merges: list[tuple[str, str]], *, max_length: int) -> CLIPTokenizer:
