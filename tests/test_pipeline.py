@@ -379,7 +379,7 @@ def test_inpainting_takes_pil_images_and_gives_several(shipped, picture):
             {"mask": torch.zeros(16, 16, dtype=torch.bool)},
             r"mask must be .* bool \[32, 32\], got torch.bool \[16, 16\]",
         ),
-        ({"mask": torch.zeros(32, 32)}, "mask must be .*got torch.float32"),
+        ({"mask": torch.full((32, 32), 255.0)}, r"mask must lie in \[0, 1\], got values from 255"),
         ({"mask": "left"}, "mask must be .*got str"),
         ({"image": torch.zeros(3, 64, 64)}, "image must be 32 x 32 pixels"),
         ({"image": torch.zeros(32, 32)}, "image must be a PIL image or float"),

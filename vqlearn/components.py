@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ from vqlearn.checkpoints.loading import load_components
 from vqlearn.checkpoints.original import read_original
 from vqlearn.checkpoints.saving import save_components
 from vqlearn.data import pictures
-from vqlearn.data.pictures import Picture
+from vqlearn.data.pictures import Color, Pictures
 from vqlearn.networks import cost
 from vqlearn.networks.conditions import Classes, Conditions, Nothing, Texts
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings
@@ -179,26 +180,28 @@ class Components:
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Images `[B, 3, H, W]` in [-1, 1] to tokens `[B, L]`."""
+        """Images `[B, 3, H, W]` in [-1, 1] to tokens `[B, L]`; raises ValueError for values that are not."""
         codec = self._codec()
         weight = codec.quant_conv.weight
-        return codec.encode(images.to(weight.device, weight.dtype))
+        return codec.encode(pictures.in_range("images", images, -1).to(weight.device, weight.dtype))
 
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
         """Tokens `[B, L]` to images `[B, 3, H, W]` in [-1, 1]."""
         return self._codec().decode(tokens.to(self.device)).float().clamp(-1, 1)
 
-    def token_mask(self, mask: Picture) -> Tensor:
+    def token_mask(self, mask: Pictures, *, sizes: Collection[tuple[int, int]] = ()) -> Tensor:
         """Which tokens a mask over pixels touches, bool `[L]`: all those of whose pixels at least one is to be redrawn.
 
-        `mask` is a PIL image (white, 128 and above) or bool `[H, W]`. Raises ValueError for another kind or size.
+        `mask` is a PIL image (white is redrawn), bool `[H, W]`, floats in [0, 1] (which give floats), or one of these
+        per picture (which give `[B, L]`), see `data.pictures.touched`. Raises ValueError for another kind or size.
         """
-        return pictures.touched(mask, round(self.length**0.5), self._codec().factor)
+        return pictures.touched(mask, round(self.length**0.5), self._codec().factor, sizes=sizes)
 
-    def tokens_of(self, image: Picture, batch: int) -> Tensor:
-        """Tokens `[batch, L]` of a PIL image, which serves them all, or of images in [-1, 1]."""
-        x_0 = self.encode(pictures.to_tensor(image, round(self.length**0.5) * self._codec().factor))
+    def tokens_of(self, image: Pictures, batch: int, *, resize: bool = False, background: Color = "white") -> Tensor:
+        """Tokens `[batch, L]` of a picture, which serves them all, or of one each, see `data.pictures.to_tensor`."""
+        side = round(self.length**0.5) * self._codec().factor
+        x_0 = self.encode(pictures.to_tensor(image, side, resize=resize, background=background))
         if len(x_0) not in (1, batch):
             raise ValueError(f"image must be one or {batch} (one per picture), got {len(x_0)}")
         return x_0.expand(batch, -1)

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from vqlearn import guidance, samplers, sampling
 from vqlearn.components import Components
 from vqlearn.data import pictures
-from vqlearn.data.pictures import OUTPUTS, Picture
+from vqlearn.data.pictures import OUTPUTS, Color, Pictures
 from vqlearn.guidance import Scale
 from vqlearn.networks import cost
 from vqlearn.networks.conditions import Nothing, Prompt, Reading
@@ -125,31 +125,54 @@ class VQDiffusionPipeline(Components):
         return ImagePipelineOutput(images) if return_dict else (images,)
 
     @torch.no_grad()
-    def inpaint(self, image: Picture, mask: Picture, prompt: Prompt = None, **call: Any) -> Any:
+    def inpaint(
+        self,
+        image: Pictures,
+        mask: Pictures,
+        prompt: Prompt = None,
+        *,
+        resize: bool = False,
+        background: Color = "white",
+        **call: Any,
+    ) -> Any:
         """Draw anew what `mask` covers of a picture, to a prompt; `call` is that of the pipeline.
 
         A token is drawn anew if the mask touches any of its pixels (`token_mask`); all others come back as they are,
         and the network sees them from the start, so what is drawn fits them (`sampling.Keeping`).
         `image` is a PIL image or float `[3, H, W]` or `[B, 3, H, W]` in [-1, 1], `mask` a PIL image (white is drawn
-        anew) or bool `[H, W]`. Raises ValueError for sizes that the codec does not know.
+        anew) or bool `[H, W]`, and either may be one per picture (`data.pictures` names all forms). With `resize` the
+        square in the middle of both is scaled to the codec's size; `background` is the colour behind what is
+        transparent. Raises ValueError for sizes that the codec does not know.
         """
         prompts = self.conditions.prompts(prompt)
-        x_0 = self.tokens_of(image, len(prompts) * call.get("num_images_per_prompt", 1))
-        known = ~self.token_mask(mask).to(x_0.device).expand(len(x_0), -1)
+        batch = len(prompts) * call.get("num_images_per_prompt", 1)
+        x_0 = self.tokens_of(image, batch, resize=resize, background=background)
+        redrawn = self.token_mask(mask, sizes=pictures.sizes(image) if resize else ()).to(x_0.device)
+        known = (~redrawn if redrawn.dtype == torch.bool else 1 - redrawn).expand(batch, -1)
         sampler = samplers.find(call.pop("sampler", "ancestral"))
         return self(prompts, sampler=sampling.Keeping(sampler, x_0, known), **call)
 
     @torch.no_grad()
-    def variations(self, image: Picture, prompt: Prompt = None, strength: float = 0.6, **call: Any) -> Any:
+    def variations(
+        self,
+        image: Pictures,
+        prompt: Prompt = None,
+        strength: float = 0.6,
+        *,
+        resize: bool = False,
+        background: Color = "white",
+        **call: Any,
+    ) -> Any:
         """Pictures near a given one: its tokens are noised to time t = `strength` T, and sampling begins there.
 
         Of the steps only those from t on are taken. `strength` lies in (0, 1]; at 1 nothing of the picture is left.
-        `image` as in `inpaint`, `call` as in the pipeline. Raises ValueError for wrong arguments.
+        `image`, `resize` and `background` as in `inpaint`, `call` as in the pipeline. Raises ValueError.
         """
         if not isinstance(strength, int | float) or not 0 < strength <= 1:
             raise ValueError(f"strength must lie in (0, 1], got {strength!r}")
         prompts = self.conditions.prompts(prompt)
-        x_0 = self.tokens_of(image, len(prompts) * call.get("num_images_per_prompt", 1))
+        batch = len(prompts) * call.get("num_images_per_prompt", 1)
+        x_0 = self.tokens_of(image, batch, resize=resize, background=background)
         t = max(1, round(strength * self.schedule.num_steps))
         steps = max(1, round(call.pop("num_inference_steps", 100) * t / self.schedule.num_steps))
         x_t = q_sample(x_0, t, self.schedule, generator=call.get("generator"))
