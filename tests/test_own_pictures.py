@@ -4,6 +4,7 @@ import csv
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
@@ -94,6 +95,15 @@ def test_a_row_is_the_picture_and_its_caption(tmp_path):
             torch.testing.assert_close(image[:, row, column], expected)
 
 
+def test_names_and_captions_come_from_any_system(tmp_path):
+    """A table by Excel, with a byte order mark, and an accent that a Mac writes as two signs."""
+    for name in ("e\u0301.png", "b.png"):
+        Image.new("RGB", (32, 32)).save(tmp_path / name)
+    rows = 'file,caption\r\n\u00e9.png,"a disc,\r\nred"\r\nb.png,a bar\r\n'
+    (tmp_path / "captions.csv").write_bytes(rows.encode("utf-8-sig"))
+    assert [caption for _, caption in PictureFolder(tmp_path)] == ["a bar", "a disc, red"]
+
+
 def test_without_any_caption_there_is_none(tmp_path):
     paint(tmp_path, 2)
     data = PictureFolder(tmp_path)
@@ -107,14 +117,45 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path):
         PictureFolder(tmp_path)
     captions = paint(tmp_path, 3)
     write(tmp_path, captions)
-    with pytest.raises(ValueError, match=r"00\.png is 32 x 32 pixels, it must be 64 x 64; resize or crop it"):
+    with pytest.raises(
+        ValueError, match=r"00\.png is 32 x 32 pixels, it must be 64 x 64; say resize=True, or resize it"
+    ):
         PictureFolder(tmp_path, side=64)
     Image.new("RGB", (40, 30)).save(tmp_path / "01.png")
-    with pytest.raises(ValueError, match=r"01\.png is 40 x 30 pixels, it must be 32 x 32; resize or crop it"):
+    with pytest.raises(ValueError, match=r"01\.png is 40 x 30 pixels, it must be 32 x 32; say resize=True, or"):
         PictureFolder(tmp_path)
     (tmp_path / "01.png").write_bytes(b"text")
-    with pytest.raises(ValueError, match=r"01\.png is no picture; remove it or save it as PNG"):
+    with pytest.raises(ValueError, match=r"01\.png is no picture \(.*\); remove it or save it as PNG"):
         PictureFolder(tmp_path)
+    (tmp_path / "01.png").unlink()
+    (tmp_path / "01.png").symlink_to("nothing")
+    with pytest.raises(ValueError, match=r"01\.png is no picture \(no ordinary file"):
+        PictureFolder(tmp_path)
+    (tmp_path / "01.png").unlink()
+    (tmp_path / "00.png").write_bytes((tmp_path / "00.png").read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"00\.png: image cannot be decoded: "):
+        _ = PictureFolder(tmp_path)[0]
+    for wrong in (0, 32.0, "32"):
+        with pytest.raises(ValueError, match="side must be a whole number of at least 1, got"):
+            PictureFolder(tmp_path, side=wrong)
+
+
+def test_pictures_of_any_kind_and_size(tmp_path):
+    """A grey TIFF of 16 bits, a palette, a transparent one and a photo taken with the camera turned, each resized."""
+    Image.fromarray(np.full((64, 64), 65535, np.uint16)).save(tmp_path / "a.tif")
+    Image.new("P", (10, 10)).save(tmp_path / "b.gif")
+    Image.new("RGBA", (32, 40), (0, 0, 0, 0)).save(tmp_path / "c.webp", lossless=True)
+    turned, exif = Image.new("RGB", (48, 32), "black"), Image.Exif()
+    turned.paste("white", (24, 0, 48, 32))  # stored on the right, seen below
+    exif[0x0112] = 6
+    turned.save(tmp_path / "d.PNG", exif=exif)
+    (tmp_path / "._d.PNG").write_bytes(b"what a Mac leaves on other disks")
+    (tmp_path / "more.png").mkdir()
+    data = PictureFolder(tmp_path, resize=True)
+    a, b, c, d = (image for image, _ in data)
+    assert (a == 1).all() and (b == -1).all() and (c == 1).all()
+    assert d.shape == (3, 32, 32) and (d[:, :16] == -1).all() and (d[:, 16:] == 1).all()
+    assert (PictureFolder(tmp_path, resize=True, background="black")[2][0] == -1).all()
 
 
 def test_what_is_wrong_with_a_caption_is_said_in_one_sentence(tmp_path):
@@ -129,6 +170,14 @@ def test_what_is_wrong_with_a_caption_is_said_in_one_sentence(tmp_path):
     (tmp_path / "captions.csv").write_text("name,text\n")
     with pytest.raises(ValueError, match=r"must name the columns file and caption, got \['name', 'text'\]"):
         PictureFolder(tmp_path)
+    for data, sentence in (
+        (b"file,caption\n00.png,a \xe9\n", r"captions\.csv cannot be read: .* it must be a text file in UTF-8"),
+        (b"file,caption\n00.png," + b"a" * 200_000, r"captions\.csv is no table: field larger than"),
+        (b"", r"must name the columns file and caption, got None"),
+    ):
+        (tmp_path / "captions.csv").write_bytes(data)
+        with pytest.raises(ValueError, match=sentence):
+            PictureFolder(tmp_path)
     (tmp_path / "captions.csv").unlink()
     (tmp_path / "00.txt").write_text("a disc")
     with pytest.raises(ValueError, match=r"01\.png has no caption; write one into .*01\.txt"):

@@ -394,5 +394,10 @@ def test_a_photo_and_a_mask_per_picture_reach_the_pipeline(shipped, seeded):
     kept[0, :, 4:] = kept[1, 4:] = True
     assert torch.equal(drawn[kept.view(2, 64)], x_0.expand(2, -1)[kept.view(2, 64)])
     assert (drawn != x_0)[~kept.view(2, 64)].any(), "all others are drawn anew"
-    with pytest.raises(ValueError, match="images must lie in"):
-        shipped.encode(torch.full((1, 3, 32, 32), 2.0))
+    for wrong, sentence in (
+        (torch.full((1, 3, 32, 32), 2.0), "images must lie in"),
+        (wide, "images must be a tensor of"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            shipped.encode(wrong)
+    assert shipped.encode(torch.zeros(0, 3, 32, 32)).shape == (0, 64)

@@ -227,7 +227,7 @@ def test_whatever_fails_is_said_and_can_be_tried_again(shipped, monkeypatch):
 
 
 def test_two_runs_at_once_hear_their_own_remarks_and_leave_the_warnings_of_the_kernel_alone():
-    """The first ends while the second, begun later, still runs: saved and restored filters would be left in disorder."""
+    """The first ends while the second, begun later, still runs: restored filters would be left in disorder."""
     filters, show, seen = list(warnings.filters), warnings.showwarning, []
     doors = {name: (threading.Event(), threading.Event()) for name in "ab"}
 

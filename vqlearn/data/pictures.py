@@ -82,6 +82,10 @@ def rgb(image: Image.Image | np.ndarray, *, background: Color = "white") -> np.n
 
 def in_range(name: str, values: Tensor, least: int) -> Tensor:
     """`values` clamped to [least, 1]; raises ValueError where one is not finite, or further outside than rounding."""
+    if not isinstance(values, Tensor) or not values.is_floating_point():
+        raise ValueError(f"{name} must be a tensor of floats in [{least}, 1], got {_kind(values)}")
+    if values.numel() == 0:
+        return values
     if not bool(values.isfinite().all()):
         raise ValueError(f"{name} must be finite numbers, got some that are not")
     low, high = (float(end) for end in values.aminmax())
