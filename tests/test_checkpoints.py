@@ -207,8 +207,14 @@ DAMAGE = {
     "empty weights": (lambda f: (f / WEIGHTS).write_bytes(b""), "may be damaged"),
     "more layers": (lambda f: _edit(f / "transformer/config.json", num_layers=3), "lacks 28 tensors"),
     "fewer layers": (lambda f: _edit(f / "transformer/config.json", num_layers=1), "has 28 tensors"),
-    "a billion layers": (lambda f: _edit(f / "transformer/config.json", num_layers=10**9), "more than the 6. tensors"),
-    "layers in words": (lambda f: _edit(f / "transformer/config.json", num_layers="two"), "num_layers must be int"),
+    "a billion layers": (
+        lambda f: _edit(f / "transformer/config.json", num_layers=10**9),
+        "num_layers must be a whole number from 1 to",
+    ),
+    "layers in words": (
+        lambda f: _edit(f / "transformer/config.json", num_layers="two"),
+        "num_layers must be a whole number",
+    ),
     "another norm": (lambda f: _edit(f / "transformer/config.json", norm_type="ada_norm_zero"), "norm_type"),
     "another activation": (
         lambda f: _edit(f / "transformer/config.json", activation_fn="geglu"),

@@ -68,7 +68,7 @@ def test_either_side_reads_what_the_other_wrote(tmp_path):
 
 
 def test_wrong_sizes_and_texts_are_errors():
-    with pytest.raises(ValueError, match="hidden_act must be one of quick_gelu, gelu, got 'relu'"):
+    with pytest.raises(ValueError, match="hidden_act must be 'quick_gelu' or 'gelu', got 'relu'"):
         CLIPTextEncoder(**{**SIZES, "hidden_act": "relu"})
     with pytest.raises(ValueError, match="hidden_size 24 is no multiple of num_attention_heads 5"):
         CLIPTextEncoder(**{**SIZES, "num_attention_heads": 5})

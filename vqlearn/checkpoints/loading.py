@@ -49,7 +49,7 @@ def load_components(folder: Path, dtype: Dtype = torch.float32) -> tuple[dict[st
     dtype = next(denoiser.parameters()).dtype
     reads = denoiser.reads
     without = () if reads == "text" else TEXT_PARTS
-    _check_index(index, folder / INDEX, without if denoiser.config["positions"] == "grid" else (*without, "vqvae"))
+    _check_index(index, folder / INDEX, without if denoiser.config.positions == "grid" else (*without, "vqvae"))
     if is_named(index, "vqvae"):
         parts["vqvae"] = load_module(VQModel, folder / "vqvae", dtype)
     parts["scheduler"] = load_scheduler(folder / "scheduler")
@@ -84,8 +84,6 @@ def load_module(kind: type[nn.Module], folder: Path, dtype: Dtype = torch.float3
         tensors = {_modern(name): tensor for name, tensor in tensors.items()}
     if kind is LearnedClassifierFreeSamplingEmbeddings and not config.get("learnable"):
         tensors = {}  # diffusers writes an empty tensor
-    if kind is Transformer2DModel:
-        _check_norm(config, path)
     if not isinstance(dtype, torch.dtype):
         dtype = dtype(sum(tensor.numel() for tensor in tensors.values()))
     module: nn.Module = build(kind, config, path, most=max(1, len(tensors)))
@@ -100,16 +98,6 @@ def _modern(name: str) -> str:
     return name
 
 
-def _check_norm(config: dict[str, Any], path: Path) -> None:
-    """The published model has no `norm_type`, later ones say "layer_norm"; with a table of times it is "ada_norm"."""
-    kind = config.get("norm_type", "ada_norm")
-    if kind not in ("ada_norm", "layer_norm") or not isinstance(config.get("num_embeds_ada_norm"), int):
-        raise CheckpointError(
-            f"{path} describes a transformer with norm_type = {kind!r} and num_embeds_ada_norm = "
-            f"{config.get('num_embeds_ada_norm')!r}; VQ-Diffusion's has a layer norm per timestep, and a number of them"
-        )
-
-
 def load_scheduler(folder: Path) -> VQDiffusionScheduler:
     """The scheduler from its folder; the curves' ends must be stated, a default would be another schedule."""
     path = folder / "scheduler_config.json"
@@ -120,8 +108,8 @@ def load_scheduler(folder: Path) -> VQDiffusionScheduler:
     if not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
         raise CheckpointError(f"{path}: num_train_timesteps must lie in 1 ... {MOST_STEPS}, got {steps!r:.60}")
     if "alpha_bar" not in config and "gamma_bar" not in config:
-        scheduler: VQDiffusionScheduler = build(VQDiffusionScheduler, config, path, device="cpu")
-        return scheduler
+        made: VQDiffusionScheduler = build(VQDiffusionScheduler, config, path, device="cpu")
+        return made
     try:
         return VQDiffusionScheduler.from_config(config)
     except (ValueError, TypeError) as error:
@@ -211,15 +199,15 @@ def assign_text_encoder(
 def _check_fit(parts: dict[str, Any], folder: Path) -> None:
     """Parts of different models do not go together; CheckpointError says which."""
     scheduler, codec, network = parts["scheduler"].config, parts["vqvae"], parts["transformer"].config
-    codes = network["num_vector_embeds"] - 1
+    codes = network.num_vector_embeds - 1
     pairs = [
         ("codes of the scheduler and of the transformer", scheduler["num_vec_classes"] - 1, codes),
         ("codes of the transformer and of the codec", codes, codes if codec is None else codec.num_tokens),
-        ("steps of scheduler and transformer", scheduler["num_train_timesteps"], network["num_embeds_ada_norm"]),
+        ("steps of scheduler and transformer", scheduler["num_train_timesteps"], network.num_embeds_ada_norm),
     ]
     if parts["text_encoder"] is not None:
         text, tokenizer = parts["text_encoder"].config, parts["tokenizer"]
-        length, width = tokenizer.model_max_length, network["cross_attention_dim"]
+        length, width = tokenizer.model_max_length, network.cross_attention_dim
         pairs += [
             ("text widths of encoder and transformer", text.hidden_size, width),
             ("tokens of the tokenizer and of the text encoder", len(tokenizer), text.vocab_size),

@@ -20,7 +20,7 @@ from vqlearn.checkpoints.loading import assign_text_encoder
 from vqlearn.checkpoints.sections import Section
 from vqlearn.checkpoints.weights import CheckpointError, assign, build, read_pickle
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings, clip_tokenizer
-from vqlearn.networks.transformer import Transformer2DModel
+from vqlearn.networks.transformer import Transformer2DModel, TransformerConfiguration
 from vqlearn.networks.vqvae import VQModel
 from vqlearn.scheduler import VQDiffusionScheduler
 
@@ -143,9 +143,9 @@ def _transformer(tensors: Tensors, diffusion: Section, path: Path) -> Transforme
 # ------------------------------------------------------------------------------------------ schedule
 
 
-def _scheduler(buffers: Tensors, network: dict[str, Any], path: Path) -> VQDiffusionScheduler:
+def _scheduler(buffers: Tensors, network: TransformerConfiguration, path: Path) -> VQDiffusionScheduler:
     """The released schedule, after a look whether the file's own curves are linear between the ends that they have."""
-    classes, steps = network["num_vector_embeds"], network["num_embeds_ada_norm"]
+    classes, steps = network.num_vector_embeds, network.num_embeds_ada_norm
     curves = {}
     for name in ("alpha", "gamma"):
         log = buffers.get(f"log_cumprod_{name[0] if name == 'alpha' else 'c'}t")
@@ -357,11 +357,11 @@ def published_tokenizer(words: int = 49408, length: int = 77) -> Any:
 def _defaults(transformer: Transformer2DModel, null_text: Any, model: Section) -> dict[str, Any]:
     """Guidance and truncation as published for this kind of model, and the names of ImageNet's classes."""
     reads, network = transformer.reads, transformer.config
-    learned = network["learnable_null_class"] if null_text is None else null_text.learnable
+    learned = network.learnable_null_class if null_text is None else null_text.learnable
     scale, rate = PUBLISHED[reads, learned]
     if reads == "text" and learned and model.at("content_codec_config").word("target").endswith("PatchVQVAE"):
         scale = ITHQ_GUIDANCE
     defaults: dict[str, Any] = {"guidance_scale": scale, "truncation_rate": rate}
-    if reads == "class" and network["num_classes"] == NULL_CLASS:
+    if reads == "class" and network.num_classes == NULL_CLASS:
         defaults["labels"] = (assets.FOLDER / "imagenet_labels.txt").read_text(encoding="utf-8").splitlines()
     return defaults

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vqlearn.checkpoints.layout import CHECKSUMS, ENDINGS, INDEX, OURS, PARTS
+from vqlearn.checkpoints.layout import CHECKSUMS, ENDINGS, INDEX, OURS, PARTS, index_of
 from vqlearn.checkpoints.loading import checksum
 from vqlearn.checkpoints.weights import CheckpointError
 from vqlearn.data.files import replaced_folder
@@ -44,10 +44,7 @@ def _write(parts: dict[str, Any], folder: Path, extra: dict[str, Any]) -> None:
         with _Quiet():
             parts["text_encoder"].save_pretrained(folder / "text_encoder")
         save_tokenizer(parts["tokenizer"], folder / "tokenizer")
-    named = {
-        name: [part.library, part.kind] if parts[name] is not None else [None, None] for name, part in PARTS.items()
-    }
-    write_json(folder / INDEX, {"_class_name": "VQDiffusionPipeline", **extra, **named})
+    write_json(folder / INDEX, index_of(parts, extra))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     write_json(folder / CHECKSUMS, {path.relative_to(folder).as_posix(): checksum(path) for path in files})
 
@@ -69,7 +66,7 @@ def save_module(module: Any, folder: Path) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", module.config)
+    write_json(folder / "config.json", dict(module.config))
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     if not tensors:
         tensors = {"embeddings": torch.empty(0)}  # as diffusers writes learnable=False

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from vqlearn.arguments import shown
+
 Module = typing.TypeVar("Module", bound=nn.Module)
 
 
@@ -129,21 +131,30 @@ def build(
 ) -> Any:
     """An object of a class from a configuration, a module on torch's "meta" device: without memory for its weights.
 
-    Keys that the class does not take are ignored, values of another type than its hints say are refused. `most` bounds
-    every number of layers: a file of n tensors cannot fill more than n of them. Raises CheckpointError.
+    A network checks its configuration itself. Of another class, keys that it does not take are ignored, and values of
+    another type than its hints say are refused. `most` bounds the number of layers: a file of n tensors cannot fill
+    more than n of them. Raises CheckpointError.
     """
+    try:
+        if settings := getattr(kind, "config_class", None):
+            if (layers := settings.of(**config).layers) > (layers if most is None else most):
+                raise ValueError(f"its {layers} layers are more than the {most} tensors beside it can fill")
+        else:
+            config = _hinted(kind, config)
+        with torch.device(device), _Unfilled() if device == "meta" else contextlib.nullcontext():
+            return kind(**config)
+    except (TypeError, ValueError, RuntimeError, OverflowError, ZeroDivisionError, AssertionError) as error:
+        raise CheckpointError(f"{where} does not describe a {kind.__name__}: {one_line(error)}") from None
+
+
+def _hinted(kind: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """Of a configuration what a class takes; raises ValueError for values of another type than its hints say."""
     hints = typing.get_type_hints(kind.__init__)
     chosen = {key: value for key, value in config.items() if key in hints}
     for key, value in chosen.items():
         if not _is_a(value, hints[key]):
-            raise CheckpointError(f"{where}: {key} must be {_spell(hints[key])}, got {value!r:.60}")
-        if most is not None and (("layers" in key and value > most) or (isinstance(value, list) and len(value) > most)):
-            raise CheckpointError(f"{where}: {key} = {value!r:.60} is more than the {most} tensors beside it can fill")
-    try:
-        with torch.device(device), _Unfilled() if device == "meta" else contextlib.nullcontext():
-            return kind(**chosen)
-    except (TypeError, ValueError, RuntimeError, OverflowError, ZeroDivisionError, AssertionError) as error:
-        raise CheckpointError(f"{where} does not describe a {kind.__name__}: {one_line(error)}") from None
+            raise ValueError(f"{key} must be {_spell(hints[key])}, got {shown(value)}")
+    return chosen
 
 
 class _Unfilled(TorchFunctionMode):

@@ -8,42 +8,90 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vqlearn.arguments import real, whole
+from vqlearn.networks.configuration import DEEPEST, Configuration, epsilon, one_of, optional, share, size
+
+OF_ANY_MODEL = (  # keys of every configuration of transformers, today's and those of 2022, that no text encoder reads
+    "architectures model_type torch_dtype dtype transformers_version name_or_path return_dict output_hidden_states "
+    "output_attentions torchscript use_bfloat16 tf_legacy_loss pruned_heads tie_word_embeddings tie_encoder_decoder "
+    "is_encoder_decoder is_decoder add_cross_attention cross_attention_hidden_size chunk_size_feed_forward "
+    "finetuning_task id2label label2id problem_type task_specific_params tokenizer_class prefix "
+    "decoder_start_token_id sep_token_id use_cache max_length min_length do_sample early_stopping num_beams "
+    "num_beam_groups diversity_penalty temperature top_k top_p typical_p repetition_penalty length_penalty "
+    "no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids num_return_sequences return_dict_in_generate "
+    "output_scores forced_bos_token_id forced_eos_token_id remove_invalid_values exponential_decay_length_penalty "
+    "suppress_tokens begin_suppress_tokens gradient_checkpointing"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class CLIPTextConfiguration(Configuration):
+    """The settings of `CLIPTextEncoder`: names and defaults of transformers' `CLIPTextConfig`.
+
+    The last three mean nothing for hidden states.
+    """
+
+    ignored: ClassVar[frozenset[str]] = frozenset(OF_ANY_MODEL.split())
+
+    vocab_size: int = 49408
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    max_position_embeddings: int = 77
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    bos_token_id: int | None = 49406
+    eos_token_id: int | None = 49407
+    pad_token_id: int | None = 1
+    attention_dropout: float = 0.0
+    projection_dim: int | None = 512
+    initializer_range: float = 0.02
+    initializer_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._check(size, "vocab_size", "hidden_size", "intermediate_size", "num_attention_heads",
+                    "max_position_embeddings")  # fmt: skip
+        self._check(partial(whole, most=DEEPEST), "num_hidden_layers")
+        self._check(one_of(*ACTIVATIONS), "hidden_act")
+        self._check(epsilon, "layer_norm_eps")
+        self._check(optional(partial(whole, least=0)), "bos_token_id", "eos_token_id", "pad_token_id")
+        self._check(share, "attention_dropout")
+        self._check(optional(size), "projection_dim")
+        self._check(real, "initializer_range", "initializer_factor")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {self.num_attention_heads}"
+            )
+
+    @property
+    def layers(self) -> int:
+        return self.num_hidden_layers
+
 
 class CLIPTextEncoder(nn.Module):
-    """A causal transformer over token ids; `encoder(ids)[0]` are its last hidden states, `[B, S]` -> `[B, S, D]`."""
+    """A causal transformer over token ids; `encoder(ids)[0]` are its last hidden states, `[B, S]` -> `[B, S, D]`.
 
-    def __init__(
-        self,
-        vocab_size: int = 49408,
-        hidden_size: int = 512,
-        intermediate_size: int = 2048,
-        num_hidden_layers: int = 12,
-        num_attention_heads: int = 8,
-        max_position_embeddings: int = 77,
-        hidden_act: str = "quick_gelu",
-        layer_norm_eps: float = 1e-5,
-        bos_token_id: int | None = 49406,
-        eos_token_id: int | None = 49407,
-        pad_token_id: int | None = 1,
-    ) -> None:
-        """The names and defaults of transformers' `CLIPTextConfig`; raises ValueError for sizes that do not fit."""
-        chosen = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+    The arguments are the fields of `CLIPTextConfiguration`; raises ValueError for sizes that do not fit.
+    """
+
+    config_class = CLIPTextConfiguration
+
+    def __init__(self, *sizes: Any, **settings: Any) -> None:
         super().__init__()
-        if hidden_act not in ACTIVATIONS:
-            raise ValueError(f"hidden_act must be one of {', '.join(ACTIVATIONS)}, got {hidden_act!r:.60}")
-        if hidden_size % num_attention_heads:
-            raise ValueError(f"hidden_size {hidden_size} is no multiple of num_attention_heads {num_attention_heads}")
-        self.config = SimpleNamespace(**chosen)
-        self.embeddings = _Embeddings(vocab_size, max_position_embeddings, hidden_size)
-        self.encoder = _Layers(self.config)
-        self.final_layer_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.config = config = CLIPTextConfiguration.of(*sizes, **settings)
+        self.embeddings = _Embeddings(config.vocab_size, config.max_position_embeddings, config.hidden_size)
+        self.encoder = _Layers(config)
+        self.final_layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -66,7 +114,7 @@ class CLIPTextEncoder(nn.Module):
         folder, dtype = Path(folder), str(self.dtype).removeprefix("torch.")
         folder.mkdir(parents=True, exist_ok=True)
         kind = {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model", "dtype": dtype}
-        text = json.dumps({**kind, **vars(self.config)}, indent=2, sort_keys=True)
+        text = json.dumps({**kind, **self.config}, indent=2, sort_keys=True)
         (folder / "config.json").write_text(text + "\n", encoding="utf-8", newline="\n")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -85,7 +133,7 @@ class _Embeddings(nn.Module):
 
 
 class _Layers(nn.Module):
-    def __init__(self, config: SimpleNamespace) -> None:
+    def __init__(self, config: CLIPTextConfiguration) -> None:
         super().__init__()
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_hidden_layers))
 
@@ -96,10 +144,10 @@ class _Layers(nn.Module):
 
 
 class _Layer(nn.Module):
-    def __init__(self, config: SimpleNamespace) -> None:
+    def __init__(self, config: CLIPTextConfiguration) -> None:
         super().__init__()
         width, eps = config.hidden_size, config.layer_norm_eps
-        self.self_attn = _Attention(width, config.num_attention_heads)
+        self.self_attn = _Attention(width, config.num_attention_heads, config.attention_dropout)
         self.layer_norm1, self.layer_norm2 = nn.LayerNorm(width, eps=eps), nn.LayerNorm(width, eps=eps)
         self.mlp = _FeedForward(width, config.intermediate_size, config.hidden_act)
 
@@ -109,9 +157,9 @@ class _Layer(nn.Module):
 
 
 class _Attention(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.dropout = heads, dropout
         self.q_proj, self.k_proj = nn.Linear(width, width), nn.Linear(width, width)
         self.v_proj, self.out_proj = nn.Linear(width, width), nn.Linear(width, width)
 
@@ -119,7 +167,8 @@ class _Attention(nn.Module):
         q, k, v = (
             part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.q_proj, self.k_proj, self.v_proj)
         )
-        found = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # [B, heads, S, D / heads]
+        dropout = self.dropout if self.training else 0.0
+        found = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)  # [B, heads, S, D / heads]
         return self.out_proj(found.transpose(1, 2).flatten(-2))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,18 +13,18 @@ class Encoder(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,
+        *,
+        channels: tuple[int, int],
         stem: int,
-        out_channels: int,
-        widths: list[int],
-        attends: list[bool],
+        widths: Sequence[int],
+        attends: Sequence[bool],
         layers: int,
         groups: int,
         mid_attention: bool,
         wide: bool,
     ):
         super().__init__()
-        self.conv_in = _conv(in_channels, stem, wide)
+        self.conv_in = _conv(channels[0], stem, wide)
         ins = [stem, *widths[:-1]]
         self.down_blocks = nn.ModuleList(
             DownBlock(i, o, layers, groups, attention, last=k == len(widths) - 1, wide=wide)
@@ -30,7 +32,7 @@ class Encoder(nn.Module):
         )
         self.mid_block = MidBlock(widths[-1], groups, mid_attention and wide, wide)
         self.conv_norm_out = _norm(groups, widths[-1], wide)
-        self.conv_out = _conv(widths[-1], out_channels, wide)
+        self.conv_out = _conv(widths[-1], channels[1], wide)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
@@ -44,16 +46,16 @@ class Decoder(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        widths: list[int],
-        attends: list[bool],
+        *,
+        channels: tuple[int, int],
+        widths: Sequence[int],
+        attends: Sequence[bool],
         layers: int,
         groups: int,
         mid_attention: bool,
     ):
         super().__init__()
-        self.conv_in = _conv(in_channels, widths[0])
+        self.conv_in = _conv(channels[0], widths[0])
         self.mid_block = MidBlock(widths[0], groups, mid_attention)
         ins = [widths[0], *widths[:-1]]
         self.up_blocks = nn.ModuleList(
@@ -61,7 +63,7 @@ class Decoder(nn.Module):
             for k, (i, o, attention) in enumerate(zip(ins, widths, attends, strict=True))
         )
         self.conv_norm_out = _norm(groups, widths[-1])
-        self.conv_out = _conv(widths[-1], out_channels)
+        self.conv_out = _conv(widths[-1], channels[1])
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.mid_block(self.conv_in(x))

@@ -227,8 +227,8 @@ def _name(dtype: torch.dtype) -> str:
 def pictures_at_once(transformer: Transformer2DModel, branches: int) -> int:
     """How many pictures a call should hold, each in one or two `branches`: what fits, on a CPU into its cache."""
     weight, config = transformer.out.weight, transformer.config
-    inside = branches * (12 + config["feed_forward_mult"]) * transformer.width
-    predictions = (2 * branches + 4) * config["num_vector_embeds"]
+    inside = branches * (12 + config.feed_forward_mult) * transformer.width
+    predictions = (2 * branches + 4) * config.num_vector_embeds
     needed = transformer.num_positions * (inside + predictions) * max(4, weight.itemsize)
     fits = SHARE_OF_MEMORY * free_bytes(weight.device) / needed
     if weight.device.type == "cpu":

@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vqlearn.arguments import real, whole
+from vqlearn.networks.configuration import DEEPEST, LARGEST, Configuration, epsilon, flag, one_of, optional, share, size
+
 ACTIVATION = "geglu-approximate"  # diffusers' name for x * sigmoid(1.702 x), which is not gated
 AT_ONCE = 2**23  # numbers inside a feed-forward at a time, on a CPU: 32 MB in float32
+MOST_POSITIONS = 2**20
 PIECE = 2**18  # numbers of an element-wise step at a time, on a CPU: they stay in its cache
 
 
@@ -24,84 +30,128 @@ KeysValues = tuple[Tensor, Tensor]  # each [B, heads, S, C / heads]
 Condition = Tensor | list[KeysValues] | None
 
 
-class Transformer2DModel(nn.Module):
-    """Logits of p(x_0 | x_t, condition): `[B, L]` tokens, a condition and a timestep -> `[B, L, K]`.
+@dataclass(frozen=True, eq=False)
+class TransformerConfiguration(Configuration):
+    """The settings of `Transformer2DModel`: diffusers' names, then our own, then what diffusers' class has besides.
 
-    Arguments are diffusers' names: `num_vector_embeds` is K + 1 (the mask is the last), `sample_size` the
-    side of the position grid, `num_embeds_ada_norm` the number of timesteps. `cross_attention_dim=None` reads no
-    text. Ours are `feed_forward` ("linear", or "convolution" for the 3 x 3 one of the papers' smaller models) and
-    `feed_forward_mult`, `num_positions` (L, where it is less than the whole grid), `num_classes` for a model of
-    classes, `learnable_null_class`, whether its null class has a row of its own or is the mean of all, and `positions`,
+    `num_vector_embeds` is K + 1 (the mask is the last), `sample_size` the side of the position grid,
+    `num_embeds_ada_norm` the number of timesteps; `cross_attention_dim=None` reads no text. Ours are `feed_forward`
+    ("linear", or "convolution" for the 3 x 3 one of the papers' smaller models) and `feed_forward_mult`,
+    `num_positions` (L, where it is less than the whole grid), `num_classes` for a model of classes,
+    `learnable_null_class`, whether its null class has a row of its own or is the mean of all, and `positions`,
     "sequence" for `sample_size` tokens in a row (text, music, proteins) in place of a grid.
     """
 
-    def __init__(
-        self,
-        num_attention_heads: int = 16,
-        attention_head_dim: int = 88,
-        num_layers: int = 1,
-        cross_attention_dim: int | None = 512,
-        num_vector_embeds: int = 4097,
-        sample_size: int = 32,
-        num_embeds_ada_norm: int = 100,
-        attention_bias: bool = True,
-        norm_eps: float = 1e-5,
-        activation_fn: str = ACTIVATION,
-        feed_forward: str = "linear",
-        feed_forward_mult: float = 4,
-        num_positions: int | None = None,
-        num_classes: int | None = None,
-        learnable_null_class: bool = False,
-        positions: str = "grid",
-    ):
-        super().__init__()
-        if feed_forward not in ("linear", "convolution"):
-            raise ValueError(f"feed_forward must be 'linear' or 'convolution', got {feed_forward!r}")
-        if positions not in ("grid", "sequence"):
-            raise ValueError(f"positions must be 'grid' or 'sequence', got {positions!r}")
-        if positions == "sequence" and (feed_forward == "convolution" or num_positions is not None):
+    _class_name: str = field(default="Transformer2DModel", init=False)
+    num_attention_heads: int = 16
+    attention_head_dim: int = 88
+    num_layers: int = 1
+    cross_attention_dim: int | None = 512
+    num_vector_embeds: int = 4097
+    sample_size: int = 32
+    num_embeds_ada_norm: int = 100
+    attention_bias: bool = True
+    norm_eps: float = 1e-5  # of the norm before the feed-forward alone, as in diffusers
+    activation_fn: str = ACTIVATION
+    feed_forward: str = "linear"
+    feed_forward_mult: float = 4
+    num_positions: int | None = None
+    num_classes: int | None = None
+    learnable_null_class: bool = False
+    positions: str = "grid"
+    norm_type: str = "ada_norm"  # the published file has none, later ones say "layer_norm" and mean this
+    dropout: float = 0.0
+    # Each of these has one value that is implemented ...
+    in_channels: int | None = None
+    patch_size: int | None = None
+    only_cross_attention: bool = False
+    double_self_attention: bool = False
+    norm_elementwise_affine: bool = True
+    attention_type: str = "default"
+    # ... and these mean nothing for a network of tokens
+    out_channels: int | None = None
+    norm_num_groups: int = 32
+    use_linear_projection: bool = False
+    upcast_attention: bool = False
+    caption_channels: int | None = None
+    interpolation_scale: float | None = None
+    use_additional_conditions: bool | None = None
+
+    def __post_init__(self) -> None:
+        self._check(size, "num_attention_heads", "attention_head_dim", "num_embeds_ada_norm", "sample_size",
+                    "norm_num_groups")  # fmt: skip
+        self._check(
+            optional(size), "cross_attention_dim", "num_positions", "num_classes", "out_channels", "caption_channels"
+        )
+        self._check(partial(whole, most=DEEPEST), "num_layers")
+        self._check(partial(whole, least=2, most=LARGEST), "num_vector_embeds")
+        self._check(epsilon, "norm_eps")
+        self._check(share, "dropout")
+        self._check(partial(real, least=0, most=64, above=True), "feed_forward_mult")
+        self._check(optional(real), "interpolation_scale")
+        self._check(flag, "attention_bias", "learnable_null_class", "use_linear_projection", "upcast_attention")
+        self._check(optional(flag), "use_additional_conditions")
+        self._check(one_of(ACTIVATION), "activation_fn")
+        self._check(one_of("ada_norm", "layer_norm"), "norm_type")
+        self._check(one_of("linear", "convolution"), "feed_forward")
+        self._check(one_of("grid", "sequence"), "positions")
+        self._check(one_of("default"), "attention_type")
+        self._check(one_of(None), "in_channels", "patch_size")
+        self._check(one_of(False), "only_cross_attention", "double_self_attention")
+        self._check(one_of(True), "norm_elementwise_affine")
+        self._check_together()
+        object.__setattr__(self, "norm_type", "ada_norm")
+
+    def _check_together(self) -> None:
+        """Settings that are right alone and wrong beside each other."""
+        grid, convolution = self.positions == "grid", self.feed_forward == "convolution"
+        if not grid and (convolution or self.num_positions is not None):
             raise ValueError("a sequence has sample_size positions and no grid for a feed_forward of convolutions")
-        if activation_fn != ACTIVATION:
-            raise ValueError(f"activation_fn must be {ACTIVATION!r}, got {activation_fn!r}")
-        if cross_attention_dim is not None and num_classes is not None:
+        whole("sample_size", self.sample_size, 1, math.isqrt(MOST_POSITIONS) if grid else MOST_POSITIONS)
+        if self.num_positions is not None:
+            whole("num_positions", self.num_positions, 1, self.sample_size**2)
+            if convolution and math.isqrt(self.num_positions) ** 2 != self.num_positions:
+                raise ValueError(f"num_positions must be a square for convolutions, got {self.num_positions}")
+        whole("num_attention_heads * attention_head_dim", self.width, 1, LARGEST)
+        if self.cross_attention_dim is not None and self.num_classes is not None:
             raise ValueError("a denoiser reads a text or a class: cross_attention_dim or num_classes must be None")
-        if num_positions is not None and not 1 <= num_positions <= sample_size**2:
-            raise ValueError(f"num_positions must lie in 1 ... {sample_size**2} (the grid), got {num_positions}")
-        self.config: dict[str, Any] = {
-            "_class_name": "Transformer2DModel",
-            "num_attention_heads": num_attention_heads,
-            "attention_head_dim": attention_head_dim,
-            "num_layers": num_layers,
-            "cross_attention_dim": cross_attention_dim,
-            "num_vector_embeds": num_vector_embeds,
-            "sample_size": sample_size,
-            "num_embeds_ada_norm": num_embeds_ada_norm,
-            "attention_bias": attention_bias,
-            "norm_eps": norm_eps,
-            "activation_fn": activation_fn,
-            "norm_type": "ada_norm",
-            "feed_forward": feed_forward,
-            "feed_forward_mult": feed_forward_mult,
-            "num_positions": num_positions,
-            "num_classes": num_classes,
-            "learnable_null_class": learnable_null_class,
-            "positions": positions,
-        }
-        self.width = width = num_attention_heads * attention_head_dim
-        grid = positions == "grid"
-        self.num_positions = num_positions or (sample_size**2 if grid else sample_size)
+
+    @property
+    def layers(self) -> int:
+        return self.num_layers
+
+    @property
+    def width(self) -> int:
+        """Numbers per position, C."""
+        return self.num_attention_heads * self.attention_head_dim
+
+
+class Transformer2DModel(nn.Module):
+    """Logits of p(x_0 | x_t, condition): `[B, L]` tokens, a condition and a timestep -> `[B, L, K]`.
+
+    The arguments are the fields of `TransformerConfiguration`, which `config` is. Raises ValueError for sizes out of
+    range and for settings of diffusers' class that are not implemented, TypeError for unknown names.
+    """
+
+    config_class = TransformerConfiguration
+
+    def __init__(self, *sizes: Any, **settings: Any) -> None:
+        super().__init__()
+        self.config = config = TransformerConfiguration.of(*sizes, **settings)
+        self.width, grid = config.width, config.positions == "grid"
+        self.num_positions = config.num_positions or (config.sample_size**2 if grid else config.sample_size)
         embedding = TokenEmbedding if grid else SequenceEmbedding
-        self.latent_image_embedding = embedding(num_vector_embeds, width, sample_size)
-        self.transformer_blocks = nn.ModuleList(Block(width, self.config) for _ in range(num_layers))
-        self.norm_out = nn.LayerNorm(width)
-        self.out = nn.Linear(width, num_vector_embeds - 1)  # no logit for the mask: clean images hold none
+        self.latent_image_embedding = embedding(config.num_vector_embeds, config.width, config.sample_size)
+        self.transformer_blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm_out = nn.LayerNorm(config.width)
+        self.out = nn.Linear(config.width, config.num_vector_embeds - 1)  # no logit for the mask: x_0 holds none
 
     @property
     def reads(self) -> str:
         """What the condition is: "text", "class" or "nothing"."""
-        if self.config["num_classes"] is not None:
+        if self.config.num_classes is not None:
             return "class"
-        return "text" if self.config["cross_attention_dim"] is not None else "nothing"
+        return "text" if self.config.cross_attention_dim is not None else "nothing"
 
     def forward(self, x_t: Tensor, condition: Condition, timestep: Tensor, branches: int = 1) -> Tensor:
         """`condition` is a text `[B, S, D]` or what `remember` made of it, class labels int64 `[B]` (`num_classes` is
@@ -157,21 +207,19 @@ class SequenceEmbedding(nn.Module):
 class Block(nn.Module):
     """One layer: self-attention, cross-attention if a text is read, and a feed-forward."""
 
-    def __init__(self, width: int, config: dict[str, Any]):
+    def __init__(self, config: TransformerConfiguration):
         super().__init__()
-        steps, eps = config["num_embeds_ada_norm"], config["norm_eps"]
-        heads, bias = config["num_attention_heads"], config["attention_bias"]
-        self.norm1 = AdaLayerNorm(width, steps, eps)
-        self.attn1 = Attention(width, width, heads, bias)
-        if config["cross_attention_dim"] is not None:
-            self.norm2 = AdaLayerNorm(width, steps, eps)
-            self.attn2 = Attention(width, config["cross_attention_dim"], heads, bias)
-        classes, null_row = config["num_classes"], config["learnable_null_class"]
+        width, steps, classes = config.width, config.num_embeds_ada_norm, config.num_classes
+        attention = partial(Attention, width, config.num_attention_heads, config.attention_bias, config.dropout)
+        self.norm1, self.attn1 = AdaLayerNorm(width, steps), attention(width)
+        if config.cross_attention_dim is not None:
+            self.norm2, self.attn2 = AdaLayerNorm(width, steps), attention(config.cross_attention_dim)
         if classes is None:
-            self.norm3: nn.Module = nn.LayerNorm(width, eps)
+            self.norm3: nn.Module = nn.LayerNorm(width, config.norm_eps)
         else:
-            self.norm3 = AdaLayerNorm(width, classes + null_row, eps, mean_last=not null_row)
-        self.ff = FeedForward(width, config["feed_forward_mult"], config["feed_forward"] == "convolution")
+            null_row = config.learnable_null_class
+            self.norm3 = AdaLayerNorm(width, classes + null_row, config.norm_eps, mean_last=not null_row)
+        self.ff = FeedForward(width, config.feed_forward_mult, config.feed_forward == "convolution", config.dropout)
 
     def forward(self, x: Tensor, condition: Any, timestep: Tensor) -> Tensor:
         return self.read(self.look(x, timestep), condition, timestep)
@@ -196,7 +244,7 @@ class AdaLayerNorm(nn.Module):
     With `mean_last` one index more than the table has rows means the mean of them all.
     """
 
-    def __init__(self, width: int, rows: int, eps: float, mean_last: bool = False):
+    def __init__(self, width: int, rows: int, eps: float = 1e-5, mean_last: bool = False):
         super().__init__()
         self.emb = nn.Embedding(rows, width)
         self.linear = nn.Linear(width, 2 * width)
@@ -215,13 +263,13 @@ class AdaLayerNorm(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention of `x` `[B, L, C]` to `context` `[B, S, D]`; padding is attended to, as published."""
 
-    def __init__(self, width: int, context_width: int, heads: int, bias: bool):
+    def __init__(self, width: int, heads: int, bias: bool, dropout: float, context_width: int):
         super().__init__()
         self.heads = heads
         self.to_q = nn.Linear(width, width, bias=bias)
         self.to_k = nn.Linear(context_width, width, bias=bias)
         self.to_v = nn.Linear(context_width, width, bias=bias)
-        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+        self.to_out = nn.ModuleList([nn.Linear(width, width), nn.Dropout(dropout)])
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         return self.read(self.queries(x), *self.keys_values(context))
@@ -241,7 +289,7 @@ class Attention(nn.Module):
             found = ((q * q.shape[-1] ** -0.5) @ k.mT).softmax(-1) @ v
         else:
             found = F.scaled_dot_product_attention(q, k, v)
-        return self.to_out[0](found.transpose(1, 2).flatten(2))
+        return self.to_out[1](self.to_out[0](found.transpose(1, 2).flatten(2)))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -250,7 +298,7 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """Two layers with x * sigmoid(1.702 x) between, linear or 3 x 3 convolutions over the square grid of tokens."""
 
-    def __init__(self, width: int, mult: float, convolution: bool):
+    def __init__(self, width: int, mult: float, convolution: bool, dropout: float):
         super().__init__()
         self.hidden = hidden = int(width * mult)
         self.convolution = convolution
@@ -258,15 +306,18 @@ class FeedForward(nn.Module):
             nn.Conv2d(ins, outs, 3, padding=1) if convolution else nn.Linear(ins, outs)
             for ins, outs in ((width, hidden), (hidden, width))
         )
-        self.net = nn.ModuleList([ApproximateGELU(first), nn.Identity(), last])
+        self.net = nn.ModuleList([ApproximateGELU(first), nn.Dropout(dropout), last])
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.convolution:
-            return in_parts(lambda rows: self.net[2](self.net[0](rows)), x, self.hidden)
+            return in_parts(self._layers, x, self.hidden)
         side = round(x.shape[1] ** 0.5)
         # [B, L, C] seen as [B, C, side, side] in channels-last memory: no copy
         grid = x.unflatten(1, (side, side)).permute(0, 3, 1, 2)
-        return self.net[2](self.net[0](grid)).permute(0, 2, 3, 1).flatten(1, 2)
+        return self._layers(grid).permute(0, 2, 3, 1).flatten(1, 2)
+
+    def _layers(self, x: Tensor) -> Tensor:
+        return self.net[2](self.net[1](self.net[0](x)))
 
 
 class ApproximateGELU(nn.Module):

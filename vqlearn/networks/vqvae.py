@@ -9,90 +9,133 @@ patch and equal patches get equal tokens; the decoder keeps its wide view either
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
+from vqlearn.arguments import real, shown, whole
 from vqlearn.networks.codebook import Codebook
+from vqlearn.networks.configuration import DEEPEST, Configuration, flag, one_of, optional, size
 from vqlearn.networks.convolutions import Decoder, Encoder
+
+MOST_LEVELS = 16  # halvings of a picture's side, one less
+BLOCKS = {
+    "down_block_types": ("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
+    "up_block_types": ("UpDecoderBlock2D", "AttnUpDecoderBlock2D"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class VQConfiguration(Configuration):
+    """The settings of `VQModel`: diffusers' names, then our own, then what diffusers' class has besides.
+
+    Ours are `encoder_context` ("wide", or "patch"), `stem_channels`, the width of the encoder's first convolution where
+    it is not that of its first block, and `quantizer` ("nearest" or "gumbel") and `num_tokens`, those of `Codebook`.
+    """
+
+    _class_name: str = field(default="VQModel", init=False)
+    in_channels: int = 3
+    out_channels: int = 3
+    down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",)
+    up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",)
+    block_out_channels: tuple[int, ...] = (64,)
+    layers_per_block: int = 1
+    latent_channels: int = 3
+    num_vq_embeddings: int = 256
+    norm_num_groups: int = 32
+    vq_embed_dim: int | None = None
+    mid_block_add_attention: bool = True
+    encoder_context: str = "wide"
+    stem_channels: int | None = None
+    quantizer: str = "nearest"
+    num_tokens: int | None = None
+    act_fn: str = "silu"
+    norm_type: str = "group"
+    # These mean nothing for a codec that is asked for tokens
+    sample_size: int = 32
+    scaling_factor: float = 0.18215
+    lookup_from_codebook: bool = False
+    force_upcast: bool = False
+
+    def __post_init__(self) -> None:
+        self._check(size, "in_channels", "out_channels", "layers_per_block", "latent_channels", "num_vq_embeddings",
+                    "norm_num_groups", "sample_size")  # fmt: skip
+        self._check(optional(size), "vq_embed_dim", "stem_channels")
+        self._check(real, "scaling_factor")
+        self._check(flag, "mid_block_add_attention", "lookup_from_codebook", "force_upcast")
+        self._check(one_of("wide", "patch"), "encoder_context")
+        self._check(one_of("nearest", "gumbel"), "quantizer")
+        self._check(one_of("silu", "swish"), "act_fn")  # two names of one function
+        self._check(one_of("group"), "norm_type")
+        self._check(optional(partial(whole, most=self.num_vq_embeddings)), "num_tokens")
+        self._check(_widths, "block_out_channels")
+        self._check(partial(_blocks, len(self.block_out_channels)), "down_block_types", "up_block_types")
+        whole("layers_per_block * len(block_out_channels)", self.layers, 1, DEEPEST)
+
+    @property
+    def layers(self) -> int:
+        return self.layers_per_block * len(self.block_out_channels)
+
+
+def _widths(name: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple) or not 1 <= len(value) <= MOST_LEVELS:
+        raise ValueError(f"{name} must be a list of 1 to {MOST_LEVELS} whole numbers, got {shown(value)}")
+    return tuple(size(f"{name}[{level}]", width) for level, width in enumerate(value))
+
+
+def _blocks(levels: int, name: str, value: Any) -> tuple[str, ...]:
+    known = BLOCKS[name]
+    if not isinstance(value, list | tuple) or len(value) != levels or any(one not in known for one in value):
+        raise ValueError(
+            f"{name} must be {levels} names (as many as block_out_channels), each {' or '.join(known)}, got "
+            f"{shown(value)}"
+        )
+    return tuple(value)
 
 
 class VQModel(nn.Module):
     """Encoder, codebook and decoder of VQ-VAE (van den Oord et al. 2017) in the form that VQ-Diffusion uses.
 
-    Images are float `[B, in_channels, H, W]` in [-1, 1]; tokens int64 `[B, L]`, row by row, with
-    L = H W / factor^2. Arguments are those of diffusers' VQModel; beyond them `stem_channels` is the width of the
-    encoder's first convolution where it is not that of its first block, `quantizer` and `num_tokens` are those of
-    `Codebook`. Raises ValueError for unknown block types and settings.
+    Images are float `[B, in_channels, H, W]` in [-1, 1]; tokens int64 `[B, L]`, row by row, with L = H W / factor^2.
+    The arguments are the fields of `VQConfiguration`, which `config` is. Raises ValueError for sizes out of range and
+    for settings of diffusers' class that are not implemented, TypeError for unknown names.
     """
 
-    def __init__(
-        self,
-        in_channels: int = 3,
-        out_channels: int = 3,
-        down_block_types: Iterable[str] = ("DownEncoderBlock2D",),
-        up_block_types: Iterable[str] = ("UpDecoderBlock2D",),
-        block_out_channels: Iterable[int] = (64,),
-        layers_per_block: int = 1,
-        latent_channels: int = 3,
-        num_vq_embeddings: int = 256,
-        norm_num_groups: int = 32,
-        vq_embed_dim: int | None = None,
-        mid_block_add_attention: bool = True,
-        encoder_context: str = "wide",
-        stem_channels: int | None = None,
-        quantizer: str = "nearest",
-        num_tokens: int | None = None,
-    ):
+    config_class = VQConfiguration
+
+    def __init__(self, *sizes: Any, **settings: Any) -> None:
         super().__init__()
-        for name, value, known in (
-            ("encoder_context", encoder_context, ("wide", "patch")),
-            ("quantizer", quantizer, ("nearest", "gumbel")),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} must be {known[0]!r} or {known[1]!r}, got {value!r}")
-        if num_tokens is not None and not 1 <= num_tokens <= num_vq_embeddings:
-            raise ValueError(f"num_tokens must lie in 1 ... {num_vq_embeddings} (the codes), got {num_tokens}")
-        widths, embed = list(block_out_channels), vq_embed_dim or latent_channels
-        down, up = _attends(down_block_types, "down", widths), _attends(up_block_types, "up", widths)
-        self.config: dict[str, Any] = {
-            "_class_name": "VQModel",
-            "in_channels": in_channels,
-            "out_channels": out_channels,
-            "down_block_types": list(down_block_types),
-            "up_block_types": list(up_block_types),
-            "block_out_channels": widths,
-            "layers_per_block": layers_per_block,
-            "act_fn": "silu",
-            "latent_channels": latent_channels,
-            "num_vq_embeddings": num_vq_embeddings,
-            "norm_num_groups": norm_num_groups,
-            "vq_embed_dim": embed,
-            "mid_block_add_attention": mid_block_add_attention,
-            "encoder_context": encoder_context,
-            "stem_channels": stem_channels,
-            "quantizer": quantizer,
-            "num_tokens": num_tokens,
-        }
-        wide = encoder_context == "wide"
-        groups = norm_num_groups
-        self.num_tokens = num_tokens or num_vq_embeddings
-        stem = stem_channels or widths[0]
+        self.config = config = VQConfiguration.of(*sizes, **settings)
+        latent, embed = config.latent_channels, config.vq_embed_dim or config.latent_channels
+        self.num_tokens = config.num_tokens or config.num_vq_embeddings
         self.encoder = Encoder(
-            in_channels, stem, latent_channels, widths, down, layers_per_block, groups, mid_block_add_attention, wide
+            channels=(config.in_channels, latent),
+            stem=config.stem_channels or config.block_out_channels[0],
+            widths=config.block_out_channels,
+            attends=[kind.startswith("Attn") for kind in config.down_block_types],
+            layers=config.layers_per_block,
+            groups=config.norm_num_groups,
+            mid_attention=config.mid_block_add_attention,
+            wide=config.encoder_context == "wide",
         )
-        self.quant_conv = nn.Conv2d(latent_channels, embed, 1)
-        self.quantize = Codebook(num_vq_embeddings, embed, quantizer == "gumbel", num_tokens)
-        self.post_quant_conv = nn.Conv2d(embed, latent_channels, 1)
+        self.quant_conv = nn.Conv2d(latent, embed, 1)
+        self.quantize = Codebook(config.num_vq_embeddings, embed, config.quantizer == "gumbel", config.num_tokens)
+        self.post_quant_conv = nn.Conv2d(embed, latent, 1)
         self.decoder = Decoder(
-            latent_channels, out_channels, widths[::-1], up, layers_per_block + 1, groups, mid_block_add_attention
+            channels=(latent, config.out_channels),
+            widths=config.block_out_channels[::-1],
+            attends=[kind.startswith("Attn") for kind in config.up_block_types],
+            layers=config.layers_per_block + 1,
+            groups=config.norm_num_groups,
+            mid_attention=config.mid_block_add_attention,
         )
 
     @property
     def factor(self) -> int:
         """Pixels per token along one side."""
-        return 2 ** (len(self.config["block_out_channels"]) - 1)
+        return 2 ** (len(self.config.block_out_channels) - 1)
 
     def latents(self, images: Tensor) -> Tensor:
         """The encoder's output before quantisation, `[B, C, H, W]` -> `[B, D, h, w]`."""
@@ -100,7 +143,7 @@ class VQModel(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Tokens of images, `[B, C, H, W]` in [-1, 1] -> int64 `[B, L]`; raises ValueError for a wrong shape."""
-        channels, factor = self.config["in_channels"], self.factor
+        channels, factor = self.config.in_channels, self.factor
         if images.ndim != 4 or images.shape[1] != channels or images.shape[2] % factor or images.shape[3] % factor:
             raise ValueError(
                 f"images must be [B, {channels}, H, W] with sides divisible by {factor}, got {list(images.shape)}"
@@ -129,17 +172,3 @@ class VQModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The round trip: images, encoded, quantised and decoded."""
         return self.decode_latents(self.quantize.straight_through(self.latents(images))[0])
-
-
-def _attends(names: Iterable[str], way: str, widths: list[int]) -> list[bool]:
-    plain, attention = {
-        "down": ("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
-        "up": ("UpDecoderBlock2D", "AttnUpDecoderBlock2D"),
-    }[way]
-    names = list(names)
-    if len(names) != len(widths) or any(name not in (plain, attention) for name in names):
-        raise ValueError(
-            f"{way}_block_types must be {len(widths)} names (as many as block_out_channels), "
-            f"each {plain} or {attention}, got {names}"
-        )
-    return [name == attention for name in names]
