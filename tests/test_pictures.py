@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from vqlearn import plots, scenes
 from vqlearn.data.pictures import convert, rgb, sizes, to_tensor, touched
 
 SIDE = 8
@@ -401,3 +402,17 @@ def test_a_photo_and_a_mask_per_picture_reach_the_pipeline(shipped, seeded):
         with pytest.raises(ValueError, match=sentence):
             shipped.encode(wrong)
     assert shipped.encode(torch.zeros(0, 3, 32, 32)).shape == (0, 64)
+
+
+def test_scenes_and_figures_take_every_mode():
+    scene, _ = scenes.sample("test", 0)
+    drawn = scenes.draw(scene)
+    for image in (
+        Image.fromarray(drawn).quantize(64),
+        Image.fromarray(drawn).convert("RGBA"),
+        saved(Image.fromarray(drawn)),
+    ):
+        assert scenes.read(image) == scene
+    shown = plots.strip([PALETTE, AS_IMAGE, PICTURE])
+    first, second, third = (ax.images[0].get_array() for ax in shown.axes)
+    assert np.array_equal(first, PICTURE) and np.array_equal(second, PICTURE) and np.array_equal(third, PICTURE)

@@ -1,5 +1,6 @@
 """The widgets without a browser: values are set as sliders would, buttons clicked, and the pictures must answer."""
 
+import io
 import re
 import threading
 import warnings
@@ -8,9 +9,11 @@ from types import SimpleNamespace
 
 import ipywidgets
 import nbformat
+import numpy as np
 import pytest
 import torch
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from PIL import Image
 
 from vqlearn import plots, samplers, scenes, widgets
 from vqlearn.course import panels
@@ -128,6 +131,26 @@ def test_masks_stay_masked_while_the_corruption_plays(shipped):
         controls(panel)["time t"].value = t
         counts.append(int(re.search(r"(\d+) of 64 tokens are masked", alt(panel))[1]))
     assert counts == sorted(counts) and counts[0] == 0 and counts[-1] > 45
+
+
+def test_any_picture_is_played(shipped):
+    """A light grey picture in many forms gives the tokens of its 32 x 32 pixels."""
+    grey, buffer, exif = Image.new("L", (32, 32), 204), io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    grey.resize((50, 40)).save(buffer, "PNG", exif=exif)
+    expected = picture(widgets.corruption_player(np.full((32, 32, 3), 204, np.uint8), pipe=shipped))
+    assert expected != picture(widgets.corruption_player(Image.new("L", (32, 32)), pipe=shipped))
+    for image in (
+        grey.convert("P"),
+        grey.resize((640, 480)),
+        Image.open(buffer),
+        Image.new("RGBA", (32, 32), (0, 0, 0, 51)),
+        Image.fromarray(np.full((32, 32), 204 * 257, np.uint16)),
+        np.full((32, 32), 0.8),
+    ):
+        assert picture(widgets.corruption_player(image, pipe=shipped)) == expected
+    with pytest.raises(ValueError, match="image must be a PIL image or"):
+        widgets.corruption_player("photo.png", pipe=shipped)
 
 
 def test_the_earlier_time_stays_earlier():

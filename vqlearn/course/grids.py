@@ -11,8 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
+from PIL import Image
 
 from vqlearn.course.style import INK, NEUTRAL, VERMILLION, Values, array, row_of_axes
+from vqlearn.data.pictures import rgb
 
 
 def tokens(
@@ -59,8 +61,8 @@ def album(
                 grid = array(entry)
                 _token_panel(ax, grid, mask_id, truth, numbers)
                 continue
-            height, width = np.asarray(entry).shape[:2]
-            ax.imshow(np.asarray(entry), interpolation="nearest", extent=(0, width, height, 0))
+            height, width = pixels(entry).shape[:2]
+            ax.imshow(pixels(entry), interpolation="nearest", extent=(0, width, height, 0))
             ax.set_axis_off()
             if grid is not None:
                 mark(ax, grid, mask_id, truth, height / len(grid), width / grid.shape[1])
@@ -83,7 +85,7 @@ def film(
 
     Hatched where the grid is masked and, with `truth` `[H, W]`, outlined where a token is replaced.
     """
-    grid, picture = array(grid), np.asarray(picture)
+    grid, picture = array(grid), pixels(picture)
     figure, (left, right) = row_of_axes(2, (title or "tokens", "decoded"), size, size)
     codes = np.ma.masked_equal(grid, mask_id)
     left.imshow(codes, cmap="cividis", vmin=0, vmax=max(mask_id - 1, 1), extent=(0, grid.shape[1], len(grid), 0))
@@ -100,10 +102,15 @@ def strip(pictures: Sequence[Values], titles: Sequence[str] = (), *, size: float
     lines = [textwrap.fill(title, round(11 * size)) for title in titles]  # as wide as the picture
     figure, axes = row_of_axes(len(pictures), lines, size, size)
     for ax, picture in zip(axes, pictures, strict=True):
-        ax.imshow(np.asarray(picture), interpolation="nearest")
+        ax.imshow(pixels(picture), interpolation="nearest")
         ax.set_axis_off()
         ax.set_anchor("S")
     return figure
+
+
+def pixels(picture: Values) -> np.ndarray:
+    """A picture as matplotlib shows it: a PIL image of any mode as it is seen, an array as it is."""
+    return rgb(picture) if isinstance(picture, Image.Image) else np.asarray(picture)
 
 
 def _token_panel(ax: Axes, grid: np.ndarray, mask_id: int, truth: Values, numbers: bool) -> None:

@@ -76,12 +76,15 @@ def _giving_way(other: Any) -> Callable[[Any], None]:
 
 
 def corruption_player(image: Any = None, *, pipe: VQDiffusionPipeline | None = None) -> Panel:
-    """Play the forward process over a picture (uint8 `[H, W, 3]` or PIL; None: a scene): its tokens and their decoding.
+    """Play the forward process over a picture (None: a scene): its tokens and their decoding.
+
+    A picture is a PIL image or an array of any kind that `data.pictures.to_tensor` reads; of one of another size than
+    the codec's the square in its middle is scaled. Raises ValueError for what is none.
 
     A seed gives the same random numbers at every time, so a token that is masked once stays masked.
     """
     codec = pipe or VQDiffusionPipeline.from_pretrained()
-    x_0 = codec.encode(scenes.to_tensor([_scene() if image is None else np.asarray(image)])).cpu()
+    x_0 = codec.tokens_of(_scene() if image is None else image, 1, resize=True).cpu()
     schedules = _three_schedules(codec.schedule.num_codes, codec.schedule.num_steps)
     kind = ipywidgets.Dropdown(options=list(schedules), **labelled("schedule"))
     seed = ipywidgets.IntSlider(0, min=0, max=20, **labelled("seed"))

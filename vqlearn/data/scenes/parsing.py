@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from vqlearn.data.pictures import rgb
 from vqlearn.data.scenes.captions import Claim, parse
 from vqlearn.data.scenes.drawing import draw, sprite
 from vqlearn.data.scenes.world import BACKGROUNDS, COLORS, SHAPES, SIDES, SIZE, Scene, SceneObject, relation_between
@@ -56,6 +57,8 @@ def _drawn_anew(pixels: np.ndarray, background: str, objects: list[SceneObject])
 
 def _to_pixels(image: Picture) -> np.ndarray:
     """Any accepted picture as float64 `[32, 32, 3]` in [0, 1]."""
+    if isinstance(image, Image.Image) and image.size == (SIZE, SIZE):
+        image = rgb(image)
     tensor = isinstance(image, Tensor)
     pixels: np.ndarray = np.asarray(image.detach().cpu().double() if isinstance(image, Tensor) else image)
     expected = (3, SIZE, SIZE) if tensor else (SIZE, SIZE, 3)
