@@ -406,7 +406,7 @@ def test_variations_begin_at_the_pictures_own_noisy_tokens(shipped, picture):
         changed[strength] = float((tokens != x_0).float().mean())
     assert changed[0.05] <= changed[0.5] < changed[1.0]
     for wrong in (0, 1.5, "much"):
-        with pytest.raises(ValueError, match=r"strength must lie in \(0, 1\]"):
+        with pytest.raises(ValueError, match=r"strength must be a number in \(0, 1\]"):
             shipped.variations(image, PROMPT, wrong)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Self
@@ -9,14 +10,16 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from vqlearn.checkpoints.fit import misfit
 from vqlearn.checkpoints.hub import locate
 from vqlearn.checkpoints.layout import PARTS
 from vqlearn.checkpoints.loading import load_components
 from vqlearn.checkpoints.original import read_original
+from vqlearn.checkpoints.parts import Options, check_placement
 from vqlearn.checkpoints.saving import save_components
+from vqlearn.compatibility import check_saving
 from vqlearn.data import pictures
 from vqlearn.data.pictures import Color, Pictures
-from vqlearn.networks import cost
 from vqlearn.networks.conditions import Classes, Conditions, Nothing, Texts
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings
 from vqlearn.networks.transformer import Transformer2DModel
@@ -40,37 +43,53 @@ class Components:
         self.vqvae: Any = vqvae  # without a codec a call that needs one says so
         self.text_encoder, self.tokenizer = text_encoder, tokenizer
         self.transformer, self.scheduler = transformer, scheduler
-        self.learned_classifier_free_sampling_embeddings = learned_classifier_free_sampling_embeddings
+        null_text = learned_classifier_free_sampling_embeddings
+        if null_text is None and text_encoder is not None:
+            null_text = LearnedClassifierFreeSamplingEmbeddings(False)  # the empty prompt
+        self.learned_classifier_free_sampling_embeddings = null_text
         self.defaults: dict[str, Any] = {}
+        self.name_or_path: str | None = None
+        self.check_parts()
+
+    def check_parts(self) -> None:
+        """Raise ValueError where parts of different models do not go together."""
+        if wrong := misfit(self.components):
+            raise ValueError(f"these parts do not go together: {wrong}")
 
     @classmethod
     def from_pretrained(
         cls,
-        repo_or_dir: str | Path | None = None,
+        repo_or_dir: str | os.PathLike[str] | None = None,
         *,
         torch_dtype: torch.dtype | str | None = None,
         device: str | torch.device | None = None,
+        subfolder: str | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         token: str | bool | None = None,
+        **more: Any,
     ) -> Self:
         """Load the shipped model (None or "scenes"), a folder in the diffusers layout, or a repository of the hub.
 
         Weights are mapped from their files, not copied, unless `torch_dtype` (float32 if None) or `device` ask for
         something else. `torch_dtype` is a dtype, its name, or "auto": for a denoiser of at least 100 million weights
         float16 on CUDA, and bfloat16 on a CPU where it multiplies faster (`cost.auto_dtype`), else float32. The
-        keywords from `revision` on concern the hub. Raises CheckpointError (an OSError) with one sentence when a file
-        is missing, damaged or of another kind, ValueError for another `torch_dtype`.
+        keywords from `revision` on concern the hub; `subfolder` is a folder's. `more` are the other keywords of
+        diffusers (`checkpoints.parts.Options`: `variant`, `use_safetensors`, `device_map` ...), and parts by their
+        names, which take the place of the folder's. Raises CheckpointError (an OSError) with one sentence when a file
+        is missing, damaged or of another kind, ValueError for wrong values.
         """
-        dtype = cost.dtype_of(torch_dtype, device)
-        folder = locate(
-            repo_or_dir, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
-        )
-        components, index = load_components(folder, dtype)
-        pipe = cls(**components)
+        given = {name: more.pop(name) for name in PARTS if name in more}
+        wanted = Options.of(torch_dtype=torch_dtype, device=device, **more)
+        name = None if repo_or_dir is None else os.fspath(repo_or_dir)
+        folder = locate(name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token)
+        folder /= subfolder or ""
+        components, index = load_components(folder, wanted.dtype)
+        pipe = cls(**components | given)
         pipe.defaults = index.get("_vqlearn", {})
-        return pipe.to(device) if device is not None else pipe
+        pipe.name_or_path = name or "scenes"
+        return pipe if wanted.device is None else pipe.to(wanted.device)
 
     @classmethod
     def from_original(
@@ -87,11 +106,13 @@ class Components:
         pipe.defaults = defaults
         return pipe
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
         """Write a folder that `from_pretrained` and diffusers' components read, whole or not at all.
 
-        Raises CheckpointError where there is something that is no model folder.
+        Raises CheckpointError where there is something that is no model folder, ValueError for an option of diffusers
+        that asks for another form.
         """
+        check_saving(**options)
         save_components(self.components, folder, {"_vqlearn": self.defaults} if self.defaults else {})
 
     @property
@@ -154,7 +175,9 @@ class Components:
         return self.transformer.num_positions
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Move or cast all networks, with the arguments of `torch.nn.Module.to`."""
+        """Move or cast all networks, with the arguments of `torch.nn.Module.to`; raises ValueError for wrong ones."""
+        kwargs.pop("silence_dtype_warnings", None)
+        check_placement(*args, **kwargs)
         for module in self.components.values():
             if isinstance(module, torch.nn.Module):
                 module.to(*args, **kwargs)
@@ -163,9 +186,9 @@ class Components:
     # -------------------------------------------------------------------------------------- text and codec
 
     @torch.no_grad()
-    def encode_prompt(self, prompts: list[str]) -> Tensor:
+    def encode_prompt(self, prompts: str | list[str]) -> Tensor:
         """Unit-normalised hidden states of prompts, `[B, S, D]`; warns of a prompt too long and of unknown words."""
-        return self._texts().encode(prompts)
+        return self._texts().encode([prompts] if isinstance(prompts, str) else list(prompts))
 
     @torch.no_grad()
     def null_embeds(self) -> Tensor:

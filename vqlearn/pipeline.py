@@ -8,28 +8,31 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Generator, Tensor
-from tqdm.auto import tqdm
 
-from vqlearn import guidance, samplers, sampling
-from vqlearn.components import Components
+from vqlearn import calls, guidance, samplers, sampling
+from vqlearn.arguments import real, whole
+from vqlearn.calls import Callback, OnStepEnd
+from vqlearn.compatibility import Output
 from vqlearn.data import pictures
-from vqlearn.data.pictures import OUTPUTS, Color, Pictures
+from vqlearn.data.pictures import Color, Pictures
+from vqlearn.drop_in import DropIn
 from vqlearn.guidance import Scale
 from vqlearn.networks import cost
 from vqlearn.networks.conditions import Nothing, Prompt, Reading
 from vqlearn.networks.denoiser import Network, OnPredictions, Predictions, denoiser, predict
-from vqlearn.reverse import Denoiser, Sampler, falling, strided_times
-from vqlearn.schedule import MaskReplaceSchedule
+from vqlearn.reverse import Denoiser, strided_times
 from vqlearn.transition import q_sample
 
 
-class ImagePipelineOutput(NamedTuple):
-    """The pictures: PIL images, floats in [0, 1] `[B, H, W, 3]` or `[B, 3, H, W]`, or tokens `[B, L]`."""
-
+class _Images(NamedTuple):
     images: Any
 
 
-class VQDiffusionPipeline(Components):
+class ImagePipelineOutput(Output, _Images):
+    """The pictures: PIL images, floats in [0, 1] `[B, H, W, 3]` or `[B, 3, H, W]`, or tokens `[B, L]`."""
+
+
+class VQDiffusionPipeline(DropIn):
     """Images from a text, a class or nothing with VQ-Diffusion (Gu et al. 2021), of six parts like the published one.
 
     `from_pretrained()` loads the shipped model of the toy world. What the first argument of a call is, the transformer
@@ -38,14 +41,12 @@ class VQDiffusionPipeline(Components):
     it knows, the names of its classes.
     """
 
-    def __init__(self, *parts: Any, **named: Any):
-        super().__init__(*parts, **named)
-        self._network: Network = self.transformer
-        self._bar: dict[str, Any] = {}
+    _network: Network
 
-    def set_progress_bar_config(self, **kwargs: Any) -> None:
-        """Arguments for the progress bar; `disable=True` switches it off."""
-        self._bar = kwargs
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "transformer":
+            self._network = value  # in place of what was compiled of another one
 
     def compile(self, **options: Any) -> Self:
         """Let `torch.compile` make one program of the denoiser for each batch size; the first step of each is slow.
@@ -70,7 +71,7 @@ class VQDiffusionPipeline(Components):
         latents: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
-        callback: Callable[[int, int, Tensor], None] | None = None,
+        callback: Callback | None = None,
         callback_steps: int = 1,
         *,
         sampler: str | Callable[..., Tensor] = "ancestral",
@@ -78,6 +79,8 @@ class VQDiffusionPipeline(Components):
         negative_prompt: str | list[str] | None = None,
         top_k: int | None = None,
         on_predictions: OnPredictions = None,
+        callback_on_step_end: OnStepEnd | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> Any:
         """Draw pictures of prompts (VQ-Diffusion, Algorithm 2; guidance: Improved VQ-Diffusion, section 3.1).
 
@@ -88,28 +91,31 @@ class VQDiffusionPipeline(Components):
         `[B]` or `[B, L]`, one per picture or token. `negative_prompt` takes the place of the null text. One generator
         serves the batch, a list gives each picture its own. `latents` are tokens at the first time, int64 `[B, L]`.
         `callback(step, timestep, tokens)` is called every `callback_steps` steps, `on_predictions(t, x_t, predictions)`
-        with both branches' log p(x_0 | x_t) at every network evaluation. `sampler` is a name in `vqlearn.SAMPLERS`, a
-        `vqlearn.Sampler`, or a function with the signature of `ancestral`. `return_dict=False` gives a plain tuple.
+        with both branches' log p(x_0 | x_t) at every network evaluation, `callback_on_step_end(pipe, step, timestep,
+        {"latents": tokens})` after every step, and tokens in its answer take their place. `sampler` is a name in
+        `vqlearn.SAMPLERS`, a `vqlearn.Sampler`, or a function with the signature of `ancestral`. `return_dict=False`
+        gives a plain tuple.
         Raises ValueError for wrong arguments.
         """
-        _check_whole(num_images_per_prompt=num_images_per_prompt, callback_steps=callback_steps)
-        if output_type not in OUTPUTS:
-            raise ValueError(f"output_type must be one of {', '.join(OUTPUTS)}, got {output_type!r}")
+        self.check_parts()
+        form = calls.output_form(output_type)
+        on_step = calls.OnStep(self, callback, callback_steps, callback_on_step_end, callback_on_step_end_tensor_inputs)
         self.check(num_inference_steps, guidance_scale, truncation_rate)
         chosen = samplers.find(sampler)
-        times = _run_times(chosen, self.schedule, num_inference_steps, times, begun=latents is not None)
+        times = calls.run_times(chosen, self.schedule, num_inference_steps, times, begun=latents is not None)
         prompts = self.conditions.prompts(prompt)
-        batch = len(prompts) * num_images_per_prompt
-        if isinstance(generator, list) and len(generator) != batch:
-            raise ValueError(f"generator must be one or a list of {batch} (one per picture), got {len(generator)}")
+        copies = calls.copies(num_images_per_prompt)
+        batch = len(prompts) * copies
+        generator = calls.generators(generator, batch)
         scale = self.guidance_scale if guidance_scale is None else guidance_scale
-        if latents is None:
-            x_t = chosen.start(self.schedule, batch, self.length, generator=generator, device=self.device)
-        else:
-            x_t = _checked(latents, (batch, self.length), self.schedule).to(self.device)
+        if latents is not None:
+            latents = calls.tokens(latents, (batch, self.length), self.schedule).to(self.device)
         with cost.out_of_memory_is_explained(batch, self.dtype):
+            x_t = latents
+            if x_t is None:
+                x_t = chosen.start(self.schedule, batch, self.length, generator=generator, device=self.device)
             denoise = self._denoiser(
-                self._read(prompts, scale, num_images_per_prompt, negative_prompt),
+                self._read(prompts, scale, copies, negative_prompt),
                 scale=scale,
                 truncation_rate=self.truncation_rate if truncation_rate is None else truncation_rate,
                 top_k=top_k,
@@ -118,10 +124,10 @@ class VQDiffusionPipeline(Components):
             branches = (guidance.branches(guidance.scale_at(scale, t, batch)) for t in times[:-1])
             rows = sum(2 if both == "both" else 1 for both in branches) * batch
             cost.announce(self.transformer, len(times) - 1, rows)
-            with tqdm(total=len(times) - 1, **{"desc": "denoising", "unit": "step", **self._bar}) as bar:
-                on_step = _on_step(bar, times, callback, callback_steps)
-                tokens = chosen(denoise, x_t, self.schedule, times, generator=generator, on_step=on_step)
-            images = tokens if output_type == "latent" else pictures.convert(self.decode(tokens), output_type)
+            with self.progress_bar(total=len(times) - 1) as bar:
+                after = functools.partial(on_step, bar, times)
+                tokens = chosen(denoise, x_t, self.schedule, times, generator=generator, on_step=after)
+            images = tokens if form == "latent" else pictures.convert(self.decode(tokens), form)
         return ImagePipelineOutput(images) if return_dict else (images,)
 
     @torch.no_grad()
@@ -145,7 +151,7 @@ class VQDiffusionPipeline(Components):
         transparent. Raises ValueError for sizes that the codec does not know.
         """
         prompts = self.conditions.prompts(prompt)
-        batch = len(prompts) * call.get("num_images_per_prompt", 1)
+        batch = len(prompts) * calls.copies(call.get("num_images_per_prompt", 1))
         x_0 = self.tokens_of(image, batch, resize=resize, background=background)
         redrawn = self.token_mask(mask, sizes=pictures.sizes(image) if resize else ()).to(x_0.device)
         known = (~redrawn if redrawn.dtype == torch.bool else 1 - redrawn).expand(batch, -1)
@@ -168,15 +174,15 @@ class VQDiffusionPipeline(Components):
         Of the steps only those from t on are taken. `strength` lies in (0, 1]; at 1 nothing of the picture is left.
         `image`, `resize` and `background` as in `inpaint`, `call` as in the pipeline. Raises ValueError.
         """
-        if not isinstance(strength, int | float) or not 0 < strength <= 1:
-            raise ValueError(f"strength must lie in (0, 1], got {strength!r}")
+        last = self.schedule.num_steps
+        count = whole("num_inference_steps", call.pop("num_inference_steps", min(100, last)), 1, last)
+        t = max(1, round(real("strength", strength, 0, 1, above=True) * last))
         prompts = self.conditions.prompts(prompt)
-        batch = len(prompts) * call.get("num_images_per_prompt", 1)
+        batch = len(prompts) * calls.copies(call.get("num_images_per_prompt", 1))
         x_0 = self.tokens_of(image, batch, resize=resize, background=background)
-        t = max(1, round(strength * self.schedule.num_steps))
-        steps = max(1, round(call.pop("num_inference_steps", 100) * t / self.schedule.num_steps))
-        x_t = q_sample(x_0, t, self.schedule, generator=call.get("generator"))
-        return self(prompts, latents=x_t, times=strided_times(t, min(steps, t)), **call)
+        x_t = q_sample(x_0, t, self.schedule, generator=calls.generators(call.get("generator"), batch))
+        steps = min(t, max(1, round(count * t / last)))
+        return self(prompts, latents=x_t, times=strided_times(t, steps), **call)
 
     def check(self, num_inference_steps: int, guidance_scale: Scale | None, truncation_rate: float | None) -> None:
         """Raise ValueError for numbers that a call would refuse."""
@@ -236,45 +242,3 @@ class VQDiffusionPipeline(Components):
             guidance.check_top_k(top_k)
         at_once = functools.partial(cost.pictures_at_once, self.transformer)
         return denoiser(self._network, reading, at_once, truncation_rate=truncation_rate, top_k=top_k, **more)
-
-
-def _on_step(
-    bar: Any, times: list[int], callback: Callable[[int, int, Tensor], None] | None, every: int
-) -> Callable[[int, int, Tensor], None]:
-    """What a sampler calls after each step: the bar moves, and the callback is called with diffusers' timestep."""
-
-    def on_step(number: int, s: int, x_s: Tensor) -> None:
-        bar.update()
-        if callback is not None and number % every == 0:
-            callback(number, times[number] - 1, x_s)
-
-    return on_step
-
-
-def _check_whole(**values: Any) -> None:
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-
-
-def _run_times(
-    sampler: Sampler, schedule: MaskReplaceSchedule, count: int, times: Sequence[int] | None, *, begun: bool
-) -> list[int]:
-    """The times of a run, from those given or from the sampler; `begun` where the state at the first one is given."""
-    if times is None:
-        return sampler.times(schedule, count)
-    times, last = falling(times), schedule.num_steps
-    if times[0] > last or (times[0] < last and not begun):
-        raise ValueError(f"times must begin with {last} (or less, where latents are given), got {times[0]}")
-    return times
-
-
-def _checked(latents: Tensor, shape: tuple[int, int], schedule: MaskReplaceSchedule) -> Tensor:
-    """Tokens that a call is to begin with; raises ValueError for another type, shape or value."""
-    if not isinstance(latents, Tensor) or latents.dtype != torch.int64 or tuple(latents.shape) != shape:
-        got = f"{latents.dtype} {list(latents.shape)}" if isinstance(latents, Tensor) else type(latents).__name__
-        raise ValueError(f"latents must be int64 tokens {list(shape)}, got {got}")
-    low, high, top = int(latents.min()), int(latents.max()), schedule.mask_id
-    if low < 0 or high > top:
-        raise ValueError(f"latents must lie in 0 ... {top} (the mask), got values from {low} to {high}")
-    return latents

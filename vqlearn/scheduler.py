@@ -6,17 +6,18 @@ time i + 1. Tables, draws and output object are those of diffusers' `VQDiffusion
 
 from __future__ import annotations
 
+import inspect
 import itertools
-import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
+from vqlearn.arguments import real, shown, whole
+from vqlearn.compatibility import DEFAULTED, Config, Configured, Folder, Output, absent
 from vqlearn.draws import Generators, send
-from vqlearn.reverse import Denoiser, FromMasks, OnStep, falling, strided_times
+from vqlearn.reverse import Denoiser, FromMasks, OnStep, strided_times
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import q_likelihood, q_posterior
 
@@ -25,10 +26,12 @@ ENDS = ("alpha_cum_start", "alpha_cum_end", "gamma_cum_start", "gamma_cum_end") 
 NOT_LINEAR = "this schedule is not linear: alpha_bar and gamma_bar are its curves, and vqlearn reads them"
 
 
-class VQDiffusionSchedulerOutput(NamedTuple):
-    """The tokens of the previous timestep, int64 `[B, L]`."""
-
+class _PrevSample(NamedTuple):
     prev_sample: Tensor
+
+
+class VQDiffusionSchedulerOutput(Output, _PrevSample):
+    """The tokens of the previous timestep, int64 `[B, L]`."""
 
 
 class Reference(FromMasks):
@@ -58,18 +61,27 @@ class Reference(FromMasks):
 
 
 def gumbel_draw(log_p: Tensor, generator: Generator | None = None) -> Tensor:
-    """Draw from unnormalised log probabilities, class-first `[B, K, L]` -> `[B, L]`, with diffusers' numbers."""
+    """Draw from unnormalised log probabilities, class-first `[B, K, L]` -> `[B, L]`, with diffusers' numbers.
+
+    The uniform numbers are float32 whatever the dtype of `log_p`: half precision has too few near 1.
+    """
     where = log_p.device if generator is None else generator.device
-    uniform = send(torch.rand(log_p.shape, generator=generator, device=where, dtype=log_p.dtype), log_p.device)
+    uniform = send(torch.rand(log_p.shape, generator=generator, device=where, dtype=torch.float32), log_p.device)
     return (log_p - torch.log(-torch.log(uniform + 1e-30) + 1e-30)).argmax(dim=1)
 
 
-class VQDiffusionScheduler:
+@absent({"apply_cumulative_transitions": "q_posterior does it; vqlearn.q_log_probs gives q(x_t | x_0)"})
+class VQDiffusionScheduler(Configured):
     """`num_vec_classes` counts the mask (K + 1); with `spacing="consecutive"` a run is diffusers' n - 1 ... 0.
 
     The four ends are those of the linear curves. `from_schedule` makes a scheduler of any other schedule. A scheduler
     is a sampler too, `pipe(..., sampler=pipe.scheduler)`, which draws as diffusers does, over its own spacing.
     """
+
+    config_name = "scheduler_config.json"
+    has_compatibles = True
+    order = 1  # network evaluations per step
+    init_noise_sigma = 1.0
 
     def __init__(
         self,
@@ -82,16 +94,14 @@ class VQDiffusionScheduler:
         *,
         spacing: str = "strided",
     ):
+        given = (alpha_cum_start, alpha_cum_end, gamma_cum_start, gamma_cum_end)
+        ends = {name: real(name, value, 0, 1) for name, value in zip(ENDS, given, strict=True)}
         schedule = MaskReplaceSchedule.from_ends(
-            num_codes=num_vec_classes - 1,
-            num_steps=num_train_timesteps,
-            alpha_start=alpha_cum_start,
-            alpha_end=alpha_cum_end,
-            gamma_start=gamma_cum_start,
-            gamma_end=gamma_cum_end,
+            num_codes=whole("num_vec_classes", num_vec_classes, 2) - 1,
+            num_steps=whole("num_train_timesteps", num_train_timesteps),
+            **{name.replace("_cum", ""): value for name, value in ends.items()},
         )
-        ends = (alpha_cum_start, alpha_cum_end, gamma_cum_start, gamma_cum_end)
-        self._set_up(schedule, dict(zip(ENDS, ends, strict=True)), spacing)
+        self._set_up(schedule, ends, spacing)
 
     @classmethod
     def from_schedule(cls, schedule: MaskReplaceSchedule, *, spacing: str = "strided") -> VQDiffusionScheduler:
@@ -111,24 +121,18 @@ class VQDiffusionScheduler:
 
     def _set_up(self, schedule: MaskReplaceSchedule, curves: dict[str, Any], spacing: str) -> None:
         if spacing not in SPACINGS:
-            raise ValueError(f"spacing must be 'strided' or 'consecutive', got {spacing!r}")
+            raise ValueError(f"spacing must be 'strided' or 'consecutive', got {shown(spacing)}")
         self.schedule = schedule
-        self.config = {
-            "_class_name": "VQDiffusionScheduler",
-            "num_vec_classes": schedule.num_codes + 1,
-            "num_train_timesteps": schedule.num_steps,
-            **curves,
-            "spacing": spacing,
-        }
+        sizes = {"num_vec_classes": schedule.num_codes + 1, "num_train_timesteps": schedule.num_steps}
+        settings = {**sizes, **curves, "spacing": spacing}
+        left = [name for name, value in settings.items() if name in DEFAULTS and value == DEFAULTS[name]]
+        self.config = Config({"_class_name": "VQDiffusionScheduler", **settings, DEFAULTED: left})
         self.num_embed, self.mask_class = schedule.num_codes + 1, schedule.num_codes
-        self.init_noise_sigma = 1.0
         self.set_timesteps(schedule.num_steps)
 
     def set_timesteps(self, num_inference_steps: int, device: torch.device | str | None = None) -> None:
         """Choose the timesteps of a run, from noisy to clean; raises ValueError unless 1 <= n <= T."""
-        self._run(self.times(self.schedule, num_inference_steps), device)
-
-    def _run(self, times: list[int], device: torch.device | str | None) -> None:
+        times = self.times(self.schedule, num_inference_steps)
         self.num_inference_steps = len(times) - 1
         self.timesteps = torch.tensor(times[:-1], device=device) - 1
         self._before = dict(itertools.pairwise(times))
@@ -150,9 +154,7 @@ class VQDiffusionScheduler:
         generator: Generators = None,
         on_step: OnStep = None,
     ) -> Tensor:
-        """As a sampler: `Reference` along `times`, which become the timesteps of the scheduler."""
-        times = falling(times)
-        self._run(times, x_t.device)
+        """As a sampler: `Reference` along `times`; the scheduler's own run stays as it is."""
         return Reference()(denoise, x_t, schedule, times, generator=generator, on_step=on_step)
 
     def step(
@@ -192,30 +194,49 @@ class VQDiffusionScheduler:
         """The sample itself; part of diffusers' interface."""
         return sample
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: Folder, **options: Any) -> None:
         """Write `scheduler_config.json`."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / "scheduler_config.json").write_text(json.dumps(self.config, indent=2) + "\n")
+        self.save_config(folder, **options)
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> VQDiffusionScheduler:
-        """A scheduler from a configuration; keys that begin with "_" are ignored.
+    def from_pretrained(cls, name: Folder, **options: Any) -> Any:
+        """Read `scheduler_config.json` of a folder or of a model's `subfolder`, see `load_config` and `from_config`."""
+        unused = options.pop("return_unused_kwargs", False)
+        config, changes = cls.load_config(name, return_unused_kwargs=True, **options)
+        return cls.from_config(config, return_unused_kwargs=unused, **changes)
 
-        Raises ValueError for curves that are no schedule.
-        """
-        named = {key: value for key, value in config.items() if not key.startswith("_")}
-        if "alpha_bar" not in named and "gamma_bar" not in named:
-            return cls(**named)
-        if missing := [key for key in ("alpha_bar", "gamma_bar", "num_vec_classes") if key not in named]:
-            raise ValueError(f"a schedule that is given by its curves needs {', '.join(missing)} too")
-        schedule = MaskReplaceSchedule(named["alpha_bar"], named["gamma_bar"], num_codes=named["num_vec_classes"] - 1)
-        if named.get("num_train_timesteps", schedule.num_steps) != schedule.num_steps:
-            raise ValueError(
-                f"num_train_timesteps is {named['num_train_timesteps']!r}, the curves have {schedule.num_steps} steps"
-            )
-        return cls.from_schedule(schedule, spacing=named.get("spacing", "strided"))
+    @property
+    def compatibles(self) -> list[type]:
+        """The schedulers that read this one's configuration: its own class."""
+        return [type(self)]
+
+    def register_to_config(self, **notes: Any) -> None:
+        """Keep values in the configuration that are no settings; raises ValueError for a setting."""
+        if known := [name for name in notes if name in self._settings()]:
+            raise ValueError(f"{known[0]} is a setting: make a scheduler with from_config(config, {known[0]}=value)")
+        self.config = Config({**self.config, **notes})
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> VQDiffusionScheduler:
-        """Read `scheduler_config.json`."""
-        return cls.from_config(json.loads((Path(folder) / "scheduler_config.json").read_text()))
+    def _settings(cls) -> tuple[str, ...]:
+        return ("num_vec_classes", *DEFAULTS, "alpha_bar", "gamma_bar")
+
+    @classmethod
+    def _from_settings(cls, settings: dict[str, Any]) -> VQDiffusionScheduler:
+        curves = [name for name in ("alpha_bar", "gamma_bar") if name in settings]
+        wanted = ("num_vec_classes", *(("alpha_bar", "gamma_bar") if curves else ()))
+        if missing := [name for name in wanted if name not in settings]:
+            raise ValueError(f"a scheduler's configuration needs {' and '.join(missing)} too")
+        if not curves:
+            return cls(**settings)
+        codes = whole("num_vec_classes", settings["num_vec_classes"], 2) - 1
+        schedule = MaskReplaceSchedule(settings["alpha_bar"], settings["gamma_bar"], num_codes=codes)
+        if (steps := settings.get("num_train_timesteps", schedule.num_steps)) != schedule.num_steps:
+            raise ValueError(f"num_train_timesteps is {shown(steps)}, the curves have {schedule.num_steps} steps")
+        return cls.from_schedule(schedule, spacing=settings.get("spacing", "strided"))
+
+
+DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(VQDiffusionScheduler).parameters.items()
+    if parameter.default is not parameter.empty
+}

@@ -26,6 +26,17 @@ class Part(NamedTuple):
     stems: tuple[str, ...] = ()
 
 
+class Files(NamedTuple):
+    """Which files of weights are read: those of a variant ("fp16") where a part has them, and of which form."""
+
+    variant: str | None = None
+    safetensors: bool | None = None  # True: no others, False: the others
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        return {None: ENDINGS, True: ENDINGS[:1], False: ENDINGS[1:]}[self.safetensors]
+
+
 OURS = ("diffusion_pytorch_model",)
 PARTS = {
     "vqvae": Part("diffusers", "VQModel", stems=OURS),
@@ -46,3 +57,11 @@ TEXT_PARTS = ("text_encoder", "tokenizer", LEARNED)  # what a model of classes, 
 def is_named(index: dict[str, Any], part: str) -> bool:
     """Whether the index says that a model has a part."""
     return index.get(part) not in (None, [None, None])
+
+
+def index_of(parts: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    """What the index of a model of some parts says; `extra` joins it."""
+    named = {
+        name: [part.library, part.kind] if parts[name] is not None else [None, None] for name, part in PARTS.items()
+    }
+    return {"_class_name": "VQDiffusionPipeline", **extra, **named}

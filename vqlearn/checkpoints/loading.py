@@ -111,7 +111,8 @@ def load_scheduler(folder: Path) -> VQDiffusionScheduler:
         made: VQDiffusionScheduler = build(VQDiffusionScheduler, config, path, device="cpu")
         return made
     try:
-        return VQDiffusionScheduler.from_config(config)
+        drawn_by: VQDiffusionScheduler = VQDiffusionScheduler.from_config(config)
+        return drawn_by
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path} does not describe a schedule ({one_line(error)})") from None
 

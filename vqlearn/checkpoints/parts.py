@@ -1,0 +1,138 @@
+"""One part of a model by itself, from a folder or from a model of the hub; and the options of `from_pretrained`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import nn
+
+from vqlearn.arguments import shown
+from vqlearn.checkpoints.hub import locate
+from vqlearn.checkpoints.layout import PARTS, Files
+from vqlearn.checkpoints.loading import load_module
+from vqlearn.checkpoints.saving import save_module as save_part
+from vqlearn.checkpoints.weights import CheckpointError, one_line, read_json
+from vqlearn.networks import cost
+
+__all__ = ["HUB", "Options", "check_placement", "load_part", "part_folder", "read_config", "save_part", "usable"]
+
+Module = TypeVar("Module", bound=nn.Module)
+
+HUB = ("revision", "cache_dir", "local_files_only", "token")
+INDIFFERENT = frozenset(  # of diffusers: what they ask for is done, or changes nothing of what is loaded
+    {
+        "low_cpu_mem_usage", "offload_folder", "offload_state_dict", "max_memory", "disable_mmap", "mirror",
+        "custom_revision", "trust_remote_code", "load_connected_pipeline",
+    }
+)  # fmt: skip
+ELSEWHERE = {  # of diffusers: why only None and False are taken
+    "custom_pipeline": "no code is fetched: the pipeline is this one",
+    "force_download": "a file is fetched once; `hf download --force-download owner/name` fetches it again",
+    "ignore_mismatched_sizes": "a tensor of another shape than the configuration says is an error",
+    "output_loading_info": "a tensor too many or too few is an error",
+    "proxies": "the variables HTTP_PROXY and HTTPS_PROXY name one",
+    "provider": "there is no ONNX form of this model",
+    "quantization_config": "weights are kept in floating point, see torch_dtype",
+    "sess_options": "there is no ONNX form of this model",
+    "use_flashpack": "weights are mapped from safetensors",
+    "use_onnx": "there is no ONNX form of this model",
+}
+
+
+class Options(NamedTuple):
+    """What the keywords of `from_pretrained` ask for."""
+
+    dtype: torch.dtype | Callable[[int], torch.dtype]
+    device: torch.device | None
+    files: Files
+    hub: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        torch_dtype: torch.dtype | str | None = None,
+        dtype: torch.dtype | str | None = None,
+        device: str | torch.device | None = None,
+        device_map: Any = None,
+        variant: str | None = None,
+        use_safetensors: bool | None = None,
+        **others: Any,
+    ) -> Options:
+        """From the keywords; raises ValueError for values, TypeError for names that are not known."""
+        hub = {name: others.pop(name) for name in HUB if name in others}
+        for name, value in others.items():
+            if name in ELSEWHERE and value not in (None, False):
+                raise ValueError(f"{name}={shown(value)} has no meaning here: {ELSEWHERE[name]}")
+            if name not in ELSEWHERE and name not in INDIFFERENT:
+                raise TypeError(f"from_pretrained has no argument {name!r}")
+        if variant is not None and not (isinstance(variant, str) and variant.isidentifier()):
+            raise ValueError(f"variant must be a word such as 'fp16', got {shown(variant)}")
+        place = usable(_one_device(device_map) if device is None else device)
+        return cls(cost.dtype_of(dtype if torch_dtype is None else torch_dtype, place), place,
+                   Files(variant, use_safetensors), hub)  # fmt: skip
+
+
+def _one_device(device_map: Any) -> Any:
+    """The device of a `device_map` that names one, or asks for the best one."""
+    if isinstance(device_map, dict) and len({*map(str, device_map.values())}) == 1:
+        return next(iter(device_map.values()))
+    if device_map in ("auto", "balanced", "balanced_low_0", "sequential"):
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if isinstance(device_map, dict):
+        raise ValueError("device_map must name one device: the parts of this model are used together")
+    return device_map
+
+
+def usable(device: Any) -> torch.device | None:
+    """A device that this torch can use, None for None; raises ValueError."""
+    if device is None:
+        return None
+    try:
+        found = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError, ImportError) as error:
+        raise ValueError(f"device must be one that torch can use, got {shown(device)} ({one_line(error)})") from None
+    if found.type == "meta":
+        raise ValueError("device must be one that holds values, got 'meta'")
+    return found
+
+
+def check_placement(*args: Any, **kwargs: Any) -> None:
+    """Raise ValueError for arguments of `torch.nn.Module.to` that name no device to use, or no floating-point dtype."""
+    try:
+        device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
+    except (RuntimeError, TypeError, ValueError) as error:
+        given = ", ".join([*map(shown, args), *(f"{name}={shown(value)}" for name, value in kwargs.items())])
+        raise ValueError(f"to({given}) names no device and no dtype ({one_line(error)})") from None
+    usable(device)
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"the weights must have a floating-point dtype, got {dtype}")
+
+
+def load_part(kind: type[Module], name: str | os.PathLike[str], subfolder: str | None, **options: Any) -> Module:
+    """One of our networks from its folder, see `Model.from_pretrained`; raises CheckpointError."""
+    wanted = Options.of(**options)
+    folder = part_folder(name, "config.json", subfolder, **wanted.hub)
+    module: Any = load_module(kind, folder, wanted.dtype)
+    loaded: Module = module if wanted.device is None else module.to(wanted.device)
+    return loaded
+
+
+def read_config(name: str | os.PathLike[str], file: str, subfolder: str | None = None, **hub: Any) -> dict[str, Any]:
+    """The configuration in the folder of one part; raises CheckpointError."""
+    return read_json(part_folder(name, file, subfolder, **hub) / file)
+
+
+def part_folder(name: str | os.PathLike[str], file: str, subfolder: str | None = None, **hub: Any) -> Path:
+    """The folder of one part, where `file` is; raises CheckpointError that says where it may be in its place."""
+    folder = locate(os.fspath(name), **hub) / (subfolder or "")
+    if not (folder / file).is_file():
+        inside = [part for part in PARTS if (folder / part / file).is_file()]
+        hint = f"; it is in its {' or '.join(inside)}: subfolder={inside[0]!r}" if inside else ""
+        raise CheckpointError(f"{folder} holds no {file}{hint}")
+    return folder
