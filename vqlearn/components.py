@@ -83,10 +83,10 @@ class Components:
         given = {name: more.pop(name) for name in PARTS if name in more}
         wanted = Options.of(torch_dtype=torch_dtype, device=device, **more)
         name = None if repo_or_dir is None else os.fspath(repo_or_dir)
-        folder = locate(name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token)
-        folder /= subfolder or ""
-        components, index = load_components(folder, wanted.dtype)
-        pipe = cls(**components | given)
+        hub: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "token": token}
+        folder = locate(name, **hub, local_files_only=local_files_only, files=wanted.files) / (subfolder or "")
+        components, index = load_components(folder, wanted.dtype, files=wanted.files, given=given)
+        pipe = cls(**components)
         pipe.defaults = index.get("_vqlearn", {})
         pipe.name_or_path = name or "scenes"
         return pipe if wanted.device is None else pipe.to(wanted.device)

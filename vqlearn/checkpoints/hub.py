@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import re
 from pathlib import Path
 from typing import Any
 
 from vqlearn import assets
-from vqlearn.checkpoints.layout import CHECKSUMS, ENDINGS, INDEX, PARTS, is_named
-from vqlearn.checkpoints.weights import CheckpointError, one_line, read_json, weight_files
+from vqlearn.checkpoints.layout import ANY, CHECKSUMS, INDEX, PARTS, Files, is_named
+from vqlearn.checkpoints.reading import CheckpointError, one_line, read_json
+from vqlearn.checkpoints.weights import weight_files
 from vqlearn.data.files import previous
 
 MODELS = assets.FOLDER / "models"  # those that the package carries, by name
@@ -23,6 +26,7 @@ def locate(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     token: str | bool | None = None,
+    files: Files = ANY,
 ) -> Path:
     """The folder of a model: None or "scenes" is the shipped one, an existing folder itself, anything else on the hub.
 
@@ -45,21 +49,21 @@ def locate(
         raise CheckpointError(
             f"there is no model folder {name!r}; give a folder with {INDEX}, or a hub name like 'owner/name'"
         )
-    return _from_hub(name, {"revision": revision, "cache_dir": cache_dir, "token": token}, local_files_only)
+    return _from_hub(name, {"revision": revision, "cache_dir": cache_dir, "token": token}, local_files_only, files)
 
 
-def _from_hub(name: str, options: dict[str, Any], local_only: bool) -> Path:
+def _from_hub(name: str, options: dict[str, Any], local_only: bool, files: Files) -> Path:
     from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
 
     index = try_to_load_from_cache(name, INDEX, cache_dir=options["cache_dir"], revision=options["revision"])
-    missing = lacking(Path(index).parent) if isinstance(index, str) else "all of it"
+    missing = lacking(Path(index).parent, files) if isinstance(index, str) else "all of it"
     if isinstance(index, str) and not missing:
         return Path(index).parent
     if local_only or constants.HF_HUB_OFFLINE:
         raise CheckpointError(f"{name!r} is not whole on this machine ({missing} is missing); {_fetch(name, options)}")
     try:
         info = HfApi().model_info(name, revision=options["revision"], timeout=ANSWER_WITHIN, token=options["token"])
-        wanted = needed([file.rfilename for file in info.siblings or []])
+        wanted = needed([file.rfilename for file in info.siblings or []], files)
         return Path(snapshot_download(name, allow_patterns=wanted, **options))
     except Exception as error:  # those of the hub's library and of the one that it speaks HTTP with
         raise CheckpointError(
@@ -73,33 +77,34 @@ def _fetch(name: str, options: dict[str, Any]) -> str:
     return f"fetch it with: hf download {name}{extra}"
 
 
-def needed(files: list[str]) -> list[str]:
+def needed(names: list[str], files: Files = ANY) -> list[str]:
     """Of the files of a repository those that a pipeline reads: configurations, and one form of each part's weights."""
-    wanted = [name for name in (INDEX, CHECKSUMS) if name in files]
+    wanted = [name for name in (INDEX, CHECKSUMS) if name in names]
     for name, part in PARTS.items():
-        wanted += [file for file in (f"{name}/{config}" for config in part.configs) if file in files]
-        for ending in ENDINGS:
-            chosen = [file for file in files if any(_is_weight(file, name, stem, ending) for stem in part.stems)]
+        wanted += [file for file in (f"{name}/{config}" for config in part.configs) if file in names]
+        for form in itertools.product(files.infixes, files.endings):
+            chosen = [file for file in names if any(_is_weight(file, f"{name}/{stem}", *form) for stem in part.stems)]
             if chosen:
                 wanted += chosen
                 break
     return wanted
 
 
-def _is_weight(file: str, part: str, stem: str, ending: str) -> bool:
-    """Whether a file is `stem.ending`, one of its shards `stem-00001-of-00002.ending`, or their index."""
-    if not file.startswith(f"{part}/{stem}"):
-        return False
-    rest = file[len(f"{part}/{stem}") :]
-    return rest in (f".{ending}", f".{ending}.index.json") or (rest.startswith("-0") and rest.endswith(f".{ending}"))
+def _is_weight(file: str, stem: str, infix: str, ending: str) -> bool:
+    """Whether a file is the weights in one form, one of their shards `stem-00001-of-00002`, or the index of these."""
+    shard = r"(-\d+-of-\d+)?"
+    single = rf"{re.escape(stem + infix)}{shard}\.{ending}|{re.escape(stem)}{shard}{re.escape(infix)}\.{ending}"
+    return re.fullmatch(rf"{single}|{re.escape(f'{stem}.{ending}.index{infix}.json')}", file) is not None
 
 
-def lacking(folder: Path) -> str:
+def lacking(folder: Path, files: Files = ANY) -> str:
     """The first thing that is missing in a folder, "" if it is whole."""
     try:
         index = read_json(folder / INDEX)
     except CheckpointError:
         return INDEX
+    if files.variant and not any(folder.glob(f"*/*.{files.variant}.*")):
+        return f"the variant {files.variant!r}"
     for name, part in PARTS.items():
         if not is_named(index, name):
             continue
@@ -107,18 +112,18 @@ def lacking(folder: Path) -> str:
             if not (folder / name / config).is_file():
                 return f"{name}/{config}"
         try:
-            files = part_files(folder, name) if part.stems else []
+            found = part_files(folder, name, files) if part.stems else []
         except CheckpointError:
             return f"the weights of {name}"
-        if gone := [file for file in files if not file.is_file()]:
+        if gone := [file for file in found if not file.is_file()]:
             return f"{name}/{gone[0].name}"
     return ""
 
 
-def part_files(folder: Path, part: str) -> list[Path]:
+def part_files(folder: Path, part: str, files: Files = ANY) -> list[Path]:
     """The files that hold one part's tensors; raises CheckpointError as `weight_files` does."""
     *others, last = PARTS[part].stems
     for stem in others:
         with contextlib.suppress(CheckpointError):
-            return weight_files(folder / part, stem)
-    return weight_files(folder / part, last)
+            return weight_files(folder / part, stem, files)
+    return weight_files(folder / part, last, files)

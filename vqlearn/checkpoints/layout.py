@@ -33,10 +33,16 @@ class Files(NamedTuple):
     safetensors: bool | None = None  # True: no others, False: the others
 
     @property
+    def infixes(self) -> tuple[str, ...]:
+        """What stands between a file's name and its ending, the better first."""
+        return (f".{self.variant}", "") if self.variant else ("",)
+
+    @property
     def endings(self) -> tuple[str, ...]:
         return {None: ENDINGS, True: ENDINGS[:1], False: ENDINGS[1:]}[self.safetensors]
 
 
+ANY = Files()
 OURS = ("diffusion_pytorch_model",)
 PARTS = {
     "vqvae": Part("diffusers", "VQModel", stems=OURS),

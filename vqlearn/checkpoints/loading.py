@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vqlearn.checkpoints.fit import misfit
 from vqlearn.checkpoints.hub import part_files
-from vqlearn.checkpoints.layout import CHECKSUMS, INDEX, LEARNED, PARTS, TEXT_PARTS, is_named
-from vqlearn.checkpoints.weights import CheckpointError, assign, build, one_line, read_json, read_tensors
+from vqlearn.checkpoints.layout import ANY, CHECKSUMS, INDEX, LEARNED, OURS, PARTS, TEXT_PARTS, Files, is_named
+from vqlearn.checkpoints.reading import CheckpointError, one_line, read_json, read_tensors
+from vqlearn.checkpoints.weights import assign, build, weight_files
 from vqlearn.networks.clip import CLIPTextEncoder
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings
 from vqlearn.networks.transformer import Transformer2DModel
@@ -32,10 +35,13 @@ Dtype = torch.dtype | Callable[[int], torch.dtype]  # one, or what to make of a 
 # ------------------------------------------------------------------------------------------ in
 
 
-def load_components(folder: Path, dtype: Dtype = torch.float32) -> tuple[dict[str, Any], dict[str, Any]]:
+def load_components(
+    folder: Path, dtype: Dtype = torch.float32, *, files: Files = ANY, given: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """All six parts of a pipeline folder (None for those that the model does without), and its index.
 
-    All weights get one dtype; a function is asked for it with the number of the denoiser's.
+    All weights get one dtype; a function is asked for it with the number of the denoiser's. `given` parts are taken as
+    they are, in place of the folder's.
     """
     check_sums(folder)
     index = read_json(folder / INDEX)
@@ -43,43 +49,50 @@ def load_components(folder: Path, dtype: Dtype = torch.float32) -> tuple[dict[st
         raise CheckpointError(f"{folder / INDEX} describes a {index.get('_class_name')}, not a VQDiffusionPipeline")
     if not isinstance(index.get("_vqlearn", {}), dict):
         raise CheckpointError(f"{folder / INDEX}: '_vqlearn' must be a JSON object")
-    parts: dict[str, Any] = dict.fromkeys(PARTS)
-    denoiser: Any = load_module(Transformer2DModel, folder / "transformer", dtype)
-    parts["transformer"] = denoiser
-    dtype = next(denoiser.parameters()).dtype
-    reads = denoiser.reads
-    without = () if reads == "text" else TEXT_PARTS
-    _check_index(index, folder / INDEX, without if denoiser.config.positions == "grid" else (*without, "vqvae"))
-    if is_named(index, "vqvae"):
-        parts["vqvae"] = load_module(VQModel, folder / "vqvae", dtype)
-    parts["scheduler"] = load_scheduler(folder / "scheduler")
-    if reads == "text":
-        parts["tokenizer"] = load_text_tokenizer(folder / "tokenizer")
-        parts["text_encoder"] = load_text_encoder(folder / "text_encoder", denoiser.out.weight.dtype)
-        if not is_named(index, LEARNED):  # as in the published model's revision "fp16": the empty prompt
-            parts[LEARNED] = LearnedClassifierFreeSamplingEmbeddings(False)
-        else:
-            parts[LEARNED] = load_module(LearnedClassifierFreeSamplingEmbeddings, folder / LEARNED, dtype)
-    _check_fit(parts, folder)
+    if files.variant and not any(folder.glob(f"*/*.{files.variant}.*")):
+        raise CheckpointError(f"{folder} has no weights of the variant {files.variant!r}")
+    denoiser: Any = given.get("transformer")
+    if denoiser is None:
+        denoiser = load_module(Transformer2DModel, folder / "transformer", dtype, files)
+    one: torch.dtype = dtype if isinstance(dtype, torch.dtype) else next(denoiser.parameters()).dtype
+    _check_index(index, folder / INDEX, {*given, *(() if denoiser.reads == "text" else TEXT_PARTS)})
+    load: dict[str, Callable[[], Any]] = {
+        "vqvae": lambda: load_module(VQModel, folder / "vqvae", one, files),
+        "text_encoder": lambda: load_text_encoder(folder / "text_encoder", one, files),
+        "tokenizer": lambda: load_text_tokenizer(folder / "tokenizer"),
+        "scheduler": lambda: load_scheduler(folder / "scheduler"),
+        LEARNED: lambda: load_module(LearnedClassifierFreeSamplingEmbeddings, folder / LEARNED, one, files),
+    }
+    parts: dict[str, Any] = {**dict.fromkeys(PARTS), "transformer": denoiser, **given}
+    for part, loaded in load.items():
+        if part not in given and is_named(index, part) and (denoiser.reads == "text" or part not in TEXT_PARTS):
+            parts[part] = loaded()
+    if wrong := misfit(parts):
+        raise CheckpointError(f"{folder}: {wrong}")
     return parts, index
 
 
-def _check_index(index: dict[str, Any], path: Path, without: tuple[str, ...]) -> None:
-    """Every part is of the class that this package has for it, whatever library is named: there are two such forms."""
+def _check_index(index: dict[str, Any], path: Path, other: set[str]) -> None:
+    """Every part is of the class that this package has for it, whatever library is named: there are two such forms.
+
+    A part may be named as none, except for transformer and scheduler; the null text may be unnamed, as in the published
+    model's revision "fp16". What is said of `other` parts does not matter.
+    """
     for part, (_, kind, *_) in PARTS.items():
         named = index.get(part)
-        if not is_named(index, part) and (part in without or part == LEARNED):
+        none = named == [None, None] and part not in ("transformer", "scheduler")
+        if part in other or none or (part == LEARNED and named is None):
             continue
         if not (isinstance(named, list) and len(named) == 2 and named[1] == kind):
             raise CheckpointError(f"{path} names {named!r:.60} as its {part}, it should be a {kind}")
 
 
-def load_module(kind: type[nn.Module], folder: Path, dtype: Dtype = torch.float32) -> nn.Module:
+def load_module(kind: type[nn.Module], folder: Path, dtype: Dtype = torch.float32, files: Files = ANY) -> nn.Module:
     """One of our modules from its folder, in evaluation mode; raises CheckpointError."""
     path = folder / "config.json"
     config = read_json(path)
-    files = part_files(folder.parent, folder.name)
-    tensors = read_tensors(files)
+    found = weight_files(folder, OURS[0], files)
+    tensors = read_tensors(found)
     if kind is VQModel:
         tensors = {_modern(name): tensor for name, tensor in tensors.items()}
     if kind is LearnedClassifierFreeSamplingEmbeddings and not config.get("learnable"):
@@ -87,7 +100,7 @@ def load_module(kind: type[nn.Module], folder: Path, dtype: Dtype = torch.float3
     if not isinstance(dtype, torch.dtype):
         dtype = dtype(sum(tensor.numel() for tensor in tensors.values()))
     module: nn.Module = build(kind, config, path, most=max(1, len(tensors)))
-    assign(module, tensors, files[0], dtype=dtype)
+    assign(module, tensors, found[0], dtype=dtype)
     return module
 
 
@@ -174,14 +187,14 @@ def _vocabulary(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]], Pa
     return vocab, pairs, where
 
 
-def load_text_encoder(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+def load_text_encoder(folder: Path, dtype: torch.dtype = torch.float32, files: Files = ANY) -> Any:
     """A CLIP text encoder from its folder; tensor names with and without "text_model." are accepted."""
     path = folder / "config.json"
     config = read_json(path)
-    files = part_files(folder.parent, folder.name)
-    tensors = {name.removeprefix("text_model."): tensor for name, tensor in read_tensors(files).items()}
+    found = part_files(folder.parent, folder.name, files)
+    tensors = {name.removeprefix("text_model."): tensor for name, tensor in read_tensors(found).items()}
     tensors.pop("embeddings.position_ids", None)
-    return assign_text_encoder(config, tensors, path, files[0], dtype)
+    return assign_text_encoder(config, tensors, path, found[0], dtype)
 
 
 def assign_text_encoder(
@@ -195,31 +208,6 @@ def assign_text_encoder(
     if config.get("model_type", "clip_text_model") not in ("clip_text_model", "clip"):
         raise CheckpointError(f"{where} describes a {config['model_type']!r:.60}, not a clip_text_model")
     return assign(build(CLIPTextEncoder, config, where, most=len(tensors)), tensors, file, dtype=dtype)
-
-
-def _check_fit(parts: dict[str, Any], folder: Path) -> None:
-    """Parts of different models do not go together; CheckpointError says which."""
-    scheduler, codec, network = parts["scheduler"].config, parts["vqvae"], parts["transformer"].config
-    codes = network.num_vector_embeds - 1
-    pairs = [
-        ("codes of the scheduler and of the transformer", scheduler["num_vec_classes"] - 1, codes),
-        ("codes of the transformer and of the codec", codes, codes if codec is None else codec.num_tokens),
-        ("steps of scheduler and transformer", scheduler["num_train_timesteps"], network.num_embeds_ada_norm),
-    ]
-    if parts["text_encoder"] is not None:
-        text, tokenizer = parts["text_encoder"].config, parts["tokenizer"]
-        length, width = tokenizer.model_max_length, network.cross_attention_dim
-        pairs += [
-            ("text widths of encoder and transformer", text.hidden_size, width),
-            ("tokens of the tokenizer and of the text encoder", len(tokenizer), text.vocab_size),
-            ("lengths of tokenizer and text encoder", length, min(length, text.max_position_embeddings)),
-        ]
-        if parts[LEARNED].learnable:
-            learned = list(parts[LEARNED].embeddings.shape)
-            pairs.append(("shapes of the null text and of a prompt", learned, [length, width]))
-    for what, first, second in pairs:
-        if first != second:
-            raise CheckpointError(f"{folder}: the {what} differ: {first} and {second}")
 
 
 # ------------------------------------------------------------------------------------------ checksums

@@ -15,7 +15,7 @@ from vqlearn.checkpoints.hub import locate
 from vqlearn.checkpoints.layout import PARTS, Files
 from vqlearn.checkpoints.loading import load_module
 from vqlearn.checkpoints.saving import save_module as save_part
-from vqlearn.checkpoints.weights import CheckpointError, one_line, read_json
+from vqlearn.checkpoints.reading import CheckpointError, one_line, read_json
 from vqlearn.networks import cost
 
 __all__ = ["HUB", "Options", "check_placement", "load_part", "part_folder", "read_config", "save_part", "usable"]
@@ -117,8 +117,8 @@ def check_placement(*args: Any, **kwargs: Any) -> None:
 def load_part(kind: type[Module], name: str | os.PathLike[str], subfolder: str | None, **options: Any) -> Module:
     """One of our networks from its folder, see `Model.from_pretrained`; raises CheckpointError."""
     wanted = Options.of(**options)
-    folder = part_folder(name, "config.json", subfolder, **wanted.hub)
-    module: Any = load_module(kind, folder, wanted.dtype)
+    folder = part_folder(name, "config.json", subfolder, files=wanted.files, **wanted.hub)
+    module: Any = load_module(kind, folder, wanted.dtype, wanted.files)
     loaded: Module = module if wanted.device is None else module.to(wanted.device)
     return loaded
 

@@ -1,14 +1,11 @@
-"""Tensor files: read without copying and without running anything in them, checked, and put into a module."""
+"""The weights of a module: which files hold them, and how they become it, checked and without a copy."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import pickle
+import itertools
 import types
 import typing
-import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +14,19 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vqlearn.arguments import shown
+from vqlearn.checkpoints.layout import ANY, Files
+from vqlearn.checkpoints.reading import CheckpointError, one_line, read_json
 
 Module = typing.TypeVar("Module", bound=nn.Module)
 
 
-class CheckpointError(OSError):
-    """A model's files are missing, damaged, of another kind, or do not fit together: which, and what would be right."""
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; raises CheckpointError when it is missing, unreadable or no object."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing; a model folder in the diffusers layout has it") from None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not readable JSON ({one_line(error)}); the file may be damaged") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, got {type(value).__name__}")
-    return value
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error's message, or its kind."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def weight_files(folder: Path, stem: str) -> list[Path]:
-    """The files of a folder that hold its tensors, safetensors before .bin, one or many shards.
+def weight_files(folder: Path, stem: str, files: Files = ANY) -> list[Path]:
+    """The files of a folder that hold its tensors, safetensors before .bin, one or many shards, first of a variant.
 
     Raises CheckpointError when there are none, or when the index of shards is damaged or points out of the folder.
     """
-    for ending in ("safetensors", "bin"):
-        single, index = folder / f"{stem}.{ending}", folder / f"{stem}.{ending}.index.json"
+    for infix, ending in itertools.product(files.infixes, files.endings):
+        single, index = folder / f"{stem}{infix}.{ending}", folder / f"{stem}.{ending}.index{infix}.json"
         if single.is_file():
             return [single]
         if index.is_file():
@@ -63,64 +38,10 @@ def weight_files(folder: Path, stem: str) -> list[Path]:
                 if Path(name).name != name or name in ("", ".", "..") or "\\" in name or not name.endswith(ending):
                     raise CheckpointError(f"{index} names {name!r}, which is no .{ending} file of its own folder")
             return [folder / name for name in shards]
+    wanted = " or ".join(f"{stem}.{ending}" for ending in files.endings)
     raise CheckpointError(
-        f"{folder} has no weights: {stem}.safetensors or {stem}.bin is missing; "
-        "a model folder in the diffusers layout has one of them"
+        f"{folder} has no weights: {wanted} is missing; a model folder in the diffusers layout has one of them"
     )
-
-
-def read_tensors(files: Iterable[Path]) -> dict[str, Tensor]:
-    """All tensors of some files, mapped into memory where the format allows, not copied; nothing in them is executed.
-
-    Raises CheckpointError when a file is missing, truncated or holds anything but tensors.
-    """
-    found: dict[str, Tensor] = {}
-    for path in files:
-        found.update(_read_safetensors(path) if path.suffix == ".safetensors" else _tensors_of(read_pickle(path), path))
-    return found
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing") from None
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} is not a readable safetensors file ({one_line(error)}); it may be damaged"
-        ) from None
-
-
-def read_pickle(path: Path) -> Any:
-    """The content of a torch file (.bin, .pth, .pt): tensors, numbers, text and containers of them, nothing else.
-
-    A pickle that would import or call anything is refused unread (`weights_only`). Raises CheckpointError.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing")
-    for mapped in (True, False):  # only files in the zip format (torch 1.6 and later) can be mapped
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about a pickle's protocol, before it is refused
-                return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-        except pickle.UnpicklingError as error:
-            if "weights_only" in str(error).lower():
-                raise CheckpointError(f"{path} holds more than tensors and plain values; it was not loaded") from None
-            problem = error.__class__.__name__
-        except Exception as error:  # torch.load raises many kinds
-            problem = error.__class__.__name__
-    raise CheckpointError(f"{path} is not a readable torch file ({problem}); it may be damaged")
-
-
-def _tensors_of(content: Any, path: Path) -> dict[str, Tensor]:
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    ):
-        raise CheckpointError(f"{path} must hold named tensors and nothing else, got {type(content).__name__}")
-    return dict(content)
 
 
 # ------------------------------------------------------------------------------------------ modules
