@@ -1,15 +1,19 @@
+import errno
+import io
 import os
 import re
 import shlex
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from vqlearn.__main__ import main
-from vqlearn.cli import course
+from vqlearn.cli import course, generate
+from vqlearn.cli.output import printable
 
 PROMPT = "a large red circle left of a small blue square"
 
@@ -41,18 +45,40 @@ def test_the_same_seed_gives_the_same_picture_and_count_numbers_them(tmp_path, c
 
 
 WRONG = {
-    "prompt must be a sentence in plain text, not empty": ["generate", " "],
-    "prompt must be a sentence in plain": ["generate", "a red\udcff circle"],
+    "prompt must not be empty": ["generate", " \u200b\u3000"],
+    "prompt holds U+DCFF, which is half a character and no text": ["generate", "a red\udcff circle"],
     "num_inference_steps must be a whole number from 1 to 100, got 1000": ["evaluate", "--steps", "1", "1000"],
     "num_inference_steps must be a whole number from 1 to 100, got 101": ["generate", PROMPT, "--steps", "101"],
-    "argument --steps: must be a whole number of at least 1, got '0'": ["generate", PROMPT, "--steps", "0"],
-    "argument --steps: must be a whole number of at least 1, got 'ten'": ["generate", PROMPT, "--steps", "ten"],
-    "argument --count: must be a whole number of at least 1, got '-2'": ["generate", PROMPT, "--count=-2"],
-    "argument --seed: must be a whole number of at least 0, got '1.5'": ["generate", PROMPT, "--seed", "1.5"],
+    "argument --steps: must be a whole number from 1 to 1000000000, got 0": ["generate", PROMPT, "--steps", "0"],
+    "argument --steps: must be a whole number from 1 to 1000000000, got 'ten'": ["generate", PROMPT, "--steps", "ten"],
+    "argument --count: must be a whole number from 1 to 10000, got -2": ["generate", PROMPT, "--count=-2"],
+    "argument --count: must be a whole number from 1 to 10000, got 1000": [
+        "generate",
+        PROMPT,
+        "--count",
+        "1" + "0" * 18,
+    ],
+    "argument --count: must be a whole number from 1 to 1000000, got": ["evaluate", "--count", str(10**18)],
+    "argument --count: must be a whole number from 1 to 1000000, got '99999": ["evaluate", "--count", "9" * 5000],
+    "argument --seed: must be a whole number from 0 to 18446744073709551615, got '1.5'": ["evaluate", "--seed", "1.5"],
+    "argument --timeout: must be a whole number from 1 to 1000000, got 0": ["course", "check", ".", "--timeout", "0"],
     "guidance_scale must be a number from 0 to 1000, got -3.0": ["generate", PROMPT, "--guidance=-3"],
-    "argument --guidance: invalid float value: 'much'": ["generate", PROMPT, "--guidance", "much"],
+    "argument --guidance: must be a finite number, got 'much'": ["generate", PROMPT, "--guidance", "much"],
+    "argument --guidance: must be a finite number, got nan": ["evaluate", "--guidance", "1", "nan"],
+    "argument --truncation: must be a finite number, got inf": ["generate", PROMPT, "--truncation", "1e999"],
     "truncation_rate must lie in [0, 1], got 2.0": ["generate", PROMPT, "--truncation", "2"],
-    "--out must end in .png, got 'picture.jpg'": ["generate", PROMPT, "--out", "picture.jpg"],
+    "--out must be a name that ends in .png, got 'picture.jpg'": ["generate", PROMPT, "--out", "picture.jpg"],
+    "--out must be a name that ends in .png, got '.png'": ["generate", PROMPT, "--out", ".png"],
+    "cannot be written (File name too long)": ["generate", PROMPT, "--out", "x" * 252 + ".png"],
+    "x-1.png' cannot be written (File name too long)": [
+        "generate",
+        PROMPT,
+        "--count",
+        "2",
+        "--out",
+        "x" * 250 + ".png",
+    ],
+    "cannot be written (embedded null byte)": ["generate", PROMPT, "--out", "x\0.png"],
     "--out: there is no folder 'nowhere'": ["generate", PROMPT, "--out", "nowhere/picture.png"],
     "there is no model folder 'nothing'": ["generate", PROMPT, "--model", "nothing"],
     "file.txt is a file; a model is a folder": ["generate", PROMPT, "--model", "file.txt"],
@@ -101,6 +127,157 @@ def test_unknown_words_are_a_note(tmp_path, capsys):
     shown = capsys.readouterr()
     assert "note: this model has never seen 'zebra'; it knows: a, above" in shown.err
     assert "was not checked" in shown.out
+
+
+def test_prompts_in_other_spaces_are_read(tmp_path, capsys):
+    """No-break and ideographic spaces, joiners and line ends: the sentence is the same, and so is the picture."""
+    for name, prompt in (("a.png", "a small star"), ("b.png", "a\u00a0small\u3000\u200bstar\u200d\n")):
+        assert main(["generate", prompt, "--steps", "2", "--out", str(tmp_path / name)]) == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert "note" not in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------ files
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Commands draw at once: a list of the calls of `generate.draw`."""
+    calls = []
+    monkeypatch.setattr(generate, "load", lambda _: None)
+    monkeypatch.setattr(
+        generate, "draw", lambda *call: calls.append(call) or [Image.new("RGB", (64, 64))] * call[2].count
+    )
+    return calls
+
+
+def test_what_is_beside_the_picture_stays(quick, tmp_path):
+    """A file of the user's own, and a link that somebody has planted, under the names that parts might have."""
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "x.png.part").symlink_to("mine")
+    (tmp_path / ".x.png.part").write_text("mine, too")
+    assert main(["generate", "x", "--out", str(tmp_path / "x.png")]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "x.png.part", ".x.png.part", "x.png"}
+    assert (tmp_path / "mine").read_text() == "mine" and (tmp_path / ".x.png.part").read_text() == "mine, too"
+
+
+def _nowhere_left(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("case", ["full", "little room", "protected", "pipe", "folder", "no such name"])
+def test_what_cannot_be_written_is_found_before_the_picture_is_drawn(quick, tmp_path, monkeypatch, capsys, case):
+    target, count = tmp_path / "x.png", 1
+    if case == "full":
+        monkeypatch.setattr("pathlib.Path.write_bytes", _nowhere_left)
+    elif case == "little room":
+        count = 7
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**6))
+    elif case == "protected":
+        target.touch()
+        monkeypatch.setattr("os.access", lambda path, _: path != target)
+    elif case == "pipe":
+        os.mkfifo(target)
+    elif case == "folder":
+        target.mkdir()
+    else:
+        monkeypatch.setattr("os.lstat", lambda _: "图".encode("ascii"))
+    before = sorted(tmp_path.iterdir())
+    assert main(["generate", "x", "--out", str(target), "--count", str(count)]) == 2
+    assert not quick and sorted(tmp_path.iterdir()) == before
+    assert capsys.readouterr().err.rstrip().removeprefix("vqlearn: --out: ").removeprefix(repr(str(target))) == {
+        "full": " cannot be written (No space left on device); choose another file",
+        "little room": "7 pictures may take 1.8 MB, and 1.0 MB are free",
+        "protected": " cannot be written (it is write-protected); choose another file",
+        "pipe": " cannot be written (it is no ordinary file); choose another file",
+        "folder": " cannot be written (it is a folder); choose another file",
+        "no such name": " cannot be written ('ascii' codec can't encode character '\\u56fe' in position 0: "
+                        "ordinal not in range(128)); choose another file",
+    }[case]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------ what is printed
+
+
+def test_signs_that_the_encoding_lacks_cost_no_status(quick, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))
+    assert main(["generate", "x", "--out", "图.png"]) == 0
+    assert (tmp_path / "图.png").exists()
+    assert sys.stdout.buffer.getvalue().decode("cp1252") == "wrote \\u56fe.png\n"
+    assert sys.stdout.errors == "strict"
+
+
+@pytest.fixture
+def left():
+    """A pipe whose reader has left."""
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as out:
+        yield out
+
+
+def test_a_reader_that_has_left_costs_no_picture(quick, tmp_path, monkeypatch, left):
+    monkeypatch.setattr(sys, "stdout", left)
+    assert main(["generate", "x", "--out", str(tmp_path / "x.png")]) == 0 and (tmp_path / "x.png").exists()
+
+
+def test_what_nobody_reads_is_not_worked_for(monkeypatch, left, capsys):
+    monkeypatch.setattr(sys, "stdout", left)
+    monkeypatch.setattr(generate, "run", lambda _: print("y" * 100_000) or pytest.fail("it went on"))
+    assert main(["generate", "x"]) == 0 and capsys.readouterr().err == ""
+
+
+def test_streams_that_are_deaf_or_closed_cost_no_picture(quick, tmp_path, monkeypatch):
+    class Deaf(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.EIO, "nobody is there")
+
+    monkeypatch.setattr(generate, "draw", lambda *_: generate.note("?") or [Image.new("RGB", (64, 64))])
+    for out, err in ((io.StringIO(), Deaf()), (None, None)):
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", err)
+        assert main(["generate", "x", "--out", str(tmp_path / "x.png")]) == 0 and (tmp_path / "x.png").exists()
+        assert main(["generate", " "]) == 2 and sys.stderr is err
+        (tmp_path / "x.png").unlink()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no such device")
+def test_what_could_not_be_printed_is_a_status_of_its_own(monkeypatch, capsys):
+    with open("/dev/full", "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        with pytest.raises(SystemExit) as stop, printable():
+            print("a result")
+        assert stop.value.code == 1
+    assert capsys.readouterr().err == "vqlearn: not all could be printed: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (MemoryError(), 2, "the memory does not suffice"),
+        (MemoryError("for 7 pictures"), 2, "for 7 pictures"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory:\nyou tried"), 2, "DefaultCPUAllocator: can't"),
+        (RuntimeError("CUDA out of memory."), 2, "CUDA out of memory."),
+        (OSError(errno.EIO, "Input/output error"), 2, "[Errno 5] Input/output error"),
+        (KeyboardInterrupt(), 130, "interrupted, nothing was written"),
+    ],
+)
+def test_what_ends_a_command_is_one_line(quick, monkeypatch, capsys, tmp_path, error, status, line):
+    def draw(*_):
+        raise error
+
+    monkeypatch.setattr(generate, "draw", draw)
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", "x"]) == status
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"vqlearn: {line}") and shown.count("\n") == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_ours_is_no_wrong_input(quick, monkeypatch):
+    monkeypatch.setattr(generate, "draw", lambda *_: [].pop())
+    with pytest.raises(IndexError):
+        main(["generate", "x"])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")

@@ -7,22 +7,34 @@ import sys
 
 from vqlearn import __version__
 from vqlearn.cli import convert, course, doctor, evaluate, generate, info, train
+from vqlearn.cli.output import printable
 
 COMMANDS = (generate, train, evaluate, convert, info, course, doctor)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 2 for wrong input, 130 after Ctrl-C."""
-    arguments = _parser().parse_args(course.modern(sys.argv[1:] if argv is None else argv))
-    try:
-        arguments.run(arguments)
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"vqlearn: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"vqlearn: interrupted, {arguments.interrupted}", file=sys.stderr)
-        return 130
-    return 0
+    """Run a command; returns the exit status: 0, 2 for what cannot be done, 130 after Ctrl-C (1: see `cli.output`)."""
+    with printable():
+        arguments = argparse.Namespace(interrupted="nothing was done")
+        try:
+            _parser().parse_args(course.modern(sys.argv[1:] if argv is None else argv), arguments)
+            arguments.run(arguments)
+        except BrokenPipeError:  # who read what is printed has seen enough
+            return 0
+        except KeyboardInterrupt:
+            print(f"vqlearn: interrupted, {arguments.interrupted}", file=sys.stderr)
+            return 130
+        except (ValueError, OSError, FloatingPointError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+                raise
+            print(f"vqlearn: {' '.join(str(error).splitlines()) or 'the memory does not suffice'}", file=sys.stderr)
+            return 2
+        return 0
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """torch's words, on a CPU and on a GPU, for what Python calls MemoryError."""
+    return "can't allocate memory" in str(error) or "out of memory" in str(error)
 
 
 def _parser() -> argparse.ArgumentParser:

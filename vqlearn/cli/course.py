@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 
 from vqlearn.cli.options import Commands, note, whole
@@ -42,7 +41,7 @@ def _add_check(actions: Commands) -> None:
     command.add_argument("--json", action="store_true", help="print the same as JSON")
     command.add_argument(
         "--timeout",
-        type=whole(1),
+        type=whole(1, 10**6),
         default=1200,
         metavar="SECONDS",
         help="what a cell, or a call of an exercise's function, may take (default %(default)s)",
@@ -67,8 +66,7 @@ def check(arguments: argparse.Namespace) -> None:
     from vqlearn.course import marking
 
     rows = marking.check(arguments.folder, timeout=arguments.timeout)
-    text, encoding = (marking.as_json if arguments.json else marking.table)(rows), sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))
+    print((marking.as_json if arguments.json else marking.table)(rows))
 
 
 def write_site(arguments: argparse.Namespace) -> None:

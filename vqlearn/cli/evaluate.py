@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     command = commands.add_parser("evaluate", help="measure agreement on held-out captions", description=run.__doc__)
     command.add_argument("--split", choices=["train", "test", "unseen"], default="test")
-    command.add_argument("--count", type=whole(1), default=500, help="captions (default %(default)s)")
-    command.add_argument("--seed", type=whole(0), default=0)
+    command.add_argument("--count", type=whole(1, 10**6), default=500, help="captions (default %(default)s)")
+    command.add_argument("--seed", type=whole(0, 2**64 - 1), default=0)
     add_drawing(command, nargs="+")
-    command.set_defaults(run=run, interrupted="nothing was measured")
+    command.set_defaults(run=run, interrupted="a row that is not printed was not measured")
 
 
 def run(arguments: argparse.Namespace) -> None:

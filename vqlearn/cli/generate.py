@@ -1,10 +1,11 @@
-"""`vqlearn generate`: draw pictures of a sentence."""
+"""`vqlearn generate`: draw a picture of a sentence."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from vqlearn.pipeline import VQDiffusionPipeline
 
 VIEW = 256  # pictures smaller than this are enlarged by a whole factor, so that pixels stay square
+ROOM = 2**18  # bytes that a PNG of this size may take, and more than most do
+MOST = 10_000  # pictures of one call
 
 
 def add(commands: Commands) -> None:
@@ -32,24 +35,22 @@ def add(commands: Commands) -> None:
     )
     add_drawing(command)
     command.add_argument(
-        "--seed", type=whole(0), default=0, help="default %(default)s; the same seed gives the same picture"
+        "--seed", type=whole(0, 2**64 - 1), default=0, help="default %(default)s; the same seed gives the same picture"
     )
-    command.add_argument("--count", type=whole(1), default=1, help="how many pictures (default %(default)s)")
+    command.add_argument("--count", type=whole(1, MOST), default=1, help="how many pictures (default %(default)s)")
     command.set_defaults(run=run, interrupted="nothing was written")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Draw pictures of a sentence with the shipped model (or another) and write them as PNG."""
-    prompt = " ".join(arguments.prompt) if arguments.prompt else None
-    if prompt is not None and (not prompt.strip() or not prompt.isprintable()):
-        raise ValueError(
-            'prompt must be a sentence in plain text, not empty, try "a small red circle above a large blue square"'
-        )
     paths = targets(Path(arguments.out), arguments.count)
+    from vqlearn.evaluation.verdict import verdict
+    from vqlearn.networks.text import sentence
+
+    prompt = sentence(" ".join(arguments.prompt)) if arguments.prompt else None
     images = draw(load(arguments), prompt, arguments)
     write(paths, images)
-    from vqlearn.evaluation.verdict import verdict
-
+    arguments.interrupted = "the pictures were written"
     for path, image in zip(paths, images, strict=True):
         found = verdict(image, prompt or "")
         print(f"wrote {path}" + (f": {found}" if found else ""))
@@ -73,16 +74,46 @@ def draw(pipe: VQDiffusionPipeline, prompt: str | None, arguments: argparse.Name
 
 
 def targets(out: Path, count: int) -> list[Path]:
-    """The files to write, checked before any work is done; raises ValueError."""
+    """The files to write, each of them tried before any work is done; raises ValueError."""
     if out.suffix.lower() != ".png":
-        raise ValueError(f"--out must end in .png, got {str(out)!r}")
+        raise ValueError(f"--out must be a name that ends in .png, got {str(out)!r}")
     if not out.parent.is_dir():
         raise ValueError(f"--out: there is no folder {str(out.parent)!r}; make it first or choose another")
     paths = [out] if count == 1 else [out.with_stem(f"{out.stem}-{number}") for number in range(1, count + 1)]
     for path in paths:
-        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise ValueError(f"--out: {str(path)!r} cannot be written; choose another file")
+        try:
+            _look_at(path)
+            if path == paths[0]:
+                _try(path)
+        except (OSError, ValueError) as error:  # ValueError: a name that the file system's encoding lacks
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise ValueError(f"--out: {str(path)!r} cannot be written ({why}); choose another file") from None
+    if (free := shutil.disk_usage(out.parent).free) < count * ROOM:
+        raise ValueError(
+            f"--out: {count} pictures may take {count * ROOM / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free"
+        )
     return paths
+
+
+def _look_at(path: Path) -> None:
+    """Raise OSError or ValueError for a name that cannot be one, and for what is there and is no file to replace."""
+    with contextlib.suppress(FileNotFoundError):
+        os.lstat(path)
+    if path.exists() and not path.is_file():
+        raise ValueError("it is a folder" if path.is_dir() else "it is no ordinary file")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise ValueError("it is write-protected")
+
+
+class _Tried(Exception):
+    """Ends a trial, so that nothing is replaced."""
+
+
+def _try(path: Path) -> None:
+    """Write as much as a picture takes beside its place, and take it away; raises what the file system raises."""
+    with contextlib.suppress(_Tried), replaced(path) as part:
+        part.write_bytes(bytes(ROOM))
+        raise _Tried
 
 
 def write(paths: list[Path], images: list[Image]) -> None:

@@ -1,4 +1,4 @@
-"""What several commands share: whole numbers, the options of drawing, and loading the model they name."""
+"""What several commands share: numbers, the options of drawing, and loading the model they name."""
 
 from __future__ import annotations
 
@@ -7,19 +7,36 @@ import sys
 from collections.abc import Callable, Container, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from vqlearn import arguments as numbers
+
 if TYPE_CHECKING:
     from vqlearn.pipeline import VQDiffusionPipeline
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # what `add_subparsers` returns
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """A parser of whole numbers of at least `least`."""
+def whole(least: int, most: int = 10**9) -> Callable[[str], int]:
+    """A parser of whole numbers from `least` to `most`."""
+    return _parser(int, lambda value: numbers.whole("", value, least, most))
 
-    def parse(text: str) -> int:
-        if not (text.isdecimal() and len(text) <= 18 and int(text) >= least):
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text[:30]!r}")
-        return int(text)
+
+def real() -> Callable[[str], float]:
+    """A parser of finite numbers; their range is the pipeline's affair."""
+    return _parser(float, lambda value: numbers.real("", value))
+
+
+def _parser(read: Callable[[str], Any], check: Callable[[Any], Any]) -> Callable[[str], Any]:
+    """A parser that reads a number and has it checked by `vqlearn.arguments`; argparse names the option."""
+
+    def parse(text: str) -> Any:
+        try:
+            number = read(text)
+        except ValueError:
+            number = text
+        try:
+            return check(number)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error).strip()) from None
 
     return parse
 
@@ -43,9 +60,10 @@ def add_drawing(parser: argparse.ArgumentParser, **several: Any) -> None:
         "--steps", type=whole(1), default=default, help="sampling steps, 1 to T (default 25)", **several
     )
     parser.add_argument(
-        "--guidance", type=float, help="classifier-free guidance scale (default: the model's own)", **several
+        "--guidance", type=real(), help="classifier-free guidance scale (default: the model's own)", **several
     )
-    parser.add_argument("--truncation", type=float, help="truncation rate in [0, 1], 1 is off (default: the model's)")
+    truncation = "truncation rate in [0, 1], 1 is off (default: the model's)"
+    parser.add_argument("--truncation", type=real(), help=truncation)
     named = "how the reverse process is sampled, one of %(choices)s (default %(default)s)"
     parser.add_argument("--sampler", metavar="NAME", choices=_Samplers(), default="ancestral", help=named)
     parser.add_argument("--model", help="a model folder or a hub name (default: the shipped model)")
