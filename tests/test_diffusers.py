@@ -159,7 +159,7 @@ def test_what_we_save_diffusers_parts_read(pipe, tmp_path):
     with torch.no_grad():
         codec = diffusers.VQModel.from_pretrained(tmp_path / "vqvae")
         images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        torch.testing.assert_close(codec(images).sample, pipe.vqvae(images), atol=1e-5, rtol=0)
+        torch.testing.assert_close(codec(images).sample, pipe.vqvae(images).sample, atol=1e-5, rtol=0)
         network = diffusers.Transformer2DModel.from_pretrained(tmp_path / "transformer").eval()
         tokens, text = torch.randint(33, (2, 64)), pipe.encode_prompt(["a", "b"])
         theirs = network(tokens, encoder_hidden_states=text, timestep=torch.tensor(3)).sample

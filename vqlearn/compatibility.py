@@ -13,9 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
-import torch
-from torch import nn
-
 from vqlearn.remarks import remark
 
 Folder = str | os.PathLike[str]
@@ -26,25 +23,6 @@ EVERYWHERE = {
     "register_for_auto_class": "there is one class for each part of a model, and no choice among classes",
     "extract_init_dict": "from_config(config, return_unused_kwargs=True) tells the settings from what is none",
 }
-ATTENTION = "attention is torch's scaled_dot_product_attention, which chooses the fastest and smallest way itself"
-ONE_DEVICE = "a network stands on one device, `to` moves it"
-NETWORKS = {
-    "compile_repeated_blocks": "pipe.compile() makes one program of the whole denoiser",
-    "dequantize": "weights are kept in floating point, none are quantised",
-    "enable_gradient_checkpointing": "training keeps all activations; a smaller batch takes less memory",
-    "enable_group_offload": ONE_DEVICE,
-    "enable_layerwise_casting": "a network has one dtype: choose it by torch_dtype, or by `to`",
-    "enable_parallelism": "training on several devices runs one process on each, `torchrun -m vqlearn train`",
-}
-KERNELS = dict.fromkeys(
-    (
-        "enable_xformers_memory_efficient_attention", "disable_xformers_memory_efficient_attention",
-        "set_use_memory_efficient_attention_xformers", "enable_npu_flash_attention", "disable_npu_flash_attention",
-        "set_use_npu_flash_attention", "enable_xla_flash_attention", "disable_xla_flash_attention",
-        "set_use_xla_flash_attention", "set_attention_backend", "reset_attention_backend",
-    ),
-    ATTENTION,
-)  # fmt: skip
 
 
 def absent(sentences: Mapping[str, str]) -> Callable[[Kind], Kind]:
@@ -156,12 +134,15 @@ class Configured:
             raise ValueError(f"config must be a mapping of settings, got {kind}; from_pretrained reads a folder")
         settings = {name: value for name, value in {**config, **changes}.items() if not name.startswith("_")}
         unused = {name: settings.pop(name) for name in [*settings] if name not in cls._settings()}
-        made = cls._from_settings(settings)
         if return_unused_kwargs:
-            return made, unused
+            return cls._from_settings(settings), unused
         if unused:
-            remark(f"{cls.__name__} has no setting {', '.join(unused)}, it is ignored")
-        return made
+            cls._unknown(f"{cls.__name__} has no setting {', '.join(unused)}")
+        return cls._from_settings(settings)
+
+    @classmethod
+    def _unknown(cls, sentence: str) -> None:
+        remark(f"{sentence}, it is ignored", stacklevel=3)
 
     @classmethod
     def _settings(cls) -> Iterable[str]:
@@ -210,66 +191,6 @@ class Configured:
             warnings.warn(f"read {kind}.config.{name} in place of {kind}.{name}", FutureWarning, stacklevel=2)
             return config[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-
-@unneeded(KERNELS)
-@absent(NETWORKS)
-class Model(Configured, nn.Module):
-    """A network that is loaded and saved by itself, and the questions of diffusers that every network answers."""
-
-    is_gradient_checkpointing = False
-    config_class: Any
-
-    @classmethod
-    def from_pretrained(cls, name: Folder, *, subfolder: str | None = None, **options: Any) -> Self:
-        """The network of a folder or of a model's `subfolder`, in evaluation mode; raises CheckpointError (an OSError).
-
-        `name` is a folder, a model of the hub, or the name of a shipped one, and `options` are those of
-        `VQDiffusionPipeline.from_pretrained`.
-        """
-        from vqlearn.checkpoints.parts import load_part
-
-        return load_part(cls, name, subfolder, **options)
-
-    def save_pretrained(self, folder: Folder, **options: Any) -> None:
-        """Write `config.json` and the weights, as safetensors."""
-        from vqlearn.checkpoints.parts import save_part
-
-        check_saving(**options)
-        save_part(self, Path(folder))
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
-
-    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """How many numbers the weights are."""
-        left_out = {id(one.weight) for one in self.modules() if exclude_embeddings and isinstance(one, nn.Embedding)}
-        counted = (one for one in self.parameters() if one.requires_grad or not only_trainable)
-        return sum(one.numel() for one in counted if id(one) not in left_out)
-
-    def get_memory_footprint(self, return_buffers: bool = True) -> int:
-        """Bytes of the weights, with `return_buffers` of all tensors."""
-        tensors = [*self.parameters(), *(self.buffers() if return_buffers else ())]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-    def disable_gradient_checkpointing(self) -> None:
-        """Nothing is to be done: there is none."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return nn.Module.__getattr__(self, name)
-        except AttributeError:
-            return Configured.__getattr__(self, name)
-
-    @classmethod
-    def _settings(cls) -> Iterable[str]:
-        known: Any = cls.config_class
-        return {*known.__dataclass_fields__} - {"_class_name"} | {*known.ignored}
 
 
 def check_saving(*, safe_serialization: bool | None = True, push_to_hub: bool = False, **options: Any) -> None:

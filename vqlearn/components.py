@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from vqlearn.arguments import shown
 from vqlearn.checkpoints.fit import misfit
 from vqlearn.checkpoints.hub import locate
 from vqlearn.checkpoints.layout import PARTS
@@ -204,14 +205,23 @@ class Components:
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Images `[B, 3, H, W]` in [-1, 1] to tokens `[B, L]`; raises ValueError for values that are not."""
-        codec = self._codec()
+        codec, codes = self._codec(), self.schedule.num_codes
+        if not isinstance(images, Tensor):
+            raise ValueError(f"images must be float [B, 3, H, W] in [-1, 1], got {shown(images)}")
         weight = codec.quant_conv.weight
-        return codec.encode(pictures.in_range("images", images, -1).to(weight.device, weight.dtype))
+        tokens: Tensor = codec.encode(pictures.in_range("images", images, -1).to(weight.device, weight.dtype)).clone()
+        if codec.num_tokens > codes and int(tokens.max()) >= codes:
+            raise ValueError(f"the codec gave token {int(tokens.max())}, the transformer has {codes} codes")
+        return tokens
 
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
-        """Tokens `[B, L]` to images `[B, 3, H, W]` in [-1, 1]."""
-        return self._codec().decode(tokens.to(self.device)).float().clamp(-1, 1)
+        """Tokens `[B, L]` to images `[B, 3, H, W]` in [-1, 1]; raises ValueError for what is none."""
+        codec = self._codec()
+        if not isinstance(tokens, Tensor) or tokens.is_floating_point():
+            raise ValueError(f"tokens must be int64 [B, L], got {shown(tokens)}")
+        images: Tensor = codec.decode(tokens.to(self.device))
+        return images.float().clamp(-1, 1)
 
     def token_mask(self, mask: Pictures, *, sizes: Collection[tuple[int, int]] = ()) -> Tensor:
         """Which tokens a mask over pixels touches, bool `[L]`: all those of whose pixels at least one is to be redrawn.

@@ -18,8 +18,9 @@ from vqlearn.arguments import shown
 from vqlearn.checkpoints.hub import locate
 from vqlearn.checkpoints.layout import INDEX, PARTS, index_of
 from vqlearn.checkpoints.parts import HUB
-from vqlearn.compatibility import KERNELS, Config, Configured, absent, unneeded
+from vqlearn.compatibility import Config, Configured, absent, unneeded
 from vqlearn.components import Components
+from vqlearn.networks.models import KERNELS
 
 ABSENT = {
     "enable_group_offload": "the parts stand on one device whole, `to` moves them",

@@ -14,8 +14,8 @@ from vqlearn.arguments import shown
 from vqlearn.checkpoints.hub import locate
 from vqlearn.checkpoints.layout import PARTS, Files
 from vqlearn.checkpoints.loading import load_module
-from vqlearn.checkpoints.saving import save_module as save_part
 from vqlearn.checkpoints.reading import CheckpointError, one_line, read_json
+from vqlearn.checkpoints.saving import save_module as save_part
 from vqlearn.networks import cost
 
 __all__ = ["HUB", "Options", "check_placement", "load_part", "part_folder", "read_config", "save_part", "usable"]
@@ -96,7 +96,7 @@ def usable(device: Any) -> torch.device | None:
         found = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError, ImportError) as error:
-        raise ValueError(f"device must be one that torch can use, got {shown(device)} ({one_line(error)})") from None
+        raise ValueError(f"device must be one that torch can use, got {shown(str(device))} ({one_line(error)})") from None
     if found.type == "meta":
         raise ValueError("device must be one that holds values, got 'meta'")
     return found

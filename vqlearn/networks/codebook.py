@@ -45,6 +45,17 @@ class Codebook(nn.Module):
         """The vectors of tokens, `[...]` -> `[..., D]`."""
         return self.embedding(self.kept[tokens] if hasattr(self, "kept") else tokens)
 
+    def get_codebook_entry(self, indices: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
+        """The vectors of tokens in any form, as `shape` (B, h, w, D) says: `[B, D, h, w]`; diffusers' name."""
+        return self.vectors(indices.reshape(shape[:3])).permute(0, 3, 1, 2)
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor, tuple[None, None, Tensor]]:
+        """As diffusers': quantised latents, the commitment loss, and (None, None, codes in one row)."""
+        quantized, codes = self.straight_through(latents)
+        nearest = self.embedding(codes).permute(0, 3, 1, 2)
+        loss = (nearest.detach() - latents).pow(2).mean() + 0.25 * (nearest - latents.detach()).pow(2).mean()
+        return quantized, loss, (None, None, codes.flatten())
+
     def straight_through(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest vectors, passing the gradient to `latents` unchanged, and the codes `[B, h, w]`."""
         codes = self.codes(latents)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from vqlearn.arguments import real, whole
 from vqlearn.networks.configuration import DEEPEST, LARGEST, Configuration, epsilon, flag, one_of, optional, share, size
+from vqlearn.networks.models import DenoisingModel
 
 ACTIVATION = "geglu-approximate"  # diffusers' name for x * sigmoid(1.702 x), which is not gated
 AT_ONCE = 2**23  # numbers inside a feed-forward at a time, on a CPU: 32 MB in float32
@@ -126,7 +127,7 @@ class TransformerConfiguration(Configuration):
         return self.num_attention_heads * self.attention_head_dim
 
 
-class Transformer2DModel(nn.Module):
+class Transformer2DModel(DenoisingModel):
     """Logits of p(x_0 | x_t, condition): `[B, L]` tokens, a condition and a timestep -> `[B, L, K]`.
 
     The arguments are the fields of `TransformerConfiguration`, which `config` is. Raises ValueError for sizes out of

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from vqlearn.arguments import real, shown, whole
+from vqlearn.compatibility import Output, unneeded
 from vqlearn.networks.codebook import Codebook
 from vqlearn.networks.configuration import DEEPEST, Configuration, flag, one_of, optional, size
 from vqlearn.networks.convolutions import Decoder, Encoder
+from vqlearn.networks.models import Model
 
 MOST_LEVELS = 16  # halvings of a picture's side, one less
 BLOCKS = {
@@ -95,7 +98,20 @@ def _blocks(levels: int, name: str, value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-class VQModel(nn.Module):
+class _Decoded(NamedTuple):
+    sample: Tensor
+    commit_loss: Tensor
+
+
+class DecoderOutput(Output, _Decoded):
+    """Images `[B, C, H, W]`, and the loss that holds latents near their codes (0 where they were codes already)."""
+
+
+AT_ONCE = "pictures are encoded and decoded as one batch, give fewer at a time"
+
+
+@unneeded(dict.fromkeys(("enable_slicing", "disable_slicing", "enable_tiling", "disable_tiling"), AT_ONCE))
+class VQModel(Model):
     """Encoder, codebook and decoder of VQ-VAE (van den Oord et al. 2017) in the form that VQ-Diffusion uses.
 
     Images are float `[B, in_channels, H, W]` in [-1, 1]; tokens int64 `[B, L]`, row by row, with L = H W / factor^2.
@@ -141,34 +157,55 @@ class VQModel(nn.Module):
         """The encoder's output before quantisation, `[B, C, H, W]` -> `[B, D, h, w]`."""
         return self.quant_conv(self.encoder(images))
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Tokens of images, `[B, C, H, W]` in [-1, 1] -> int64 `[B, L]`; raises ValueError for a wrong shape."""
+    def encode(self, images: Tensor, return_dict: bool = True) -> Any:
+        """Tokens of images, `[B, C, H, W]` in [-1, 1] -> int64 `[B, L]`; raises ValueError for a wrong shape.
+
+        As diffusers has it, their attribute `latents` holds the latents, which are all with `return_dict=False`.
+        """
         channels, factor = self.config.in_channels, self.factor
+        if not isinstance(images, Tensor) or not images.is_floating_point():
+            raise ValueError(f"images must be a tensor of floats in [-1, 1], got {shown(images)}")
         if images.ndim != 4 or images.shape[1] != channels or images.shape[2] % factor or images.shape[3] % factor:
             raise ValueError(
                 f"images must be [B, {channels}, H, W] with sides divisible by {factor}, got {list(images.shape)}"
             )
-        return self.quantize.tokens(self.quantize.codes(self.latents(images))).flatten(1)
+        latents = self.latents(images)
+        tokens: Any = self.quantize.tokens(self.quantize.codes(latents)).flatten(1)
+        tokens.latents = latents
+        return tokens if return_dict else (latents,)
 
-    def decode(self, tokens: Tensor) -> Tensor:
+    def decode(self, h: Tensor, force_not_quantize: bool = False, return_dict: bool = True, shape: Any = None) -> Any:
         """Images of tokens, int64 `[B, L]` on a square grid -> `[B, C, H, W]`, about [-1, 1] and not clamped.
 
-        Raises ValueError for a length that is no square and for tokens outside the codebook, the mask among them.
+        Of latents, float `[B, D, h, w]`, a `DecoderOutput`, as in diffusers; `force_not_quantize` takes them for
+        vectors of codes. Raises ValueError for a length that is no square and for tokens outside the codebook, the mask
+        among them.
         """
-        side, count = round(tokens.shape[-1] ** 0.5), self.num_tokens
-        if tokens.ndim != 2 or side * side != tokens.shape[1]:
-            raise ValueError(f"tokens must be [B, L] with L a square number, got {list(tokens.shape)}")
+        if not isinstance(h, Tensor):
+            raise ValueError(f"decode takes a tensor of tokens or of latents, got {shown(h)}")
+        if not h.is_floating_point():
+            return self.decode_latents(self._vectors(h))
+        quantized, loss = h, h.new_zeros(len(h))
+        if not force_not_quantize:
+            quantized, loss, _ = self.quantize(h)
+        found = DecoderOutput(self.decode_latents(quantized), loss)
+        return found if return_dict else found.to_tuple()
+
+    def _vectors(self, tokens: Tensor) -> Tensor:
+        side, count = round(tokens.shape[-1] ** 0.5) if tokens.ndim else 0, self.num_tokens
+        if tokens.ndim != 2 or side * side != tokens.shape[1] or tokens.dtype not in (torch.int64, torch.int32):
+            got = f"{tokens.dtype} {list(tokens.shape)}"
+            raise ValueError(f"tokens must be [B, L] with L a square number, int64, got {got}")
         if tokens.numel() and not (0 <= int(tokens.min()) and int(tokens.max()) < count):
             raise ValueError(
                 f"tokens must lie in 0 ... {count - 1}, got up to {int(tokens.max())} (a mask cannot be decoded)"
             )
-        quantized = self.quantize.vectors(tokens).unflatten(1, (side, side)).permute(0, 3, 1, 2)
-        return self.decode_latents(quantized)
+        return self.quantize.vectors(tokens).unflatten(1, (side, side)).permute(0, 3, 1, 2)
 
     def decode_latents(self, quantized: Tensor) -> Tensor:
         """Images of quantised latents, `[B, D, h, w]` -> `[B, C, H, W]`."""
         return self.decoder(self.post_quant_conv(quantized))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """The round trip: images, encoded, quantised and decoded."""
-        return self.decode_latents(self.quantize.straight_through(self.latents(images))[0])
+    def forward(self, images: Tensor, return_dict: bool = True) -> Any:
+        """The round trip: images, encoded, quantised and decoded, as a `DecoderOutput`."""
+        return self.decode(self.latents(images), return_dict=return_dict)
