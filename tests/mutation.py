@@ -72,6 +72,7 @@ TESTS = {
     "checkpoints/hub": "checkpoints",
     "checkpoints/loading": "checkpoints",
     "checkpoints/saving": "checkpoints",
+    "checkpoints/reading": "checkpoints",
     "checkpoints/weights": "checkpoints",
     "data/files": "files checkpoints",
 }

@@ -15,7 +15,7 @@ from vqlearn.__main__ import main
 from vqlearn.checkpoints.hub import lacking, locate, needed
 from vqlearn.checkpoints.layout import CHECKSUMS, INDEX
 from vqlearn.checkpoints.saving import save_components
-from vqlearn.checkpoints.weights import read_tensors
+from vqlearn.checkpoints.reading import read_tensors
 from vqlearn.data.files import previous
 
 LEARNED = "learned_classifier_free_sampling_embeddings"
@@ -227,7 +227,7 @@ DAMAGE = {
     ),
     "no vocabulary": (lambda f: (f / "tokenizer/vocab.json").unlink(), "vocab.json is missing"),
     "no merges": (lambda f: (f / "tokenizer/merges.txt").unlink(), "merges.txt is missing"),
-    "half a vocabulary": (lambda f: _truncate(f / "tokenizer/vocab.json"), "not readable JSON"),
+    "half a vocabulary": (lambda f: _truncate(f / "tokenizer/vocab.json"), "no text in UTF-8"),
     "a vocabulary with a hole": (lambda f: _edit(f / "tokenizer/vocab.json", zzz=99999), "its own id"),
     "merges of another vocabulary": (
         lambda f: (f / "tokenizer/merges.txt").write_text("#version: 0.2\nqq zz\n"),

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vqlearn.checkpoints.weights import CheckpointError as CheckpointError
+    from vqlearn.checkpoints.reading import CheckpointError as CheckpointError
     from vqlearn.guidance import guide as guide
     from vqlearn.guidance import keep_known as keep_known
     from vqlearn.guidance import top_k as top_k
@@ -57,7 +57,7 @@ _HOME = {
     "VQDiffusionScheduler": "scheduler",
     "VQDiffusionSchedulerOutput": "scheduler",
     "VQDiffusionPipeline": "pipeline",
-    "CheckpointError": "checkpoints.weights",
+    "CheckpointError": "checkpoints.reading",
     "ImagePipelineOutput": "pipeline",
 }
 _MODULES = {

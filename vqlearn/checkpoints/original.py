@@ -11,21 +11,24 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vqlearn import assets
 from vqlearn.checkpoints.layout import TEXT_PARTS
 from vqlearn.checkpoints.loading import assign_text_encoder
+from vqlearn.checkpoints.reading import CheckpointError, read_pickle
 from vqlearn.checkpoints.sections import Section
-from vqlearn.checkpoints.weights import CheckpointError, assign, build, read_pickle
+from vqlearn.checkpoints.weights import assign, build
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings, clip_tokenizer
 from vqlearn.networks.transformer import Transformer2DModel, TransformerConfiguration
 from vqlearn.networks.vqvae import VQModel
 from vqlearn.scheduler import VQDiffusionScheduler
 
 NULL_CLASS = 1000  # the original's literal, whatever the number of classes
-SHARE = 1e-4  # how far a schedule in a file may be from the curves it is read as: EMA and float32 logs leave 1e-6
+SHARE = 1e-4  # how far a schedule in a file may be from the curves it is read as: EMA and float32 logs leave 1e-6,
+ROUNDING = 0.5  # and logs in half precision this many times its rounding: a |log a| is at most 0.37
 PUBLISHED = {  # guidance scale and truncation rate, by what a model reads and whether its null condition was learned
     ("text", True): (3.0, 1.0),
     ("text", False): (1.0, 0.86),
@@ -146,25 +149,27 @@ def _transformer(tensors: Tensors, diffusion: Section, path: Path) -> Transforme
 def _scheduler(buffers: Tensors, network: TransformerConfiguration, path: Path) -> VQDiffusionScheduler:
     """The released schedule, after a look whether the file's own curves are linear between the ends that they have."""
     classes, steps = network.num_vector_embeds, network.num_embeds_ada_norm
-    curves = {}
-    for name in ("alpha", "gamma"):
-        log = buffers.get(f"log_cumprod_{name[0] if name == 'alpha' else 'c'}t")
-        if log is None or log.shape != (steps + 1,):
+    curves, near = {}, SHARE
+    for name, letter in (("alpha", "a"), ("gamma", "c")):
+        log = buffers.get(f"log_cumprod_{letter}t")
+        if log is None or log.shape != (steps + 1,) or not log.is_floating_point():
             raise CheckpointError(f"{path} lacks the schedule's {steps + 1} values of {name}_bar")
         curves[name] = log[:steps].double().exp()
-    ends: Any = {f"{name}_cum_{end}": _digits(float(curve[at])) for name, curve in curves.items()
+        near = max(near, ROUNDING * torch.finfo(log.dtype).eps)
+    # Without the rounding of a logarithm in float32, 0.99999 and not 0.99998998; in half precision first as released
+    ends: Any = {f"{name}_cum_{end}": round(float(curve[at]), 6) for name, curve in curves.items()
             for end, at in (("start", 0), ("end", -1))}  # fmt: skip
-    scheduler = VQDiffusionScheduler(classes, steps, **ends)
-    for name, curve in curves.items():
-        ours = getattr(scheduler.schedule, f"{name}_bar")[1:]
-        if float((ours - curve).abs().max()) > SHARE:
-            raise CheckpointError(f"{path}: the schedule's {name}_bar is not linear, which no released model's is")
-    return scheduler
-
-
-def _digits(value: float) -> float:
-    """A share without the rounding of a float32 logarithm: 0.99999 and not 0.99998998."""
-    return round(value, 6)
+    for tried in ({}, ends) if near > SHARE else (ends,):
+        scheduler: VQDiffusionScheduler = build(VQDiffusionScheduler, {
+            "num_vec_classes": classes, "num_train_timesteps": steps, **tried}, path, device="cpu")  # fmt: skip
+        far = [
+            name
+            for name, curve in curves.items()
+            if not float((getattr(scheduler.schedule, f"{name}_bar")[1:] - curve).abs().max()) <= near
+        ]
+        if not far:
+            return scheduler
+    raise CheckpointError(f"{path}: the schedule's {far[0]}_bar is not linear, which no released model's is")
 
 
 # ------------------------------------------------------------------------------------------ codec
@@ -192,14 +197,15 @@ STATISTICS = ("quantize.cluster_size", "quantize.embedding_avg")  # of the EMA c
 def _codec(
     tensors: Tensors, model: Section, codec_config: str | Path | None, mapping: str | Path | None, path: Path
 ) -> VQModel:
-    levels = len({match[1] for name in tensors if (match := re.match(r"enc\.encoder\.down\.(\d+)\.", name))})
+    levels = len({match[1] for name in tensors if (match := re.match(r"enc\.encoder\.down\.(\d{1,2})\.", name))})
     named = {}
     for name, tensor in tensors.items():
-        name = re.sub(r"\.up\.(\d+)\.", lambda match: f".up_blocks.{levels - 1 - int(match[1])}.", name)
+        name = re.sub(r"\.up\.(\d{1,2})\.", lambda match: f".up_blocks.{levels - 1 - int(match[1])}.", name)
         for old, new in CODEC_NAMES:
             name = re.sub(old, new, name)
         if name not in STATISTICS:
-            named[name] = tensor[:, :, 0, 0] if ".attentions." in name and tensor.ndim == 4 else tensor
+            pointwise = ".attentions." in name and tensor.shape[2:] == (1, 1)
+            named[name] = tensor.flatten(1) if pointwise else tensor
     asked = model.at("content_codec_config", "params")
     config = _codec_config(named, levels, path)
     _check_codec(config, model, codec_config)
@@ -276,9 +282,10 @@ def _kept(asked: Section, mapping: str | Path | None, codes: int, place: str) ->
     table = read_pickle(path)
     if not isinstance(table, Tensor) or table.dtype != torch.int64 or table.shape != (codes,):
         raise CheckpointError(f"{path} must hold {codes} whole numbers, the token of each code")
-    kept = [int((table == token).nonzero()[0]) if bool((table == token).any()) else -1 for token in range(count)]
-    if kept != sorted(set(kept)) or kept[0] < 0 or not bool((0 <= table).all() and (table < count).all()):
+    tokens, first = np.unique(table.numpy(), return_index=True)  # of each token the first code
+    if tokens.tolist() != list(range(min(count, codes + 1))) or (np.diff(first) < 0).any():
         raise CheckpointError(f"{path} must map {codes} codes onto the tokens 0 ... {count - 1}, in rising order")
+    kept: list[int] = first.tolist()
     return kept
 
 
@@ -304,6 +311,8 @@ def _text(tensors: Tensors, model: Section, path: Path) -> list[Any]:
         for old, new in TEXT_NAMES:
             name = re.sub(old, new, name)
         if match := re.fullmatch(r"(.*)\.attn\.in_proj_(weight|bias)", name):
+            if not tensor.ndim or len(tensor) % 3:
+                raise CheckpointError(f"{path}: the text encoder's {name!r} must hold queries, keys and values")
             for part, share in zip("qkv", tensor.chunk(3), strict=True):
                 named[f"{match[1]}.self_attn.{part}_proj.{match[2]}"] = share
         elif name != "text_projection":  # for the pooled embedding, which this model does not use
@@ -329,7 +338,9 @@ def _text(tensors: Tensors, model: Section, path: Path) -> list[Any]:
     if learned is None:
         null_text: Any = LearnedClassifierFreeSamplingEmbeddings(False)
     else:
-        sizes = {"learnable": True, "length": learned.shape[0], "hidden_size": learned.shape[-1]}
+        if learned.ndim != 2:
+            raise CheckpointError(f"{path}: the null text must be [S, D], got {list(learned.shape)}")
+        sizes = {"learnable": True, "length": len(learned), "hidden_size": learned.shape[1]}
         null_text = build(LearnedClassifierFreeSamplingEmbeddings, sizes, path)
         assign(null_text, {"embeddings": learned}, path)
     return [assign_text_encoder(config, named, path, path), published_tokenizer(words, length), null_text]

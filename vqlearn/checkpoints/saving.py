@@ -11,7 +11,7 @@ import torch
 
 from vqlearn.checkpoints.layout import CHECKSUMS, ENDINGS, INDEX, OURS, PARTS, index_of
 from vqlearn.checkpoints.loading import checksum
-from vqlearn.checkpoints.weights import CheckpointError
+from vqlearn.checkpoints.reading import CheckpointError
 from vqlearn.data.files import replaced_folder
 
 
