@@ -143,18 +143,18 @@ def bound(joint: Tensor, denoise: Denoiser, schedule: MaskReplaceSchedule) -> Te
     Its expectation over x_t is a sum over all states, so nothing is drawn. Never under -log of the probability that
     `ancestral` gives it with this denoiser over all times.
     """
-    length = round(math.log(len(joint), schedule.num_codes))
-    x_0, states = grids(schedule.num_codes, length), grids(schedule.num_codes + 1, length)
+    codes, length = schedule.num_codes, round(math.log(len(joint), schedule.num_codes))
+    x_0, states = grids(codes, length), grids(codes + 1, length)  # [N, L], [S, L]
+    certain = torch.eye(codes, dtype=torch.float64).log()[:, None].expand(-1, codes + 1, -1)  # of x_0 = 0 ... K - 1
+    x_t = torch.arange(codes + 1).expand(codes, -1)  # [K, K + 1]: with each, whatever x_t can be
     total = prior_term(x_0, schedule, dtype=torch.float64).sum(-1)
     for t in range(1, schedule.num_steps + 1):
         model = q_posterior(denoise(states, t), states, t, schedule)  # [S, L, K + 1]
-        for number, clean in enumerate(x_0):
-            weight = joint_of(q_log_probs(clean[None], t, schedule, dtype=torch.float64).exp())[0]  # [S]
-            certain = torch.full((1, length, schedule.num_codes), -torch.inf, dtype=torch.float64)
-            certain.scatter_(-1, clean[None, :, None], 0.0)
-            truth = q_posterior(certain.expand(len(states), -1, -1), states, t, schedule)
-            gap = kl_divergence(truth, model).sum(-1)
-            total[number] += (weight * torch.where(weight > 0, gap, 0.0)).sum()
+        truth = q_posterior(certain, x_t, t, schedule)[:, states]  # [K, S, L, K + 1]
+        gap = kl_divergence(truth, model)  # of each position, by its clean code: [K, S, L]
+        weight = joint_of(q_log_probs(x_0, t, schedule, dtype=torch.float64).exp())  # [N, S]
+        term = sum(gap[x_0[:, position], :, position] for position in range(length))  # [N, S]
+        total += torch.where(weight > 0, weight * term, 0.0).sum(-1)
     return total
 
 
