@@ -91,6 +91,7 @@ SEEN = {
     "a view from the right to the left": (PICTURE[:, ::-1], (GREEN, RED, WHITE, BLUE)),
     "bool": (CHECKS > 0, BLACKS),
     "uint16": (DEEP, DEEP_SHOWN),
+    "uint16, the other end first": (DEEP.astype(">u2"), DEEP_SHOWN),
     "float64": (PICTURE / 255, SHOWN),
     "float16 with alpha": ((CLEAR / 255).astype(np.float16), ON_WHITE),
     "tensor": (wanted(SHOWN), SHOWN),
@@ -239,6 +240,7 @@ def broken(side=SIDE):
         (torch.zeros(3, 8, 8, dtype=torch.complex64), r"got torch.complex64"),
         (torch.zeros(3, 8, 8, device="meta"), r"got torch.float32 \[3, 8, 8\]"),
         (torch.zeros(3, 8, 8).to_sparse(), r"got torch.float32 \[3, 8, 8\]"),
+        (torch.nested.nested_tensor([torch.zeros(3, 8, 8)], layout=torch.jagged), "got a nested tensor"),
         (np.zeros((8, 8), np.int64), r"got int64 \[8, 8\]"),
         (np.zeros((3, 8, 8), np.uint8), r"got uint8 \[3, 8, 8\]"),
         (np.zeros((8, 8, 5), np.uint8), r"got uint8 \[8, 8, 5\]"),
@@ -367,6 +369,7 @@ def test_a_mask_of_the_size_of_a_picture_that_is_resized_is_cut_like_it():
         (torch.zeros(0, 8, 8), r"got torch.float32 \[0, 8, 8\]"),
         (np.zeros((8, 8), np.int32), r"got int32 \[8, 8\]"),
         (np.zeros(8, bool), r"got bool \[8\]"),
+        (np.zeros((0, 8, 8), bool), r"got bool \[0, 8, 8\]"),
         (np.ones((8, 8), np.uint8), "mask is at most 1 of 255 bright, so it marks nothing; mark with 255, or make it"),
         (torch.ones(8, 8, dtype=torch.uint8), "mask is at most 1 of 255 bright"),
         (torch.full((8, 8), 255.0), r"mask must lie in \[0, 1\], got values from 255 to 255"),
@@ -397,10 +400,12 @@ def test_a_photo_and_a_mask_per_picture_reach_the_pipeline(shipped, seeded):
     assert (drawn != x_0)[~kept.view(2, 64)].any(), "all others are drawn anew"
     for wrong, sentence in (
         (torch.full((1, 3, 32, 32), 2.0), "images must lie in"),
-        (wide, "images must be a tensor of"),
+        (wide, "images must be"),
     ):
         with pytest.raises(ValueError, match=sentence):
             shipped.encode(wrong)
+    with pytest.raises(ValueError, match=r"mask must be one or 2 \(one per picture\), got 3"):
+        shipped.inpaint(small, [marked[0, :32, :32]] * 3, num_images_per_prompt=2, **call)
     assert shipped.encode(torch.zeros(0, 3, 32, 32)).shape == (0, 64)
 
 

@@ -154,6 +154,8 @@ class VQDiffusionPipeline(DropIn):
         batch = len(prompts) * calls.copies(call.get("num_images_per_prompt", 1))
         x_0 = self.tokens_of(image, batch, resize=resize, background=background)
         redrawn = self.token_mask(mask, sizes=pictures.sizes(image) if resize else ()).to(x_0.device)
+        if redrawn.ndim == 2 and len(redrawn) not in (1, batch):
+            raise ValueError(f"mask must be one or {batch} (one per picture), got {len(redrawn)}")
         known = (~redrawn if redrawn.dtype == torch.bool else 1 - redrawn).expand(batch, -1)
         sampler = samplers.find(call.pop("sampler", "ancestral"))
         return self(prompts, sampler=sampling.Keeping(sampler, x_0, known), **call)

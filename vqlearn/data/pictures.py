@@ -82,7 +82,7 @@ def rgb(image: Image.Image | np.ndarray, *, background: Color = "white") -> np.n
 
 def in_range(name: str, values: Tensor, least: int) -> Tensor:
     """`values` clamped to [least, 1]; raises ValueError where one is not finite, or further outside than rounding."""
-    if not isinstance(values, Tensor) or not values.is_floating_point():
+    if not isinstance(values, Tensor) or not _is_plain(values) or not values.is_floating_point():
         raise ValueError(f"{name} must be a tensor of floats in [{least}, 1], got {_kind(values)}")
     if values.numel() == 0:
         return values
@@ -145,7 +145,8 @@ def sizes(image: Any) -> set[tuple[int, int]]:
 def _is_mask(mask: Any) -> TypeGuard[Picture]:
     if isinstance(mask, Tensor):
         return _is_plain(mask, also=torch.bool) and mask.ndim in (2, 3) and mask.numel() > 0
-    return _is_picture(mask) or (isinstance(mask, np.ndarray) and mask.ndim == 3 and _is_picture(mask[0]))
+    several = isinstance(mask, np.ndarray) and mask.ndim == 3 and len(mask) > 0
+    return _is_picture(mask) or (several and _is_picture(mask[0]))
 
 
 def _grey(mask: Picture) -> Tensor:
@@ -231,12 +232,13 @@ def _is_picture(image: Any) -> TypeGuard[Picture]:
     if not isinstance(image, np.ndarray) or image.size == 0:
         return False
     colours = image.ndim == 2 or (image.ndim in (3, 4) and image.shape[-1] <= 4)
-    return colours and (image.dtype in (np.bool_, np.uint8, np.uint16) or image.dtype.kind == "f")
+    return colours and (image.dtype.kind in "bf" or (image.dtype.kind == "u" and image.dtype.itemsize <= 2))
 
 
 def _is_plain(values: Tensor, *, also: torch.dtype = torch.uint8) -> bool:
+    """Whether a tensor holds its values, and of a kind that pictures are made of."""
     known = values.is_floating_point() or values.dtype in (torch.uint8, also)
-    return known and values.layout == torch.strided and not values.is_meta
+    return known and values.layout == torch.strided and not (values.is_meta or values.is_nested)
 
 
 def _size(image: Picture) -> tuple[int, int]:
@@ -301,4 +303,6 @@ def _color(color: Color) -> np.ndarray:
 def _kind(value: Any) -> str:
     if isinstance(value, Image.Image):
         return f"{value.width} x {value.height} pixels"
+    if isinstance(value, Tensor) and value.is_nested:
+        return "a nested tensor"
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor | np.ndarray) else type(value).__name__
