@@ -96,7 +96,9 @@ def usable(device: Any) -> torch.device | None:
         found = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError, ImportError) as error:
-        raise ValueError(f"device must be one that torch can use, got {shown(str(device))} ({one_line(error)})") from None
+        raise ValueError(
+            f"device must be one that torch can use, got {shown(str(device))} ({one_line(error)})"
+        ) from None
     if found.type == "meta":
         raise ValueError("device must be one that holds values, got 'meta'")
     return found
