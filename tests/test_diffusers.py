@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from vqlearn import Sampler, VQDiffusionPipeline, VQDiffusionScheduler
+from vqlearn import (
+    LearnedClassifierFreeSamplingEmbeddings,
+    Sampler,
+    Transformer2DModel,
+    VQDiffusionPipeline,
+    VQDiffusionScheduler,
+    VQModel,
+)
+from vqlearn.drop_in import ABSENT
+from vqlearn.networks.models import KERNELS, NETWORKS
 
 PARTS = ("vqvae", "transformer", "text_encoder", "learned_classifier_free_sampling_embeddings")
 
@@ -208,3 +217,202 @@ def test_truncation_class_first_as_in_the_pipeline_of_diffusers(pipe, rate):
     log_p = torch.randn(2, 50, 7, generator=torch.Generator().manual_seed(0)).double().log_softmax(1)
     theirs = module.VQDiffusionPipeline.truncate(None, log_p, rate)
     assert torch.equal(pipe.truncate(log_p, rate), theirs)
+
+
+# ------------------------------------------------------------------------------------------ every name of the peer
+
+
+def ours(pipe, kind):
+    return {
+        "VQDiffusionPipeline": pipe,
+        "VQDiffusionScheduler": pipe.scheduler,
+        "Transformer2DModel": pipe.transformer,
+        "VQModel": pipe.vqvae,
+    }[kind]
+
+
+KINDS = ["VQDiffusionPipeline", "VQDiffusionScheduler", "Transformer2DModel", "VQModel"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_public_name_of_the_installed_diffusers_works_or_says_why_not(pipe, kind):
+    """A name that a new version brings, and that is neither here nor in a table of sentences, fails this test."""
+    peer = getattr(pytest.importorskip("diffusers", reason="diffusers is not installed"), kind)
+    names = {name for name in dir(peer) if not name.startswith("_")}
+    assert len(names) > 20
+    assert not {name for name in names if not hasattr(ours(pipe, kind), name)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_has_no_meaning_says_why_in_one_sentence(pipe, kind):
+    answers = {
+        name for name in dir(type(ours(pipe, kind))) if "Not here: " in (getattr(ours(pipe, kind), name).__doc__ or "")
+    }
+    assert answers
+    for name in answers:
+        method, sentence = getattr(ours(pipe, kind), name), rf"{name}: [^\n]{{20,}}"
+        if name in KERNELS or name.endswith(("slicing", "tiling")):  # a script is right without it
+            with pytest.warns(UserWarning, match=sentence):
+                assert method("anything") is None
+        else:
+            with pytest.raises(NotImplementedError, match=sentence):
+                method("anything", push=True)
+    wanted = {"VQDiffusionPipeline": ABSENT, "VQDiffusionScheduler": {}}.get(kind, NETWORKS | KERNELS)
+    assert answers >= wanted.keys() | {"push_to_hub", "register_for_auto_class"}
+
+
+# ------------------------------------------------------------------------------------------ called as the peer's are
+
+
+def same(found, expected):
+    """Equal numbers, under the same names, as attributes, items and in order."""
+    assert [*found.keys()] == [*expected.keys()]
+    for number, name in enumerate(expected):
+        torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=1e-5)
+        assert found[number] is found[name] is getattr(found, name)
+
+
+@torch.no_grad()
+def test_the_codec_is_called_as_the_peers(peer, pipe, tmp_path):
+    peer.vqvae.save_pretrained(tmp_path)
+    codec, theirs = VQModel.from_pretrained(tmp_path, torch_dtype=torch.float32), peer.vqvae
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    same(codec(images), theirs(images))
+    latents = theirs.encode(images).latents
+    torch.testing.assert_close(codec.encode(images).latents, latents, atol=1e-5, rtol=0)
+    torch.testing.assert_close(codec.encode(images, return_dict=False)[0], latents, atol=1e-5, rtol=0)
+    for call in ({}, {"force_not_quantize": True}):
+        same(codec.decode(latents, **call), theirs.decode(latents, **call))
+        pairs = zip(
+            codec.decode(latents, return_dict=False, **call),
+            theirs.decode(latents, return_dict=False, **call),
+            strict=True,
+        )
+        for found, expected in pairs:
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    _, loss, (_, _, codes) = theirs.quantize(latents)
+    assert codec.quantize(latents)[2][2].tolist() == codes.tolist() == codec.encode(images).flatten().tolist()
+    torch.testing.assert_close(codec.quantize(latents)[1], loss)
+    shape = (2, *latents.shape[2:], latents.shape[1])
+    found, expected = (one.quantize.get_codebook_entry(codes, shape) for one in (codec, theirs))
+    assert torch.equal(found, expected)
+    assert torch.equal(codec.decode(found, force_not_quantize=True).sample, codec.decode(codec.encode(images)))
+
+
+@pytest.mark.filterwarnings("ignore")
+@torch.no_grad()
+def test_the_transformer_is_called_as_the_peers(peer, tmp_path):
+    peer.transformer.save_pretrained(tmp_path)
+    network = Transformer2DModel.from_pretrained(tmp_path)
+    x_t = torch.randint(33, (2, 64), generator=torch.Generator().manual_seed(0))
+    text, t = torch.randn(2, 16, network.config.cross_attention_dim), torch.tensor(40)
+    expected = peer.transformer(x_t, encoder_hidden_states=text, timestep=t)
+    same(network(x_t, encoder_hidden_states=text, timestep=t), expected)
+    same(network(hidden_states=x_t, encoder_hidden_states=text, timestep=40, attention_mask=None), expected)
+    (alone,) = network(x_t, text, t, return_dict=False)
+    torch.testing.assert_close(alone, expected.sample, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(network(x_t, text, t).log_softmax(-1).transpose(1, 2), alone)
+    with pytest.raises(ValueError, match="attention_mask must be None: every token attends to every other"):
+        network(x_t, encoder_hidden_states=text, timestep=t, attention_mask=torch.ones(2, 64))
+
+
+@pytest.mark.filterwarnings("ignore")
+@torch.no_grad()
+def test_a_loop_by_hand_over_the_parts_is_the_peers(peer, pipe, tmp_path):
+    """As research scripts have it: network, scheduler and codec without the pipeline, with either's parts."""
+    peer.save_pretrained(tmp_path)
+    mine = VQDiffusionPipeline.from_pretrained(tmp_path)
+    text = mine.encode_prompt(["a red circle"])
+
+    def run(transformer, scheduler, vqvae):
+        generator, tokens = torch.Generator().manual_seed(0), torch.full((1, 64), 32)
+        scheduler.set_timesteps(5)
+        for t in scheduler.timesteps:
+            log_p = transformer(tokens, encoder_hidden_states=text, timestep=t).sample.clamp(-70)
+            tokens = scheduler.step(log_p, t, sample=tokens, generator=generator).prev_sample
+        vectors = vqvae.quantize.get_codebook_entry(tokens, (1, 8, 8, vqvae.config.vq_embed_dim))
+        return vqvae.decode(vectors, force_not_quantize=True).sample
+
+    scheduler = VQDiffusionScheduler.from_config(mine.scheduler.config, spacing="consecutive")
+    found, expected = run(mine.transformer, scheduler, mine.vqvae), run(peer.transformer, peer.scheduler, peer.vqvae)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+# ------------------------------------------------------------------------------------------ parts of one's own
+
+
+def tiny(codes=12, steps=12, network_steps=12, **more):
+    """The parts that a test of the peer is made of, smaller; its codec has one code more than is drawn."""
+    torch.manual_seed(0)
+    pipe_text = VQDiffusionPipeline.from_pretrained()
+    width = pipe_text.text_encoder.config.hidden_size
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    network = Transformer2DModel(
+        attention_bias=True, cross_attention_dim=width, attention_head_dim=8, num_attention_heads=1,
+        num_vector_embeds=codes, num_embeds_ada_norm=network_steps, norm_num_groups=32, sample_size=4,
+        activation_fn="geglu-approximate",
+    )  # fmt: skip
+    parts = {
+        "vqvae": VQModel(
+            block_out_channels=[32, 64], in_channels=3, out_channels=3, latent_channels=3, vq_embed_dim=3,
+            num_vq_embeddings=codes, **blocks,
+        ),
+        "text_encoder": pipe_text.text_encoder, "tokenizer": pipe_text.tokenizer, "transformer": network,
+        "scheduler": VQDiffusionScheduler(codes, steps),
+    }  # fmt: skip
+    return parts | more
+
+
+@pytest.mark.parametrize("learnable", [None, False, True])
+def test_a_pipeline_of_parts_as_the_peers_test_makes_them(learnable, tmp_path):
+    parts = tiny()
+    if learnable is not None:
+        size = {"hidden_size": parts["text_encoder"].config.hidden_size, "length": parts["tokenizer"].model_max_length}
+        parts["learned_classifier_free_sampling_embeddings"] = LearnedClassifierFreeSamplingEmbeddings(
+            learnable, **size
+        )
+    pipe = VQDiffusionPipeline(**parts).to("cpu")
+    pipe.set_progress_bar_config(disable=None)
+    call = {"num_inference_steps": 2, "output_type": "np"}
+    images = pipe(["teddy bear"], generator=torch.Generator().manual_seed(0), **call).images
+    as_tuple = pipe(["teddy bear"], generator=torch.Generator().manual_seed(0), return_dict=False, **call)[0]
+    assert images.shape == (1, 8, 8, 3)
+    np.testing.assert_array_equal(images, as_tuple)
+    pipe.save_pretrained(tmp_path / "model", safe_serialization=True)
+    again = VQDiffusionPipeline.from_pretrained(tmp_path / "model")
+    again.set_progress_bar_config(disable=True)
+    np.testing.assert_array_equal(
+        again(["teddy bear"], generator=torch.Generator().manual_seed(0), **call).images, images
+    )
+
+
+@pytest.mark.parametrize(
+    ("parts", "sentence"),
+    [
+        ({"steps": 100}, "the steps of scheduler and transformer differ: 100 and 12"),
+        (
+            {"scheduler": VQDiffusionScheduler(13, 12)},
+            "the codes of the scheduler and of the transformer differ: 12 and 11",
+        ),
+        (
+            {"vqvae": VQModel(block_out_channels=[32], num_vq_embeddings=10)},
+            "of the transformer and of the codec differ: 11 and 10",
+        ),
+    ],
+)
+def test_parts_that_do_not_go_together_are_named_when_the_pipeline_is_made(parts, sentence):
+    with pytest.raises(ValueError, match=f"these parts do not go together: the .*{sentence[4:]}"):
+        VQDiffusionPipeline(**tiny(**parts))
+
+
+def test_parts_that_are_replaced_are_looked_at_by_the_next_call(shipped):
+    pipe = VQDiffusionPipeline.from_pipe(shipped)
+    pipe.scheduler = VQDiffusionScheduler(1025, 50)
+    with pytest.raises(ValueError, match="the steps of scheduler and transformer differ: 50 and 100"):
+        pipe("a star")
+    other = VQDiffusionPipeline.from_pretrained().transformer
+    other.out.bias.data[7] = 1e4
+    pipe.register_modules(scheduler=VQDiffusionScheduler(1025), transformer=other)
+    pipe.set_progress_bar_config(disable=True)
+    assert bool((pipe("a star", 1, 1.0, output_type="latent").images == 7).all())
