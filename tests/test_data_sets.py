@@ -1,15 +1,27 @@
 """Training on any data set and by any objective: texts, classes or nothing, pictures or tokens."""
 
 import math
+import re
 from collections import Counter
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils.data import Dataset, TensorDataset
 
-from vqlearn import MaskReplaceSchedule, Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler, q_sample, scenes
+from vqlearn import (
+    MaskReplaceSchedule,
+    Transformer2DModel,
+    VQDiffusionPipeline,
+    VQDiffusionScheduler,
+    VQModel,
+    q_sample,
+    scenes,
+)
 from vqlearn.evaluation.bound import pipeline_bound
+from vqlearn.networks.text import clip_tokenizer, word_merges
 from vqlearn.training import (
     Batch,
     CodecRecipe,
@@ -23,7 +35,8 @@ from vqlearn.training import (
     initialise,
     networks,
 )
-from vqlearn.training.batches import Shuffled, as_source
+from vqlearn.training.batches import RowError, Rows, Shuffled, Source, as_source
+from vqlearn.training.conditioned import condition_reader
 
 
 def pipeline(length=6, codes=5, steps=10, classes=None):
@@ -38,6 +51,15 @@ def pipeline(length=6, codes=5, steps=10, classes=None):
     pipe = VQDiffusionPipeline(None, None, None, network, VQDiffusionScheduler(codes + 1, steps))
     pipe.schedule = MaskReplaceSchedule(1 - line, 0.9 * line, num_codes=codes)
     return pipe
+
+
+@pytest.fixture
+def codec():
+    return VQModel(
+        down_block_types=["DownEncoderBlock2D"] * 3, up_block_types=["UpDecoderBlock2D"] * 3,
+        block_out_channels=(4, 4, 8), latent_channels=8, num_vq_embeddings=32, norm_num_groups=2, vq_embed_dim=4,
+        mid_block_add_attention=False,
+    )  # fmt: skip
 
 
 class Counting(Dataset):
@@ -208,50 +230,149 @@ def test_an_encoded_empty_prompt_as_the_null_text():
 # ------------------------------------------------------------------------------------------ what is wrong is named
 
 
-def row(x, condition=0):
-    return [(x, condition)] * 4
+TOKENS = torch.zeros(6, dtype=torch.int64)
+
+
+class Wrong(Counting):
+    """Eight rows, of which number 5 is another."""
+
+    def __init__(self, row):
+        super().__init__(8)
+        self.row = row
+
+    def __getitem__(self, index):
+        return self.row if index == 5 else super().__getitem__(index)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (TOKENS, r"must be (tensor, condition), got tensor([0, 0, 0, 0, 0, 0])"),
+        ((TOKENS, 0, 0), "must be (tensor, condition), got (tensor([0, 0, 0, 0, 0, 0]), 0, 0)"),
+        (([0] * 6, 0), "must be (tensor, condition), got ([0, 0, 0, 0, 0, 0], 0)"),
+        ((TOKENS.int(), 0), "tokens, int64 [L], of one shape with the others, got torch.int32 [6] beside"),
+        ((TOKENS + 5, 0), "must hold tokens in 0 ... 4, got values from 5 to 5"),
+        ((TOKENS - 1, 0), "must hold tokens in 0 ... 4, got values from -1 to -1"),
+        ((TOKENS, 3), "does not fit this network: its class must be a whole number from 0 to 2, got 3"),
+        ((TOKENS, -1), "must be a whole number from 0 to 2, got -1"),
+        ((TOKENS, True), "must be a whole number from 0 to 2, got True"),
+        ((TOKENS, 1.0), "must be a whole number from 0 to 2, got 1.0"),
+        ((TOKENS, "cat"), "must be a whole number from 0 to 2, got 'cat'"),
+        ((TOKENS, None), "must be a whole number from 0 to 2, got None"),
+    ],
+)  # fmt: skip
+def test_a_row_that_does_not_fit_is_named_by_its_number(row, message):
+    stage = DenoiserStage(pipeline(classes=3), Wrong(row), DenoiserRecipe(steps=2, batch=8))
+    with pytest.raises(ValueError) as caught:
+        stage.step(0)
+    assert str(caught.value).startswith("item 5 of the data set ") and message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_row_that_does_not_fit_is_named_out_of_another_process():
+    stage = DenoiserStage(pipeline(), Wrong(([0] * 6, 0)), DenoiserRecipe(steps=2, batch=8), workers=1)
+    with pytest.raises(ValueError) as caught:
+        stage.step(0)
+    assert str(caught.value) == "item 5 of the data set must be (tensor, condition), got ([0, 0, 0, 0, 0, 0], 0)"
+
+
+def test_rows_of_several_shapes_are_named():
+    stage = DenoiserStage(pipeline(), Wrong((TOKENS[:5], 0)), DenoiserRecipe(steps=2, batch=8))
+    with pytest.raises(ValueError, match=r"item \d of the data set .* got torch.int64 \[[56]\] beside torch.int64 \["):
+        stage.step(0)
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         ([], "the data set is empty"),
-        (row(torch.zeros(3, 4, 4)), "has no codec, so the data set must hold tokens"),
-        (row(torch.zeros(5, dtype=torch.int64)), r"the network has 6 positions, but a row .* has tokens \[5\]"),
-        (row(torch.full((6,), 5)), r"x_0 must lie in 0 \.\.\. 4 \(codes, no mask\), got values from 5 to 5"),
-        ([torch.zeros(6)] * 4, r"a row of the data set must be \(tensor, condition\)"),
-        ([(torch.zeros(n, dtype=torch.int64), 0) for n in (6, 5, 6, 5)], r"of one shape, got .* \[[56]\] beside"),
-        (row(torch.zeros(6, dtype=torch.int32)), r"must be images, .* got torch\.int32 \[6\]"),
-        (row(torch.zeros(6, dtype=torch.int64), 3), "must be its number, 0 to 2, got 3"),
-        (row(torch.zeros(6, dtype=torch.int64), "cat"), "must be its number, 0 to 2, got 'cat'"),
+        ([(torch.zeros(3, 4, 4), 0)], "has no codec, so the data set must hold tokens"),
+        ([(TOKENS[:5], 0)], r"item 0 .* has torch.int64 tokens \[5\], the network has 6 positions"),
+        ([(TOKENS[None], 0)], r"item 0 .* has torch.int64 tokens \[1, 6\], the network has 6 positions"),
     ],
-)  # fmt: skip
-def test_data_that_does_not_fit_is_named(data, message):
+)
+def test_data_of_another_kind_is_named(data, message):
     with pytest.raises(ValueError, match=message):
-        DenoiserStage(pipeline(classes=3), data, DenoiserRecipe(steps=2, batch=4)).step(0)
+        DenoiserStage(pipeline(), data, DenoiserRecipe(steps=2, batch=4)).step(0)
+
+
+@pytest.mark.parametrize("data", [5, None, iter([(TOKENS, 0)])])
+def test_what_is_no_data_set_is_named(data):
+    with pytest.raises(TypeError, match="data must be a data set with a length and rows by number, or a Source, got"):
+        DenoiserStage(pipeline(), data)
+
+
+def test_classes_of_numpy_are_classes():
+    data = [(TOKENS, np.int64(2)), (TOKENS, 1)]
+    stage = DenoiserStage(pipeline(classes=3), data, DenoiserRecipe(steps=2, batch=2))
+    assert sorted(stage._batch(0).condition.tolist()) == [1, 2]
 
 
 @pytest.mark.parametrize("caption", ["", "  ", None, 3])
 def test_a_caption_that_is_none_is_named(caption):
-    pipe = VQDiffusionPipeline(**networks())
-    data = row(torch.zeros(64, dtype=torch.int64), caption)
-    with pytest.raises(ValueError, match="so the condition must be a caption, got"):
-        DenoiserStage(pipe, data, DenoiserRecipe(steps=2, batch=2)).step(0)
+    read = condition_reader(SimpleNamespace(transformer=SimpleNamespace(reads="text"), tokenizer=None))
+    with pytest.raises(RowError) as caught:
+        read(["a star", caption])
+    assert caught.value.row == 1
+    assert caught.value.problem == f"must have a caption, which this network reads, got {caption!r}"
 
 
 def test_a_caption_that_is_too_long_is_cut_with_a_warning():
-    pipe = VQDiffusionPipeline(**networks())
-    data = row(torch.zeros(64, dtype=torch.int64), "a red circle " * 20)
-    stage = DenoiserStage(pipe, data, DenoiserRecipe(steps=2, batch=2))
+    tokenizer = clip_tokenizer(word_merges(["a", "red", "circle"]), max_length=32)
+    read = condition_reader(SimpleNamespace(transformer=SimpleNamespace(reads="text"), tokenizer=tokenizer))
     with pytest.warns(UserWarning, match="a caption is longer than 32 tokens; this part is not read: 'a red circle"):
-        stage.source.rows(0, 2, torch.Generator())
+        read(["a red circle " * 20])
 
 
-def test_pictures_that_the_codec_cannot_encode_are_named():
-    codec = VQDiffusionPipeline(**networks()).vqvae
-    for images in (torch.zeros(3, 30, 32), torch.zeros(1, 32, 32), torch.zeros(6, dtype=torch.int64)):
-        with pytest.raises(ValueError, match=r"must be float \[3, H, W\] with sides divisible by 4, got"):
-            CodecStage(codec, row(images), CodecRecipe(steps=2, batch=2)).step(0)
+class Pictures(Source):
+    """Batches of black pictures, of which row 1 is another."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def rows(self, number, count, generator):
+        return Rows(self.images)
+
+
+@pytest.mark.parametrize("shape", [(3, 30, 32), (1, 32, 32), (3, 32), (3, 0, 32), (6,)])
+def test_pictures_that_the_codec_cannot_encode_are_named(codec, shape):
+    stage = CodecStage(codec, Pictures(torch.zeros(2, *shape)), CodecRecipe(steps=2, batch=2))
+    expected = "row 0 of batch 1 must be an image, float [3, H, W] with sides divisible by 4, got torch.float32 "
+    with pytest.raises(ValueError, match=re.escape(expected + str(list(shape)))):
+        stage.step(1)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(255.0, "0 to 255"), (1.01, "0 to 1.01"), (-2.0, "-2 to 0"), (math.inf, "0 to inf"), (math.nan, "nan to nan")],
+)
+def test_pictures_out_of_range_are_named(codec, value, shown):
+    images = torch.zeros(2, 3, 8, 8)
+    images[1, 2, 7, 3] = value
+    for stage in (
+        CodecStage(codec, Pictures(images), CodecRecipe(steps=2, batch=2)),
+        CodecStage(codec, [(images[1], None)], CodecRecipe(steps=2, batch=1)),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"(row 1 of batch 0|item 0 .*) must hold an image in .*, got values from {shown}"
+        ):
+            stage.step(0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_pictures_of_any_precision_are_learned(codec, dtype):
+    stage = CodecStage(codec, [(torch.zeros(3, 8, 8, dtype=dtype), None)], CodecRecipe(steps=2, batch=2))
+    assert stage.step(0)["loss"] > 0
+
+
+@pytest.mark.parametrize(
+    "found", [None, torch.zeros(()), (torch.zeros((), requires_grad=True),), (torch.zeros(()), {}),
+              (torch.zeros(3, requires_grad=True), {}), (0.5, {}), (torch.zeros((), requires_grad=True), None)]
+)  # fmt: skip
+def test_an_objective_that_returns_something_else_is_named(found):
+    stage = DenoiserStage(pipeline(), Counting(), DenoiserRecipe(steps=2, batch=2), lambda batch, network: found)
+    with pytest.raises(TypeError, match=r"an objective must return \(loss, figures\), a scalar tensor with a gradient"):
+        stage.step(0)
 
 
 def test_an_objective_that_is_none_is_named():

@@ -9,11 +9,16 @@ import functools
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
+
+from vqlearn.arguments import shown, whole
+from vqlearn.data.pictures import ROUNDING
+from vqlearn.networks.vqvae import VQModel
 
 Read = Callable[[list[Any]], Tensor | None]  # conditions as a data set has them, to what a network is given
 
@@ -33,13 +38,39 @@ class Source(ABC):
     def rows(self, number: int, count: int, generator: Generator) -> Rows:
         """Batch `number`, of `count` rows; equal numbers, counts and generators give equal rows."""
 
+    def name(self, number: int, row: int) -> str:
+        """How a message names a row of batch `number`."""
+        return f"row {row} of batch {number}"
+
+    @contextmanager
+    def named(self, number: int) -> Iterator[None]:
+        """Gives a `RowError` of batch `number` the name of the row, as a ValueError."""
+        try:
+            yield
+        except RowError as error:
+            raise ValueError(f"{self.name(number, error.row)} {error.problem}") from None
+
+
+class RowError(ValueError):
+    """A row of a batch is not what it must be."""
+
+    def __init__(self, row: int, problem: str):
+        super().__init__(row, problem)  # both, to come out of another process
+        self.row, self.problem = row, problem
+
 
 def as_source(data: Dataset[Any] | Source, read: Read, *, batch: int, seed: int, workers: int = 0) -> Source:
     """A source as it is, and a data set of (image or tokens, condition) in an order of our own.
 
-    `read` makes of a list of conditions what the network is given. Raises ValueError for an empty data set.
+    `read` makes of a list of conditions what the network is given. Raises ValueError for an empty data set, TypeError
+    for what is none.
     """
-    return data if isinstance(data, Source) else Shuffled(data, read, batch=batch, seed=seed, workers=workers)
+    workers = whole("workers", workers, 0)
+    if isinstance(data, Source):
+        return data
+    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        raise TypeError(f"data must be a data set with a length and rows by number, or a Source, got {shown(data)}")
+    return Shuffled(data, read, batch=batch, seed=seed, workers=workers)
 
 
 class Shuffled(Source):
@@ -51,21 +82,29 @@ class Shuffled(Source):
         if self.size == 0:
             raise ValueError("the data set is empty, it must have at least one row")
         self._order = functools.lru_cache(maxsize=2)(self._permutation)
-        self._next, self._loaded = -1, iter(())  # type: tuple[int, Iterator[tuple[Tensor, list[Any]]]]
+        self._next, self._loaded = -1, iter(())  # type: tuple[int, Iterator[Any]]
 
     def rows(self, number: int, count: int, generator: Generator) -> Rows:
         """The first `count` rows of batch `number`; the generator is not used."""
         if number != self._next:
             self._next, self._loaded = number, iter(self._loader(number))
-        x, conditions = next(self._loaded)
+        found = next(self._loaded)
         self._next += 1
-        return Rows(x[:count], self.read(conditions[:count]))
+        with self.named(number):
+            if isinstance(found, RowError):
+                raise found
+            x, conditions = found
+            return Rows(x[:count], self.read(conditions[:count]))
+
+    def name(self, number: int, row: int) -> str:
+        """By the index in the data set."""
+        return f"item {self.indices(number)[row]} of the data set"
 
     def _loader(self, first: int) -> DataLoader[Any]:
         indices = (self.indices(number) for number in itertools.count(first))
         own = Generator().manual_seed(self.seed)  # it would take a number from the global one
         return DataLoader(
-            self.data, batch_sampler=_Once(indices), collate_fn=stack, num_workers=self.workers, generator=own
+            self.data, batch_sampler=_Once(indices), collate_fn=_stacked, num_workers=self.workers, generator=own
         )
 
     def indices(self, number: int) -> list[int]:
@@ -90,14 +129,42 @@ class _Once:
 
 
 def stack(items: Sequence[Any]) -> tuple[Tensor, list[Any]]:
-    """Rows (image or tokens, condition) as one tensor and a list; raises ValueError for rows that are none."""
-    for item in items:
+    """Rows (image or tokens, condition) as one tensor and a list; raises RowError for a row that is none."""
+    for row, item in enumerate(items):
         if not (isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[0], Tensor)):
-            raise ValueError(f"a row of the data set must be (tensor, condition), got {item!r:.60}")
+            raise RowError(row, f"must be (tensor, condition), got {shown(item)}")
         x, first = item[0], items[0][0]
-        if x.shape != first.shape or not (x.dtype == torch.int64 or x.is_floating_point()):
-            raise ValueError(
-                "the rows of the data set must be images, float [C, H, W] in [-1, 1], or tokens, int64 [L], of one "
-                f"shape, got {x.dtype} {list(x.shape)} beside {first.dtype} {list(first.shape)}"
+        if x.shape != first.shape or x.dtype != first.dtype or not (x.dtype == torch.int64 or x.is_floating_point()):
+            raise RowError(
+                row,
+                "must be an image, float [C, H, W] in [-1, 1], or tokens, int64 [L], of one shape with the others, "
+                f"got {x.dtype} {list(x.shape)} beside {first.dtype} {list(first.shape)}",
             )
     return torch.stack([item[0] for item in items]), [item[1] for item in items]
+
+
+def _stacked(items: Sequence[Any]) -> tuple[Tensor, list[Any]] | RowError:
+    """`stack`, with an error as a value: raised in a process of its own, it would come with two tracebacks."""
+    try:
+        return stack(items)
+    except RowError as error:
+        return error
+
+
+def check_within(x: Tensor, least: float, most: float, what: str) -> None:
+    """Raises RowError for the first row of `[B, ...]` with a value that is not from `least` to `most`."""
+    low, high = x.flatten(1).aminmax(dim=1)
+    wrong = ~((low >= least) & (high <= most))  # of NaN, too
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise RowError(row, f"must hold {what}, got values from {low[row]:g} to {high[row]:g}")
+
+
+def check_image(x: Tensor, codec: VQModel) -> None:
+    """Raises RowError for what is no batch of images `[B, C, H, W]` in [-1, 1] that a codec can encode."""
+    factor, channels = codec.factor, codec.config["in_channels"]
+    whole_patches = [side for side in x.shape[2:] if side and side % factor == 0]
+    if not (x.is_floating_point() and x.ndim == 4 and x.shape[1] == channels and len(whole_patches) == 2):
+        wanted = f"float [{channels}, H, W] with sides divisible by {factor}"
+        raise RowError(0, f"must be an image, {wanted}, got {x.dtype} {list(x.shape[1:])}")
+    check_within(x, -1 - ROUNDING, 1 + ROUNDING, "an image in [-1, 1]")

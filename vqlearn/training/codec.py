@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from vqlearn.networks.codebook import CodebookEMA
 from vqlearn.networks.vqvae import VQModel
-from vqlearn.training.batches import Source, as_source
+from vqlearn.training.batches import Source, as_source, check_image
+from vqlearn.training.checkpoint import check_form
 from vqlearn.training.recipes import CodecRecipe
-from vqlearn.training.updates import step_generator, update
+from vqlearn.training.updates import load_optimizer, step_generator, update
 
 
 class CodecStage:
@@ -45,7 +45,10 @@ class CodecStage:
     def step(self, number: int) -> dict[str, float]:
         """One update on batch `number`; returns the figures of the log."""
         recipe, generator = self.recipe, step_generator(self.recipe.seed, number, self.device)
-        images = self._images(self.source.rows(number, recipe.batch, generator).x)
+        with self.source.named(number):
+            images = self.source.rows(number, recipe.batch, generator).x
+            check_image(images, self.codec)
+        images = images.to(self.device, torch.float32)
         polishing = number >= recipe.steps * (1 - recipe.polish)
         with torch.set_grad_enabled(not polishing):
             latents = self.codec.latents(images)
@@ -64,22 +67,6 @@ class CodecStage:
         return {"loss": float(error.detach()), "commitment": float(commitment.detach()),
                 "restarted": restarted, "used": len(codes.unique())}  # fmt: skip
 
-    def _images(self, x: Tensor) -> Tensor:
-        """Raises ValueError for what is no image that the codec can encode."""
-        factor, channels = self.codec.factor, self.codec.config["in_channels"]
-        if (
-            not x.is_floating_point()
-            or x.ndim != 4
-            or x.shape[1] != channels
-            or x.shape[2] % factor
-            or x.shape[3] % factor
-        ):
-            raise ValueError(
-                f"an image of the data set must be float [{channels}, H, W] with sides divisible by {factor}, "
-                f"got {x.dtype} {list(x.shape[1:])}"
-            )
-        return x.to(self.device)
-
     def settings(self) -> dict[str, Any]:
         """What a checkpoint must have in common with a run that goes on from it."""
         return asdict(self.recipe)
@@ -93,7 +80,8 @@ class CodecStage:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Go on from what `state_dict` gave; a state of another form raises."""
+        check_form({**state, "optimizer": None}, {**self.state_dict(), "optimizer": None})
         self.codec.load_state_dict(state["codec"])
         self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])

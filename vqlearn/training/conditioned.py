@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from vqlearn.arguments import shown, whole
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings, encode_ids, tokenize
 from vqlearn.networks.transformer import Transformer2DModel
 from vqlearn.pipeline import VQDiffusionPipeline
-from vqlearn.training.batches import Read
+from vqlearn.training.batches import Read, RowError
 from vqlearn.training.objectives import Conditions
 
 
@@ -77,7 +78,7 @@ def conditioned(pipe: VQDiffusionPipeline, task: Task | None = None) -> Conditio
 def condition_reader(pipe: VQDiffusionPipeline) -> Read:
     """What makes of a list of captions or class numbers what the network of a pipeline is given.
 
-    A network that is conditioned on nothing is given nothing. What is made raises ValueError for conditions of another
+    A network that is conditioned on nothing is given nothing. What is made raises RowError for a condition of another
     kind.
     """
     reads: str = pipe.transformer.reads
@@ -89,9 +90,9 @@ def condition_reader(pipe: VQDiffusionPipeline) -> Read:
 
 
 def _token_ids(tokenizer: Any, captions: Sequence[Any]) -> Tensor:
-    for caption in captions:
+    for row, caption in enumerate(captions):
         if not isinstance(caption, str) or not caption.strip():
-            raise ValueError(f"this network reads text, so the condition must be a caption, got {caption!r:.60}")
+            raise RowError(row, f"must have a caption, which this network reads, got {shown(caption)}")
     ids, cut = tokenize(tokenizer, list(captions))
     for text in filter(None, cut):
         warnings.warn(f"a caption is longer than {ids.shape[1]} tokens; this part is not read: {text!r}", stacklevel=2)
@@ -99,9 +100,10 @@ def _token_ids(tokenizer: Any, captions: Sequence[Any]) -> Tensor:
 
 
 def _classes(labels: Sequence[Any], count: int) -> Tensor:
-    for label in labels:
-        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < count:
-            raise ValueError(
-                f"this network reads a class, so the condition must be its number, 0 to {count - 1}, got {label!r:.60}"
-            )
-    return torch.tensor(labels)
+    found = []
+    for row, label in enumerate(labels):
+        try:
+            found.append(whole("its class", label, 0, count - 1))
+        except ValueError as error:
+            raise RowError(row, f"does not fit this network: {error}") from None
+    return torch.tensor(found)

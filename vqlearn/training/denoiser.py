@@ -16,12 +16,14 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Dataset
 
+from vqlearn.arguments import shown
 from vqlearn.pipeline import VQDiffusionPipeline
-from vqlearn.training.batches import Source, as_source
+from vqlearn.training.batches import RowError, Source, as_source, check_image, check_within
+from vqlearn.training.checkpoint import check_form
 from vqlearn.training.conditioned import Conditioned, Task, condition_reader, conditioned
 from vqlearn.training.objectives import Batch, Conditions, CrossEntropy, Figures, Network, as_objective
 from vqlearn.training.recipes import DenoiserRecipe
-from vqlearn.training.updates import groups, step_generator, update, warm_average
+from vqlearn.training.updates import groups, load_optimizer, step_generator, update, warm_average
 
 
 class DenoiserStage:
@@ -70,7 +72,7 @@ class DenoiserStage:
         batch = self._batch(number)
         self._renew()
         network = _Evaluated(self.working, batch)
-        loss, figures = self.objective(batch, network)
+        loss, figures = _found(self.objective(batch, network))
         total = loss
         if self.model.task is not None:
             total = loss + self.model.task.weight * network.task_loss
@@ -85,8 +87,9 @@ class DenoiserStage:
     def _batch(self, number: int) -> Batch:
         recipe, generator = self.recipe, step_generator(self.recipe.seed, number, self.device)
         count = self.objective.rows(number, recipe.batch)
-        rows = self.source.rows(number, count, generator)
-        x_0 = self._tokens(rows.x.to(self.device))
+        with self.source.named(number):
+            rows = self.source.rows(number, count, generator)
+            x_0 = self._tokens(rows.x)
         condition = None if rows.condition is None else rows.condition.to(self.device)
         return Batch(number, x_0, condition, rows.notes, self.schedule, generator, recipe.null_share)
 
@@ -96,13 +99,13 @@ class DenoiserStage:
         if x.is_floating_point():
             if self.pipe.vqvae is None:
                 raise ValueError("this pipeline has no codec, so the data set must hold tokens, int64 [L], not images")
-            x = self.pipe.vqvae.encode(x)
-        if x.shape[1:] != (self.pipe.transformer.num_positions,):
-            raise ValueError(
-                f"the network has {self.pipe.transformer.num_positions} positions, "
-                f"but a row of the data set has tokens {list(x.shape[1:])}"
-            )
-        return x
+            check_image(x, self.pipe.vqvae)
+            x = self.pipe.vqvae.encode(x.to(self.device, torch.float32))
+        positions, codes = self.pipe.transformer.num_positions, self.schedule.num_codes
+        if x.dtype != torch.int64 or x.shape[1:] != (positions,):
+            raise RowError(0, f"has {x.dtype} tokens {list(x.shape[1:])}, the network has {positions} positions")
+        check_within(x, 0, codes - 1, f"tokens in 0 ... {codes - 1}")
+        return x.to(self.device)
 
     def _renew(self) -> None:
         """Bring the working copy up to date, and forget the last gradient."""
@@ -136,11 +139,13 @@ class DenoiserStage:
                 "objective": self.objective.state_dict(), "optimizer": self.optimizer.state_dict()}  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Go on from what `state_dict` gave; a state of another form raises."""
+        apart = dict.fromkeys(("objective", "optimizer"))  # they see for themselves
+        check_form({**state, **apart}, {**self.state_dict(), **apart})
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
 
 
 class _Evaluated:
@@ -155,3 +160,14 @@ class _Evaluated:
         if task_loss is not None:
             self.task_loss = task_loss + self.task_loss
         return logits
+
+
+def _found(found: Any) -> tuple[Tensor, Figures]:
+    """What an objective has returned; raises TypeError for what is no loss with a gradient, and figures."""
+    loss, figures = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+    if not (isinstance(loss, Tensor) and loss.ndim == 0 and loss.requires_grad and isinstance(figures, dict)):
+        raise TypeError(
+            "an objective must return (loss, figures), a scalar tensor with a gradient and a dict of numbers, "
+            f"got {shown(found)}"
+        )
+    return loss, figures

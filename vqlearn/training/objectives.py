@@ -22,6 +22,7 @@ from torch import Generator, Tensor
 
 from vqlearn.objective import Jumps, TimeSampler, continuous_loss, mixed_posteriors, training_loss
 from vqlearn.schedule import MaskReplaceSchedule
+from vqlearn.training.checkpoint import check_form
 from vqlearn.transition import q_sample
 
 
@@ -96,7 +97,11 @@ class _Function(Objective):
         return self.function(batch, network)
 
     def settings(self) -> dict[str, Any]:
-        return {"objective": getattr(self.function, "__name__", type(self.function).__name__)}
+        return {"objective": _name(self.function)}
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def as_objective(objective: Callable[[Batch, Network], tuple[Tensor, Figures]]) -> Objective:
@@ -139,6 +144,7 @@ class PublishedBound(Objective):
         return self.times.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        check_form(state, self.times.state_dict())
         self.times.load_state_dict(state)
 
 
@@ -162,7 +168,7 @@ class ContinuousTime(Objective):
         ).mean(), {}
 
     def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "jumps": getattr(self.jumps, "__name__", repr(self.jumps))}
+        return {**super().settings(), "jumps": _name(self.jumps)}
 
 
 def low_variance_times(batch: Batch, uniform_share: float = 1.0, time_power: float = 1.0) -> Tensor:

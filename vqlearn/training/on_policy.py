@@ -15,6 +15,7 @@ from vqlearn.data import layouts
 from vqlearn.data.layouts import Claims, TextTable
 from vqlearn.sampling import prior_sample, strided_times
 from vqlearn.schedule import MaskReplaceSchedule
+from vqlearn.training.checkpoint import check_form
 from vqlearn.transition import p_sample_step
 
 STEPS = (10, 25, 25, 50)  # sampling steps of trajectory number n, in turn
@@ -63,6 +64,7 @@ class Trajectories:
         return {**own, **self.claims._asdict()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        check_form(state, self.state_dict())
         state = {name: tensor.clone().to(self.device) for name, tensor in state.items()}
         self.claims = Claims(**{name: state.pop(name) for name in Claims._fields})
         self.x_t, self.ids, self.number, self.taken = (state[name] for name in ("x_t", "ids", "number", "taken"))

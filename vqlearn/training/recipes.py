@@ -2,12 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
+
+from vqlearn.arguments import real, shown, whole
+
+
+def _three_shares(name: str, value: Any) -> tuple[float, ...]:
+    try:
+        found = tuple(real(name, share, 0, 1) for share in value)
+    except (TypeError, ValueError):
+        found = ()
+    if len(found) != 3 or not math.isclose(sum(found), 1, rel_tol=1e-6):
+        raise ValueError(f"{name} must be three numbers in [0, 1] whose sum is 1, got {shown(value)}")
+    return found
+
+
+# What the fields of any recipe may be; each raises ValueError or returns Python's own number, as a checkpoint needs it.
+LIMITS: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(("steps", "batch"), partial(whole, least=1)),
+    "own_from": partial(whole, least=0),
+    "seed": partial(whole, least=0, most=2**32 - 1),
+    **dict.fromkeys(("learning_rate", "clip", "time_power"), partial(real, least=0, above=True)),
+    **dict.fromkeys(("commitment", "weight_decay", "relation_weight"), partial(real, least=0)),
+    **dict.fromkeys(
+        ("decay", "polish", "null_share", "ema", "uniform_share", "own_share"), partial(real, least=0, most=1)
+    ),
+    "counts": _three_shares,
+}
+
+
+class _Recipe:
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]  # of a recipe, which is a dataclass
+            if field.name in LIMITS:
+                object.__setattr__(self, field.name, LIMITS[field.name](field.name, getattr(self, field.name)))
 
 
 @dataclass(frozen=True)
-class CodecRecipe:
-    """How the codec learns. The last `polish` of the steps train the decoder alone, on tokens that no longer move."""
+class CodecRecipe(_Recipe):
+    """How the codec learns. The last `polish` of the steps train the decoder alone, on tokens that no longer move.
+
+    Raises ValueError for numbers out of range, as the other recipes do.
+    """
 
     steps: int = 2400
     batch: int = 64
@@ -19,7 +59,7 @@ class CodecRecipe:
 
 
 @dataclass(frozen=True)
-class DenoiserRecipe:
+class DenoiserRecipe(_Recipe):
     """How a denoiser learns, whatever its data and objective are.
 
     The learning rate falls to zero over the last `decay` of the `steps`; `null_share` of the rows are trained without

@@ -2,146 +2,124 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 from tqdm.auto import tqdm
 
+from vqlearn.arguments import whole
 from vqlearn.data.files import replaced
-
-
-class Stage(Protocol):
-    """What a run needs of what learns: numbered steps, all of its state, how many steps there are, and its settings."""
-
-    recipe: Any  # with `steps`
-
-    def step(self, number: int) -> dict[str, float]: ...
-    def settings(self) -> dict[str, Any]: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+from vqlearn.training import checkpoint
+from vqlearn.training.checkpoint import Stage
+from vqlearn.training.process import locked, stops
 
 
 def fit(stage: Stage, folder: str | Path, *, save_every: int = 500, progress: bool = True) -> None:
     """Run a stage to the end of its recipe in `folder`, going on from the checkpoint there if there is one.
 
-    Writes `checkpoint.pt` and `log.csv`, each in one move. Ctrl-C finishes the step, saves and raises
-    KeyboardInterrupt; weights or a loss that are not finite raise FloatingPointError and leave the last checkpoint as
-    it was. Raises ValueError when the checkpoint is of another recipe and OSError when it cannot be read.
+    Writes `checkpoint.pt` and `log.csv`. Ctrl-C, SIGTERM and SIGHUP finish the step, save and raise KeyboardInterrupt,
+    a second Ctrl-C raises it at once. Whatever else is raised leaves the last checkpoint as it was: FloatingPointError
+    for weights or a loss that are not finite, ValueError for a checkpoint of another recipe, OSError for one that is
+    damaged and for a folder that another training uses, that cannot be written or that was deleted meanwhile.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    number = saved = _resume(stage, folder)
-    steps = stage.recipe.steps
-    log = _Log(folder / "log.csv", number)
-    bar = tqdm(total=steps, initial=number, disable=not progress, desc=folder.name, unit="step")
-    try:
-        with _interruptible() as interrupted:
-            while number < steps:
-                figures = stage.step(number)
-                number += 1
-                log.write(number, figures)
-                bar.update()
-                bar.set_postfix(loss=f"{figures['loss']:.4f}", refresh=False)
-                if number % save_every == 0 or number == steps or interrupted:
-                    log.flush()  # the log never lags behind the checkpoint
-                    save_checkpoint(stage, folder, number)
-                    saved = number
-                if interrupted:
-                    raise KeyboardInterrupt
-    except FloatingPointError as error:
-        kept = f"the checkpoint of step {saved} is kept in {folder}" if saved else "no checkpoint had been saved yet"
-        raise FloatingPointError(f"{error}: training stopped, {kept}") from None
-    finally:
-        bar.close()
-        log.close()
+    save_every, folder = whole("save_every", save_every), Path(folder)
+    with locked(folder) as check:
+        run = _Run(stage, folder, check)
+        steps, stop = stage.recipe.steps, False
+        bar = tqdm(total=steps, initial=run.number, disable=not progress, desc=folder.name, unit="step")
+        try:
+            with stops() as come:
+                while run.number < steps and not stop:
+                    figures = run.step()
+                    stop = bool(come)  # asked once: what comes later waits for the next step
+                    if stop or run.number % save_every == 0 or run.number == steps:
+                        run.save()
+                    with contextlib.suppress(OSError):  # a terminal that is gone
+                        bar.set_postfix(loss=f"{figures['loss']:.4f}", refresh=False)
+                        bar.update()
+            if come:
+                raise KeyboardInterrupt(f"stopped: {run.kept}")
+        finally:
+            run.close()
+            bar.close()
 
 
-def save_checkpoint(stage: Stage, folder: Path, number: int) -> None:
-    """Write all of a stage's state, if it is finite; the old checkpoint is kept until the new one is whole."""
-    state = stage.state_dict()
-    if not _finite(state):
-        raise FloatingPointError(f"the weights are no longer finite after step {number}")
-    with replaced(folder / "checkpoint.pt") as part:
-        torch.save({"step": number, "recipe": stage.settings(), "state": state}, part)
+class _Run:
+    """How far a stage is, on the way and in its folder."""
 
+    def __init__(self, stage: Stage, folder: Path, check: Callable[[], None]):
+        self.stage, self.folder, self.check = stage, folder, check
+        checkpoint.contents(stage, 0)  # what could not be saved is found now
+        self.number = self.saved = checkpoint.load(stage, folder)
+        self.log = _Log(folder / "log.csv", self.number)
 
-def _finite(state: Any) -> bool:
-    if isinstance(state, dict):
-        return all(_finite(value) for value in state.values())
-    return not isinstance(state, torch.Tensor) or bool(torch.isfinite(state).all())
+    def step(self) -> dict[str, float]:
+        try:
+            figures = self.stage.step(self.number)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error}: training stopped, {self.kept}") from None
+        self.number += 1
+        self.log.add(self.number, figures)
+        return figures
 
+    def save(self) -> None:
+        try:
+            self.check()
+            self.log.write()  # it never lags behind the checkpoint
+            checkpoint.save(self.stage, self.folder, self.number)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{error} after step {self.number}: training stopped, {self.kept}") from None
+        except OSError as error:
+            why = error if error.errno is None else f"{self.folder} cannot be written ({error.strerror})"
+            raise OSError(f"{why}: training stopped after step {self.number}, {self.kept}") from None
+        self.saved = self.number
 
-def _resume(stage: Stage, folder: Path) -> int:
-    path = folder / "checkpoint.pt"
-    if not path.exists():
-        return 0
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        step, recipe, state = saved["step"], saved["recipe"], saved["state"]
-    except Exception as error:  # torch.load raises many kinds
-        raise OSError(
-            f"{path} cannot be read ({type(error).__name__}); delete it to begin anew, or choose another folder"
-        ) from None
-    for name, ours in stage.settings().items():
-        if recipe.get(name) != ours:
-            raise ValueError(
-                f"{path} was made with {name} = {recipe.get(name)!r}, now it is {ours!r}; choose another folder"
-            )
-    try:
-        stage.load_state_dict(state)
-    except (RuntimeError, KeyError, ValueError):
-        raise OSError(f"{path} holds another network than this one; choose another folder") from None
-    return step
+    def close(self) -> None:
+        """Write what the log lacks, where that can be done."""
+        with contextlib.suppress(OSError):
+            self.check()
+            self.log.write()
 
-
-@contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """Collects a first Ctrl-C in a list instead of raising it in the middle of a step; a second one raises at once."""
-    asked: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-        signal.signal(signal.SIGINT, before)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)
+    @property
+    def kept(self) -> str:
+        """What there is to go on from."""
+        if self.saved and (self.folder / checkpoint.NAME).exists():
+            return f"the checkpoint of step {self.saved} is kept in {self.folder}"
+        return f"there is no checkpoint in {self.folder}"
 
 
 class _Log:
     """A CSV of one row per step; rows after the checkpoint that a run goes on from are dropped first."""
 
     def __init__(self, path: Path, start: int):
-        kept: list[list[str]] = []
-        if path.exists() and start:
-            with path.open(newline="", encoding="utf-8") as file:
-                kept = list(csv.reader(file))[: start + 1]
-        with replaced(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(kept)
-        self.file = path.open("a", newline="", encoding="utf-8")
-        self.writer = csv.writer(self.file)
-        self.empty = not kept
+        self.path, self.rows = path, _rows(path, start) if start and path.is_file() else []
+        self.empty = not self.rows
+        with replaced(path) as part:
+            self._append(part)
 
-    def write(self, number: int, figures: dict[str, float]) -> None:
+    def add(self, number: int, figures: dict[str, float]) -> None:
         if self.empty:
-            self.writer.writerow(["step", *figures])
+            self.rows.append(["step", *figures])
             self.empty = False
-        self.writer.writerow([number, *figures.values()])
+        self.rows.append([number, *figures.values()])
 
-    def flush(self) -> None:
-        self.file.flush()
+    def write(self) -> None:
+        self._append(self.path)
 
-    def close(self) -> None:
-        self.file.close()
+    def _append(self, path: Path) -> None:
+        rows, self.rows = self.rows, []
+        with path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
+
+
+def _rows(path: Path, last: int) -> list[list[Any]]:
+    """The head of a log and its whole rows up to a step."""
+    try:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            head, *rows = list(csv.reader(file)) or [[]]
+        return [head, *(row for row in rows if len(row) == len(head) and row[0].isdecimal() and int(row[0]) <= last)]
+    except (csv.Error, ValueError) as error:
+        raise OSError(f"{path} cannot be read ({error}); delete it, or choose another folder") from None

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from vqlearn.training.checkpoint import check_form
 from vqlearn.training.recipes import CodecRecipe, DenoiserRecipe
 
 
@@ -62,10 +63,22 @@ def update(
         group["lr"] = recipe.learning_rate * learning_rate(number, recipe.steps, recipe.decay) * group.get("scale", 1.0)
     norm = float(nn.utils.clip_grad_norm_(parameters, clip))
     if not (math.isfinite(norm) and bool(torch.isfinite(loss))):
-        raise FloatingPointError(f"the loss is {float(loss.detach())}, its gradient's norm {norm} at step {number}")
+        raise FloatingPointError(f"the loss of step {number + 1} is {float(loss.detach())}, its gradient's norm {norm}")
     optimizer.step()
     return norm
 
 
 def step_generator(seed: int, number: int, device: torch.device | str) -> Generator:
     return Generator(device).manual_seed(seed * 1_000_003 + number)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Give an optimizer its moments back; raises for a state of other parameters. All else is the recipe's."""
+    own = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)
+    for parameter, moments in optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            check_form(moments[name], parameter.detach(), name)
+        check_form(moments["step"], torch.tensor(0.0), "step")

@@ -1,0 +1,152 @@
+"""The checkpoint of a run: one file, whole or refused, from which a run with the same recipe goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import torch
+from torch import Tensor
+
+from vqlearn.arguments import shown, whole
+from vqlearn.data.files import replaced
+
+NAME = "checkpoint.pt"
+DIGEST = hashlib.sha256().digest_size
+PLAIN = (bool, int, float, str, type(None), torch.Size, torch.dtype, torch.device)
+
+
+class Stage(Protocol):
+    """What a run needs of what learns: numbered steps, all of its state, how many steps there are, and its settings."""
+
+    recipe: Any  # with `steps`
+
+    def step(self, number: int) -> dict[str, float]: ...
+    def settings(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def save(stage: Stage, folder: Path, number: int) -> None:
+    """Write all of a stage's state after `number` updates; the old checkpoint is kept until the new one is on the disk.
+
+    Raises FloatingPointError for a state that is not finite and OSError where the file cannot be written.
+    """
+    content = contents(stage, number)
+    with replaced(folder / NAME) as part, part.open("wb+") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # about a position in the file; the reason, say a full disk, is behind it
+            raise error.__context__ or error from None
+        _seal(file)
+        os.fsync(file.fileno())
+
+
+def contents(stage: Stage, number: int) -> dict[str, Any]:
+    """What a checkpoint holds; raises FloatingPointError or TypeError, naming what is not finite or cannot be read."""
+    settings, state = stage.settings(), stage.state_dict()
+    _check(settings, "settings")
+    _check(state, "state")
+    return {"step": number, "recipe": settings, "state": state}
+
+
+def load(stage: Stage, folder: Path) -> int:
+    """Bring a stage to where the checkpoint of a folder was saved: after how many updates, 0 where there is none.
+
+    Raises ValueError for a checkpoint of another recipe and OSError for one that is damaged or of another network.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return 0
+    anew = "; delete it to begin anew, or choose another folder"
+    try:
+        number, recipe, state = _read(path)
+    except Exception as error:  # torch.load raises many kinds
+        why = str(error) if type(error) is ValueError else type(error).__name__
+        raise OSError(f"{path} cannot be read ({why}){anew}") from None
+    for name, ours in stage.settings().items():
+        if repr(theirs := recipe.get(name)) != repr(ours):
+            raise ValueError(
+                f"{path} was made with {name} = {shown(theirs)}, now it is {ours!r}; choose another folder"
+            )
+    try:
+        number = whole("step", number, 1, stage.recipe.steps)
+        _check(state, "state")
+    except Exception as error:  # a RecursionError, too
+        raise OSError(f"{path} is malformed ({error}){anew}") from None
+    try:
+        stage.load_state_dict(state)
+    except Exception:  # a state that does not fit may raise anything
+        raise OSError(f"{path} holds another network than this one; choose another folder") from None
+    return number
+
+
+def check_form(saved: Any, own: Any, name: str = "state") -> None:
+    """Raises ValueError unless what was saved has the keys, shapes and dtypes of what is to take its place."""
+    if isinstance(own, dict):
+        fits = isinstance(saved, dict) and saved.keys() == own.keys()
+    elif isinstance(own, Tensor):
+        fits = isinstance(saved, Tensor) and (saved.shape, saved.dtype) == (own.shape, own.dtype)
+    else:
+        fits = type(saved) is type(own)
+    if not fits:
+        raise ValueError(f"{name} has another form")
+    if isinstance(own, dict):
+        for key, value in own.items():
+            check_form(saved[key], value, f"{name}.{key}")
+
+
+def _read(path: Path) -> tuple[Any, dict[str, Any], Any]:
+    """Step, recipe and state as they are in a file; nothing in it is run."""
+    if not path.is_file():  # a pipe would be read for ever
+        raise ValueError("it is not a regular file")
+    with path.open("rb") as file:
+        if not _is_sealed(file):
+            raise ValueError("its checksum is wrong")
+        file.seek(0)
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+    if not (isinstance(saved, dict) and {"step", "recipe", "state"} <= saved.keys()):
+        raise ValueError("it must hold step, recipe and state")
+    if not isinstance(saved["recipe"], dict):
+        raise ValueError(f"recipe must be a dict, got {shown(saved['recipe'])}")
+    return saved["step"], saved["recipe"], saved["state"]
+
+
+def _check(value: Any, name: str) -> None:
+    """Raises FloatingPointError for a tensor that is not finite, TypeError for what `torch.load` would not read."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            _check(one, f"{name}.{key}")
+    elif type(value) in (list, tuple):
+        for number, one in enumerate(value):
+            _check(one, f"{name}[{number}]")
+    elif isinstance(value, Tensor):
+        if not torch.isfinite(value).all():
+            raise FloatingPointError(f"{name} is not finite")
+    elif type(value) not in PLAIN:
+        raise TypeError(f"{name} must be tensors, numbers, text or containers of them, got {shown(value)}")
+
+
+def _seal(file: BinaryIO) -> None:
+    """Append the SHA-256 of a zip file to it, as its comment: the end of such a file is the comment and its length."""
+    file.seek(-2, os.SEEK_END)
+    file.write(DIGEST.to_bytes(2, "little"))
+    file.write(_digest(file, file.tell()))
+    file.flush()
+
+
+def _is_sealed(file: BinaryIO) -> bool:
+    size = file.seek(0, os.SEEK_END) - DIGEST
+    return _digest(file, size) == file.read()
+
+
+def _digest(file: BinaryIO, size: int) -> bytes:
+    """SHA-256 of the first `size` bytes, after which the file is then read."""
+    found = hashlib.sha256()
+    file.seek(0)
+    while size > 0 and (some := file.read(min(size, 2**20))):
+        found.update(some)
+        size -= len(some)
+    return found.digest()
