@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vqlearn import VQDiffusionPipeline, guidance, sampling
+from vqlearn import VQDiffusionPipeline, guidance, keeping
 from vqlearn.networks import cost
 from vqlearn.samplers import SAMPLERS
 
@@ -418,7 +418,7 @@ def test_the_smallest_variation_is_one_step_from_t_1(shipped, picture):
 
 def test_keeping_passes_on_where_a_sampler_begins(shipped):
     known = (torch.arange(64) < 20)[None]
-    kept = sampling.Keeping(SAMPLERS["halton"], torch.zeros(1, 64, dtype=torch.int64), known)
+    kept = keeping.Keeping(SAMPLERS["halton"], torch.zeros(1, 64, dtype=torch.int64), known)
     start = kept.start(shipped.schedule, 1, 64)
     assert bool((start[known] == 0).all()) and bool((start[~known] == 1024).all())
     assert kept.times(shipped.schedule, 4) == [100, 75, 50, 25, 0]

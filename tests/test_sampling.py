@@ -54,7 +54,7 @@ def test_a_power_by_example():
     assert strided_times(100, 5, 2.0) == [100, 64, 36, 16, 4, 0]
     assert strided_times(10, 5, 2.0) == [10, 6, 4, 2, 1, 0]
     for power in (0.5, float("nan"), float("inf"), True, "2"):
-        with pytest.raises(ValueError, match="power must be a number of at least 1, got"):
+        with pytest.raises(ValueError, match="power must be a finite number of at least 1, got"):
             strided_times(10, 5, power)
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vqlearn.guidance import keep_known as keep_known
     from vqlearn.guidance import top_k as top_k
     from vqlearn.guidance import truncate as truncate
+    from vqlearn.keeping import Keeping as Keeping
     from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings as LearnedClassifierFreeSamplingEmbeddings
     from vqlearn.networks.transformer import Transformer2DModel as Transformer2DModel
     from vqlearn.networks.vqvae import VQModel as VQModel
@@ -49,6 +50,7 @@ _HOME = {
     "guide": "guidance",
     "top_k": "guidance",
     "keep_known": "guidance",
+    "Keeping": "keeping",
     "strided_times": "sampling",
     "truncate": "guidance",
     "VQModel": "networks.vqvae",

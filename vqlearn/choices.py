@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqlearn.draws import Generators, draw, uniform
+from vqlearn.draws import Generators, draw, uniform, widest
+
+LEAST = -1e30  # below every log-weight, and above that of a visible position
 
 
 class Choice(NamedTuple):
@@ -28,15 +30,23 @@ class Choice(NamedTuple):
 def write(choice: Choice, x_t: Tensor, count: Tensor, mask_id: int, generator: Generators = None) -> Tensor:
     """Draw the tokens of `count` `[B]` masked positions, chosen by weight; all pictures at once."""
     masked = x_t == mask_id
-    key = choice.log_weight.double()
+    key = choice.log_weight.to(widest(x_t.device))
     if choice.at_random:  # the largest of log-weights plus Gumbel noise are a draw without replacement
         u = uniform(x_t.shape, generator, x_t.device)
         key = key - torch.log(-torch.log1p(-u))
-    key = key.masked_fill(~masked, -torch.inf)
-    order = key.sort(dim=-1, descending=True, stable=True)[1]
-    rank = torch.empty_like(order).scatter_(-1, order, torch.arange(x_t.shape[1], device=x_t.device).expand_as(order))
-    chosen = masked & (rank < count[:, None])
+    chosen = _first(key, masked, count)
     return torch.where(chosen, draw(choice.log_p, generator), x_t)
+
+
+def _first(key: Tensor, masked: Tensor, count: Tensor) -> Tensor:
+    """Where the `count` `[B]` largest keys of masked positions are, bool `[B, L]`; of equal ones the first.
+
+    So many are chosen as are masked, whatever the keys are: a key of `-inf` still comes before a visible position.
+    """
+    key = key.nan_to_num(nan=LEAST, neginf=LEAST).masked_fill(~masked, -torch.inf)
+    order = key.sort(dim=-1, descending=True, stable=True)[1]
+    rank = torch.empty_like(order).scatter_(-1, order, torch.arange(key.shape[1], device=key.device).expand_as(order))
+    return masked & (rank < count[:, None])
 
 
 def written(choice: Choice, x_t: Tensor, count: Tensor, mask_id: int) -> Tensor:
@@ -55,13 +65,11 @@ def _subsets(choice: Choice, masked: Tensor, count: Tensor) -> Iterator[tuple[Te
     """Every set of positions `[L]` and the probability `[B]` that exactly these are chosen."""
     length = masked.shape[1]
     every = [torch.tensor(bits, dtype=torch.bool) for bits in itertools.product([False, True], repeat=length)]
-    key = choice.log_weight.double().masked_fill(~masked, -torch.inf)
     if not choice.at_random:
-        order = key.sort(dim=-1, descending=True, stable=True)[1]
-        rank = torch.empty_like(order).scatter_(-1, order, torch.arange(length).expand_as(order))
-        chosen = masked & (rank < count[:, None])
+        chosen = _first(choice.log_weight.double(), masked, count)
         yield from ((subset, (chosen == subset).all(-1).double()) for subset in every)
         return
+    key = choice.log_weight.double().masked_fill(~masked, -torch.inf)
     weight = (key - key.amax(-1, keepdim=True).clamp(min=-1e300)).exp() * masked  # [B, L]
     total, found = weight.sum(-1), {}
     for subset in sorted(every, key=lambda bits: int(bits.sum())):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Generator, Tensor
 
-from vqlearn import calls, guidance, samplers, sampling
+from vqlearn import calls, guidance, keeping, samplers
 from vqlearn.arguments import real, whole
 from vqlearn.calls import Callback, OnStepEnd
 from vqlearn.compatibility import Output
@@ -144,7 +144,7 @@ class VQDiffusionPipeline(DropIn):
         """Draw anew what `mask` covers of a picture, to a prompt; `call` is that of the pipeline.
 
         A token is drawn anew if the mask touches any of its pixels (`token_mask`); all others come back as they are,
-        and the network sees them from the start, so what is drawn fits them (`sampling.Keeping`).
+        and the network sees them from the start, so what is drawn fits them (`keeping.Keeping`).
         `image` is a PIL image or float `[3, H, W]` or `[B, 3, H, W]` in [-1, 1], `mask` a PIL image (white is drawn
         anew) or bool `[H, W]`, and either may be one per picture (`data.pictures` names all forms). With `resize` the
         square in the middle of both is scaled to the codec's size; `background` is the colour behind what is
@@ -158,7 +158,7 @@ class VQDiffusionPipeline(DropIn):
             raise ValueError(f"mask must be one or {batch} (one per picture), got {len(redrawn)}")
         known = (~redrawn if redrawn.dtype == torch.bool else 1 - redrawn).expand(batch, -1)
         sampler = samplers.find(call.pop("sampler", "ancestral"))
-        return self(prompts, sampler=sampling.Keeping(sampler, x_0, known), **call)
+        return self(prompts, sampler=keeping.Keeping(sampler, x_0, known), **call)
 
     @torch.no_grad()
     def variations(

@@ -14,8 +14,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vqlearn.draws import Generators, uniform, uniform_codes
+from vqlearn.arguments import real, shown, whole
+from vqlearn.draws import (
+    Generators,
+    check_generators,
+    fault,
+    spell_position,
+    undrawable,
+    uniform,
+    uniform_codes,
+    widest,
+)
 from vqlearn.schedule import MaskReplaceSchedule
+from vqlearn.transition import check_tokens
 
 Denoiser = Callable[[Tensor, int], Tensor]
 OnStep = Callable[[int, int, Tensor], None] | None
@@ -36,8 +47,9 @@ class Sampler:
     """What all samplers share, and the defaults for one of your own.
 
     A sampler is a callable `sampler(denoise, x_t, schedule, times, *, generator, on_step) -> x_0`. Define `step`, and
-    the call takes it along the times; define `step_law` as well, and `exactness.outcome` measures the sampler exactly.
-    A plain function with that signature is a sampler too, with the defaults of this class (`as_sampler`). Example::
+    the call takes it along the times (or `run`, where a run is more than one step after the other); define `step_law`
+    as well, and `exactness.outcome` measures the sampler exactly. A plain function with that signature is a sampler
+    too, with the defaults of this class (`as_sampler`). Example::
 
         class Sharper(vqlearn.Sampler):
             def step(self, log_p_x0, x_t, t, s, schedule, *, generator=None):
@@ -59,14 +71,34 @@ class Sampler:
     ) -> Tensor:
         """Go from x_t `[B, L]` to x_0 along decreasing `times`, the first that of `x_t`, the last 0.
 
-        After each step `on_step(number, s, x_s)` is called. Raises ValueError for times that do not fall to 0.
+        After each step `on_step(number, s, x_s)` is called. Raises ValueError for times that do not fall to 0, for
+        tokens that are none, and for a prediction of another shape or with a value that is not finite (`Checked`).
         """
+        times = falling(times, schedule.num_steps)
+        check_tokens(x_t, schedule, "x_t", mask_allowed=True)
+        check_generators(generator, len(x_t))
+        checked = Checked(denoise, schedule.num_codes)
+        with torch.no_grad():
+            x_0 = self.run(checked, x_t, schedule, times, generator=generator, on_step=on_step)
+        checked.at_the_end()
+        return x_0
+
+    def run(
+        self,
+        denoise: Denoiser,
+        x_t: Tensor,
+        schedule: MaskReplaceSchedule,
+        times: list[int],
+        *,
+        generator: Generators = None,
+        on_step: OnStep = None,
+    ) -> Tensor:
+        """What the call does once its arguments are checked; the times may end before 0. Here `step` after `step`."""
 
         def step(x_t: Tensor, t: int, s: int) -> Tensor:
             return self.step(denoise(x_t, t), x_t, t, s, schedule, generator=generator)
 
-        with torch.no_grad():
-            return follow(x_t, times, step, on_step)
+        return follow(x_t, times, step, on_step)
 
     def step(
         self,
@@ -131,7 +163,8 @@ class FromMasks(Sampler):
         device: torch.device | str = "cpu",
     ) -> Tensor:
         """Masks alone, `[batch, length]`; nothing is drawn."""
-        return torch.full((batch, length), schedule.mask_id, device=device)
+        shape = (whole("batch", batch, 0), whole("length", length))
+        return torch.full(shape, schedule.mask_id, device=device)
 
     def start_law(self, schedule: MaskReplaceSchedule) -> Tensor:
         """Certainly the mask, `[K + 1]`."""
@@ -147,14 +180,52 @@ class _Function(Sampler):
             if hasattr(function, name):
                 setattr(self, name, getattr(function, name))
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        return self.function(*args, **kwargs)
+    def run(
+        self, denoise: Denoiser, x_t: Tensor, schedule: MaskReplaceSchedule, times: list[int], **more: Any
+    ) -> Tensor:
+        return self.function(denoise, x_t, schedule, times, **more)
+
+
+class Checked:
+    """A denoiser whose predictions are looked at: they must be `[B, L, K]` and something that can be drawn from.
+
+    On a CPU a value that is not finite raises ValueError at once, elsewhere `at_the_end`, so that no step waits.
+    """
+
+    def __init__(self, denoise: Denoiser, num_codes: int):
+        self.denoise, self.num_codes = denoise, num_codes
+        self.seen: list[tuple[int, Tensor]] = []  # times, and where nothing can be drawn, [B, L]
+
+    def __call__(self, x_t: Tensor, t: int) -> Tensor:
+        log_p = self.denoise(x_t, t)
+        wanted = [*x_t.shape, self.num_codes]
+        if not isinstance(log_p, Tensor) or [*log_p.shape] != wanted or not log_p.is_floating_point():
+            got = f"{log_p.dtype} {[*log_p.shape]}" if isinstance(log_p, Tensor) else shown(log_p)
+            raise ValueError(f"the denoiser must give floating point {wanted} ([B, L, K], classes last), got {got}")
+        bad = undrawable(log_p)
+        if log_p.device.type != "cpu":
+            self.seen.append((t, bad))
+        elif bool(bad.any()):
+            where = bad.nonzero()[0].tolist()
+            self._refuse(t, where, fault(log_p[where[0], where[1]]))
+        return log_p
+
+    def at_the_end(self) -> None:
+        """Raise ValueError for the first value that was not finite; the only wait for a GPU."""
+        if self.seen and bool(torch.stack([bad.any() for _, bad in self.seen]).any()):
+            t, bad = next((t, bad) for t, bad in self.seen if bool(bad.any()))
+            self._refuse(t, bad.nonzero()[0].tolist(), "is not finite")
+
+    def _refuse(self, t: int, where: list[int], what: str) -> None:
+        raise ValueError(
+            f"the denoiser's prediction at t = {t} {what} at {spell_position(where)}: nothing can be drawn"
+        )
 
 
 def as_sampler(sampler: Callable[..., Tensor]) -> Sampler:
     """A sampler as it is, and a plain function with the defaults of `Sampler`; raises TypeError for anything else."""
     if not callable(sampler):
-        raise TypeError(f"a sampler must be a callable with the signature of ancestral, got {sampler!r:.60}")
+        raise TypeError(f"a sampler must be a callable with the signature of ancestral, got {shown(sampler)}")
     return sampler if isinstance(sampler, Sampler) else _Function(sampler)
 
 
@@ -175,10 +246,8 @@ def strided_times(num_steps: int, count: int, power: float = 1.0) -> list[int]:
     >>> strided_times(100, 4, power=2)
     [100, 56, 25, 6, 0]
     """
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= num_steps:
-        raise ValueError(f"num_inference_steps must be a whole number from 1 to {num_steps}, got {count!r}")
-    if isinstance(power, bool) or not isinstance(power, int | float) or not 1 <= power < math.inf:
-        raise ValueError(f"power must be a number of at least 1, got {power!r}")
+    num_steps = whole("num_steps", num_steps)
+    count, power = whole("num_inference_steps", count, 1, num_steps), real("power", power, 1)
     if power == 1:
         return [(2 * num_steps * left + count) // (2 * count) for left in range(count, -1, -1)]
     return [max(left, math.floor(num_steps * (left / count) ** power + 0.5)) for left in range(count, -1, -1)]
@@ -193,28 +262,28 @@ def prior_sample(
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Draw x_T from the prior: masked with probability gamma_bar_T, else a code drawn uniformly; `[batch, length]`."""
-    shape = (batch, length)
+    shape = (whole("batch", batch, 0), whole("length", length))
     u, codes = uniform(shape, generator, device), uniform_codes(schedule.num_codes, shape, generator, device)
-    return torch.where(u < schedule.gamma_bar[-1].to(device), schedule.mask_id, codes)
+    masked = schedule.gamma_bar[-1].to(device, widest(device))
+    return torch.where(u < masked, schedule.mask_id, codes)
 
 
-def follow(
-    x_t: Tensor, times: Iterable[int], step: Callable[[Tensor, int, int], Tensor], on_step: OnStep = None
-) -> Tensor:
-    """Take `step(x_t, t, s) -> x_s` along decreasing `times`, and after each call `on_step(number, s, x_s)`.
-
-    Raises ValueError for times that do not fall to 0.
-    """
-    for number, (t, s) in enumerate(itertools.pairwise(falling(times))):
+def follow(x_t: Tensor, times: list[int], step: Callable[[Tensor, int, int], Tensor], on_step: OnStep = None) -> Tensor:
+    """Take `step(x_t, t, s) -> x_s` along decreasing `times`, and after each call `on_step(number, s, x_s)`."""
+    for number, (t, s) in enumerate(itertools.pairwise(times)):
         x_t = step(x_t, t, s)
         if on_step is not None:
             on_step(number, s, x_t)
     return x_t
 
 
-def falling(times: Iterable[int]) -> list[int]:
-    """The times of a run as a list; raises ValueError unless they fall strictly and end at 0."""
-    times = list(times)
-    if len(times) < 2 or any(s >= t for t, s in itertools.pairwise(times)) or times[-1] != 0:
-        raise ValueError(f"times must fall strictly and end at 0, got {times}")
-    return times
+def falling(times: Iterable[int], last: int | None = None) -> list[int]:
+    """The times of a run as a list of ints; raises ValueError unless they fall strictly, from at most `last` to 0."""
+    try:  # a tensor's or an array's entries are ints only after `tolist`
+        given = list(times.tolist() if hasattr(times, "tolist") else times)
+    except TypeError:
+        raise ValueError(f"times must be whole numbers that fall strictly and end at 0, got {shown(times)}") from None
+    found = [whole("each of times", t.item() if isinstance(t, Tensor) and t.ndim == 0 else t, 0, last) for t in given]
+    if len(found) < 2 or any(s >= t for t, s in itertools.pairwise(found)) or found[-1] != 0:
+        raise ValueError(f"times must fall strictly and end at 0, got {shown(found)}")
+    return found

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from vqlearn.draws import Generators, draw, uniform
+from vqlearn.arguments import real, whole
+from vqlearn.draws import Generators, draw, uniform, widest
 from vqlearn.guidance import keep_known
-from vqlearn.reverse import Denoiser, Evaluation, OnStep, Sampler, falling, follow, prior_sample, strided_times
+from vqlearn.reverse import Denoiser, Evaluation, OnStep, Sampler, follow, prior_sample, strided_times
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import p_sample_step, q_posterior, q_posterior_sample, q_sample
 
 __all__ = [
-    "Ancestral", "Corrector", "FirstHitting", "Keeping", "OfficialFast", "ancestral", "first_hitting", "official_fast",
+    "Ancestral", "Corrector", "FirstHitting", "OfficialFast", "ancestral", "first_hitting", "official_fast",
     "official_step", "official_times", "prior_sample", "settled", "strided_times",
 ]  # fmt: skip
 
@@ -60,24 +60,22 @@ class OfficialFast(Sampler):
     as in the original (`sample_fast` of microsoft/VQ-Diffusion; `official_times` gives its times, which visit 1 last).
     """
 
-    def __call__(
+    def run(
         self,
         denoise: Denoiser,
         x_t: Tensor,
         schedule: MaskReplaceSchedule,
-        times: Iterable[int],
+        times: list[int],
         *,
         generator: Generators = None,
         on_step: OnStep = None,
     ) -> Tensor:
-        times = falling(times)
         skip = times[0] - times[1] - 1
 
         def step(x_t: Tensor, t: int, s: int) -> Tensor:
             return p_sample_step(denoise(x_t, t), x_t, official_step(t, s, skip), schedule, generator=generator)
 
-        with torch.no_grad():
-            return follow(x_t, times, step, on_step)
+        return follow(x_t, times, step, on_step)
 
     def evaluations(self, schedule: MaskReplaceSchedule, times: list[int], length: int) -> Iterator[Evaluation]:
         skip = times[0] - times[1] - 1
@@ -99,8 +97,7 @@ class Corrector(Sampler):
     renew: float = 0.1
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.renew, int | float) and 0 <= self.renew <= 1):
-            raise ValueError(f"renew must lie in [0, 1], got {self.renew!r}")
+        real("renew", self.renew, 0, 1)
 
     def step(
         self,
@@ -137,67 +134,32 @@ class FirstHitting(Sampler):
     batch are left out. Raises ValueError for a schedule with replacement.
     """
 
-    def __call__(
+    def run(
         self,
         denoise: Denoiser,
         x_t: Tensor,
         schedule: MaskReplaceSchedule,
-        times: Iterable[int],
+        times: list[int],
         *,
         generator: Generators = None,
         on_step: OnStep = None,
     ) -> Tensor:
-        times = falling(times)
         _check_masking_alone(schedule)
-        masked_bar = schedule.gamma_bar[times].to(x_t.device)  # falls from time t_0 to 0
+        masked_bar = schedule.gamma_bar[times].to(x_t.device, widest(x_t.device))  # falls from time t_0 to the last
         u = uniform(x_t.shape, generator, x_t.device) * masked_bar[0]
-        # Uncovered in the step to the first time at which the masked share has fallen to u or below
-        event = torch.searchsorted(-masked_bar, -u).clamp(1, len(times) - 1)  # [B, L], index of s
-        event = torch.where(x_t == schedule.mask_id, event, 0)
-        with torch.no_grad():
-            for number in filter(None, event.unique().tolist()):
-                x_0 = draw(denoise(x_t, times[number - 1]), generator)
-                x_t = torch.where(event == number, x_0, x_t)
-                if on_step is not None:
-                    on_step(number - 1, times[number], x_t)
+        # Uncovered in the step to the first time at which the masked share has fallen to u or below, if there is one
+        event = torch.searchsorted(-masked_bar, -u).clamp(min=1)  # [B, L], index of s
+        event = torch.where((x_t == schedule.mask_id) & (event < len(times)), event, 0)
+        for number in filter(None, event.unique().tolist()):
+            x_0 = draw(denoise(x_t, times[number - 1]), generator)
+            x_t = torch.where(event == number, x_0, x_t)
+            if on_step is not None:
+                on_step(number - 1, times[number], x_t)
         return x_t
 
     def step_law(self, log_p_x0: Tensor, x_t: Tensor, t: int, s: int, schedule: MaskReplaceSchedule) -> Tensor:
         _check_masking_alone(schedule)
         return ancestral.step_law(log_p_x0, x_t, t, s, schedule)
-
-
-@dataclass(frozen=True)
-class Keeping(Sampler):
-    """Another sampler, given that the tokens of `x_0` `[B, L]` are known where `known` `[B, L]` is true.
-
-    Known tokens are visible from the start, and the denoiser is told so at every step: what is drawn beside them can be
-    seen to fit. Without replacement this is the conditional distribution, up to what the sampler itself errs; with
-    replacement a denoiser takes visible tokens for doubtful at early times, known ones too.
-    """
-
-    sampler: Sampler
-    x_0: Tensor
-    known: Tensor
-
-    def __call__(
-        self, denoise: Denoiser, x_t: Tensor, schedule: MaskReplaceSchedule, times: Iterable[int], **more: Any
-    ) -> Tensor:
-        found = self.sampler(self.conditioned(denoise), self._with_known(x_t), schedule, times, **more)
-        return self._with_known(found)
-
-    def conditioned(self, denoise: Denoiser) -> Denoiser:
-        """The denoiser where the known tokens are known: it sees them, and is certain of them."""
-        return lambda x_t, t: keep_known(denoise(self._with_known(x_t), t), self.x_0, self.known)
-
-    def start(self, schedule: MaskReplaceSchedule, batch: int, length: int, **more: Any) -> Tensor:
-        return self._with_known(self.sampler.start(schedule, batch, length, **more))
-
-    def times(self, schedule: MaskReplaceSchedule, count: int) -> list[int]:
-        return self.sampler.times(schedule, count)
-
-    def _with_known(self, tokens: Tensor) -> Tensor:
-        return torch.where(self.known, self.x_0, tokens)
 
 
 ancestral, official_fast, first_hitting = Ancestral(), OfficialFast(), FirstHitting()
@@ -223,6 +185,7 @@ def official_times(num_steps: int, skip: int) -> list[int]:
     >>> official_times(10, 3)
     [10, 6, 2, 1, 0]
     """
+    num_steps, skip = whole("num_steps", num_steps), whole("skip", skip, 0)
     visited = list(range(num_steps, 0, -1 - skip))
     return [*visited, *([] if visited[-1] == 1 else [1]), 0]
 

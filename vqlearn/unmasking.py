@@ -10,15 +10,16 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from vqlearn.arguments import real, shown, whole
 from vqlearn.choices import Choice, joint_of, write, written
-from vqlearn.draws import Generators, send
-from vqlearn.reverse import Denoiser, Evaluation, FromMasks, OnStep, falling, follow
+from vqlearn.draws import Generators, send, widest
+from vqlearn.reverse import Denoiser, Evaluation, FromMasks, OnStep, follow
 from vqlearn.sampling import ancestral
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import p_sample_step
@@ -30,22 +31,31 @@ class Unmasking(FromMasks):
     most: int | None = None  # tokens per network evaluation and picture; None: all that a step asks for
     quota: tuple[int, ...] | None = None  # tokens per step, the last step left out; None: what the schedule asks for
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for numbers of tokens that are none: with most=0 a step would never end."""
+        if self.most is not None:
+            whole("most", self.most)
+        if self.quota is not None:
+            if not isinstance(self.quota, tuple | list):
+                raise ValueError(f"quota must be a tuple of numbers of tokens, one per step, got {shown(self.quota)}")
+            object.__setattr__(self, "quota", tuple(whole("each number of quota", n, 0) for n in self.quota))
+
     def choose(self, log_p: Tensor, x_t: Tensor) -> Choice:
         """Which positions come first, and the distribution of their tokens."""
         raise NotImplementedError
 
-    def __call__(
+    def run(
         self,
         denoise: Denoiser,
         x_t: Tensor,
         schedule: MaskReplaceSchedule,
-        times: Iterable[int],
+        times: list[int],
         *,
         generator: Generators = None,
         on_step: OnStep = None,
     ) -> Tensor:
         """As `ancestral`; a step that asks for more than `most` tokens takes several network evaluations."""
-        times = falling(times)
+        _check_masks(schedule)
         at_first = (x_t == schedule.mask_id).sum(-1).cpu()  # [B]; how many are left later on follows from the schedule
 
         def step(x_t: Tensor, t: int, s: int) -> Tensor:
@@ -56,8 +66,7 @@ class Unmasking(FromMasks):
             ask = (before - self.left(at_first, number, times, schedule)).clamp(min=0)
             return self._reveal(denoise, x_t, t, schedule, ask, generator)
 
-        with torch.no_grad():
-            return follow(x_t, times, step, on_step)
+        return follow(x_t, times, step, on_step)
 
     def left(self, at_first: Tensor, number: int, times: list[int], schedule: MaskReplaceSchedule) -> Tensor:
         """How many of `at_first` `[B]` masks are left after step `number`: the schedule's share, to a whole number."""
@@ -89,6 +98,7 @@ class Unmasking(FromMasks):
 
     def evaluations(self, schedule: MaskReplaceSchedule, times: list[int], length: int) -> Iterator[Evaluation]:
         """Those of a run that begins with masks alone."""
+        _check_masks(schedule)
         at_first = torch.tensor(length)
         before = length
         for number, (t, s) in enumerate(itertools.pairwise(times)):
@@ -139,6 +149,10 @@ class Purity(Unmasking):
     most: int | None = None
     quota: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        real("weight", self.weight, 0)
+
     def choose(self, log_p: Tensor, x_t: Tensor) -> Choice:
         top = log_p.amax(-1)  # [B, L]
         purity = (top - top.amax(-1, keepdim=True)).exp()
@@ -179,39 +193,45 @@ class EntropyBounded(Unmasking):
 
     bound: float = 0.5  # nats
 
+    def __post_init__(self) -> None:
+        real("bound", self.bound, 0)
+
     def choose(self, log_p: Tensor, x_t: Tensor) -> Choice:
         return Choice(-entropy(log_p), log_p, at_random=False)
 
-    @torch.no_grad()
-    def __call__(
+    def run(
         self,
         denoise: Denoiser,
         x_t: Tensor,
         schedule: MaskReplaceSchedule,
-        times: Iterable[int],
+        times: list[int],
         *,
         generator: Generators = None,
         on_step: OnStep = None,
     ) -> Tensor:
-        times = falling(times)
-        length = x_t.shape[1]
-        for number in range(len(times) - 1):
+        _check_masks(schedule)
+        at_first = int((x_t == schedule.mask_id).sum(-1).max())
+        for number, s in enumerate(times[1:]):
             masked = x_t == schedule.mask_id
-            t = time_of_share(float(masked.sum(-1).max()) / length, schedule, times[0])
+            share = int(masked.sum(-1).max()) / max(1, at_first)
+            t = time_of_share(share, schedule, times[0])
             log_p = denoise(x_t, t)
             count = self.count(log_p, masked)
-            if number == len(times) - 2 or bool((count >= masked.sum(-1)).all()):
+            done = s == 0 or (times[-1] == 0 and bool((count >= masked.sum(-1)).all()))
+            if done:
                 x_t = p_sample_step(log_p, x_t, t, schedule, s=0, generator=generator)
-                if on_step is not None:
-                    on_step(number, 0, x_t)
-                return x_t
-            x_t = write(self.choose(log_p, x_t), x_t, count, schedule.mask_id, generator)
+            else:
+                x_t = write(self.choose(log_p, x_t), x_t, count, schedule.mask_id, generator)
             if on_step is not None:
-                on_step(number, t, x_t)
+                on_step(number, 0 if done else t, x_t)
+            if done:
+                break
         return x_t
 
     def evaluations(self, schedule: MaskReplaceSchedule, times: list[int], length: int) -> Iterator[Evaluation]:
         """At most one per step; a grid that has no mask left is finished."""
+
+        _check_masks(schedule)
 
         def time(x_t: Tensor) -> Tensor:
             shares = ((x_t == schedule.mask_id).sum(-1) / length).tolist()
@@ -237,9 +257,14 @@ class EntropyBounded(Unmasking):
         return ((before <= self.bound) & ~each.isinf()).sum(-1).clamp(min=1)
 
 
+def _check_masks(schedule: MaskReplaceSchedule) -> None:
+    if not bool(schedule.gamma_bar[-1] > 0):
+        raise ValueError("a sampler that uncovers masks needs a schedule with masks (gamma_bar[T] > 0); use ancestral")
+
+
 def time_of_share(share: float, schedule: MaskReplaceSchedule, last: int) -> int:
-    """The first time, at most `last`, by which at least this share of the masks of time T has appeared."""
-    curve = schedule.gamma_bar.cpu() / schedule.gamma_bar[-1].cpu()
+    """The first time, at most `last`, by which at least this share of the masks of time `last` has appeared."""
+    curve = schedule.gamma_bar.cpu() / schedule.gamma_bar[last].cpu()
     return min(last, max(1, int(torch.searchsorted(curve, torch.tensor(share, dtype=torch.float64)))))
 
 
@@ -257,7 +282,7 @@ def halton_order(length: int) -> Tensor:
     >>> halton_order(16)[:6].tolist()
     [6, 9, 3, 4, 14, 1]
     """
-    side = math.isqrt(length)
+    side = math.isqrt(whole("length", length))
     rows, columns = (side, side) if side * side == length else (1, length)
     seen: dict[int, None] = {}
     for number in itertools.count(1):
@@ -270,8 +295,8 @@ def halton_order(length: int) -> Tensor:
 
 @functools.cache
 def _halton_rank(length: int, device: torch.device) -> Tensor:
-    """Which place each position has in `halton_order`, float64 `[L]`."""
-    return halton_order(length).argsort().double().to(device)
+    """Which place each position has in `halton_order`, `[L]`."""
+    return halton_order(length).argsort().to(device, widest(device))
 
 
 def _radical_inverse(number: int, base: int) -> float:
