@@ -12,6 +12,8 @@ from vqlearn import arguments as numbers
 if TYPE_CHECKING:
     from vqlearn.pipeline import VQDiffusionPipeline
 
+LONG = 1000  # characters of a remark, which may quote a prompt
+
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # what `add_subparsers` returns
 
 
@@ -83,5 +85,5 @@ def load(arguments: argparse.Namespace) -> VQDiffusionPipeline:
 
 
 def note(message: str) -> None:
-    """Print a remark to stderr."""
-    print(f"vqlearn: note: {message}", file=sys.stderr)
+    """Print a remark to stderr, of a long one what a screen can hold."""
+    print(f"vqlearn: note: {message if len(message) <= LONG else message[:LONG] + ' ...'}", file=sys.stderr)
