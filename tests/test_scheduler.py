@@ -1,8 +1,14 @@
+import copy
+import json
+import pickle
+
 import numpy as np
 import pytest
 import torch
+from together import together
 
-from vqlearn import VQDiffusionScheduler
+from vqlearn import MaskReplaceSchedule, VQDiffusionScheduler
+from vqlearn.scheduler import Reference
 
 CASES = {"K17_T100": (17, 100, {}), "K17_T100_paper": (17, 100, {"gamma_cum_end": 0.9}), "K5_T10": (5, 10, {})}
 
@@ -88,3 +94,226 @@ def test_the_living_diffusers_draws_the_same_tokens(ends):
     for t in (1, 50, 99):
         theirs = peer.q_posterior(log_p, tokens[peer], torch.tensor(t))
         torch.testing.assert_close(ours.q_posterior(log_p, tokens[ours], t).exp(), theirs.exp(), atol=4e-6, rtol=0)
+
+
+# ------------------------------------------------------------------------------------------ draws
+
+
+def prediction(classes=17, dtype=torch.float32, seed=0):
+    log_p = torch.randn(2, classes - 1, 12, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return log_p.log_softmax(1).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_draws_are_those_of_diffusers_in_every_dtype(dtype):
+    peer = pytest.importorskip("diffusers").VQDiffusionScheduler(17)
+    ours, x_t = VQDiffusionScheduler(17), torch.randint(17, (2, 12), generator=torch.Generator().manual_seed(1))
+    for t in (0, 1, 50, 99):
+        found, expected = (
+            one.step(prediction(dtype=dtype), torch.tensor(t), x_t, torch.Generator().manual_seed(t)).prev_sample
+            for one in (ours, peer)
+        )
+        assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_flat_prediction_in_half_precision_is_drawn_flat(dtype):
+    """The mean of 4096 uniform codes of 1024 has a standard error of 4.6: within 6 of them."""
+    flat = torch.zeros(4, 1024, 1024).log_softmax(1).to(dtype)
+    x_t = torch.full((4, 1024), 1024)
+    tokens = VQDiffusionScheduler(1025).step(flat, 0, x_t, torch.Generator().manual_seed(0)).prev_sample
+    assert abs(float(tokens.double().mean()) - 511.5) < 28
+
+
+@pytest.mark.parametrize(
+    ("value", "column", "message"),
+    [
+        (torch.nan, (1, 3, 5), "model_output is NaN at picture 1, position 5"),
+        (torch.inf, (0, 0, 7), "model_output is inf at picture 0, position 7"),
+        (-torch.inf, (1, slice(None), 2), "model_output is -inf everywhere at picture 1, position 2"),
+    ],
+)
+@pytest.mark.parametrize("t", [0, 60])
+def test_where_nothing_can_be_drawn_is_named(value, column, message, t):
+    log_p = prediction()
+    log_p[column] = value
+    with pytest.raises(ValueError, match=message):
+        VQDiffusionScheduler(17).step(log_p, t, torch.full((2, 12), 16))
+
+
+WRONG_STEPS = {
+    "timestep must be a whole number from 0 to 99, got 100": {"timestep": 100},
+    "timestep must be a whole number from 0 to 99, got -1": {"timestep": torch.tensor(-1)},
+    "timestep must be a whole number from 0 to 99, got 1.5": {"timestep": 1.5},
+    "timestep must be a whole number from 0 to 99, got tensor": {"timestep": torch.tensor([1, 2])},
+    "timestep must be a whole number from 0 to 99, got None": {"timestep": None},
+    r"need a float \[B, 16, L\] for tokens \[B, L\], got torch.float32 \[2, 17, 12\]": {"model_output": prediction(18)},
+    r"need a float .* got torch.float32 \[2, 16, 12\] and torch.int64 \[2, 11\]": {
+        "sample": torch.zeros(2, 11, dtype=torch.int64)
+    },
+    r"need a float .* got torch.int64": {"model_output": torch.zeros(2, 16, 12, dtype=torch.int64)},
+    r"need a float .* and None": {"sample": None},
+    "generator must be a torch.Generator or None, got 5": {"generator": 5},
+}
+
+
+@pytest.mark.parametrize("sentence", WRONG_STEPS)
+def test_a_wrong_step_is_named(sentence):
+    call = {"model_output": prediction(), "timestep": 5, "sample": torch.full((2, 12), 16)} | WRONG_STEPS[sentence]
+    with pytest.raises(ValueError, match=sentence):
+        VQDiffusionScheduler(17).step(**call)
+
+
+@pytest.mark.parametrize(
+    "t", [np.int64(5), torch.tensor(5), torch.tensor([5]), np.uint8(5), torch.tensor(5, dtype=torch.int32)]
+)
+def test_a_timestep_in_any_whole_number(t):
+    x_t = torch.full((2, 12), 16)
+    tokens = [
+        VQDiffusionScheduler(17).step(prediction(), one, x_t, torch.Generator().manual_seed(0)).prev_sample
+        for one in (5, t)
+    ]
+    assert torch.equal(*tokens)
+
+
+def test_a_run_as_a_sampler_leaves_nothing_in_a_shared_scheduler():
+    """Two runs of other lengths at the same moment, each as it is alone; the scheduler's own run stays."""
+    scheduler, log_p = VQDiffusionScheduler(17), prediction().transpose(1, 2)
+    scheduler.set_timesteps(7)
+    kept = scheduler.timesteps.clone()
+
+    def run(count):
+        x_t, times = torch.full((2, 12), 16), scheduler.times(scheduler.schedule, count)
+        return scheduler(
+            lambda x, t: log_p, x_t, scheduler.schedule, times, generator=torch.Generator().manual_seed(count)
+        )
+
+    found = together(lambda: run(3), lambda: run(20), times=5)
+    assert all(torch.equal(tokens, run(3)) for tokens in found[0]) and all(
+        torch.equal(tokens, run(20)) for tokens in found[1]
+    )
+    assert torch.equal(scheduler.timesteps, kept) and scheduler.num_inference_steps == 7
+    alone = Reference()(
+        lambda x, t: log_p, torch.full((2, 12), 16), scheduler.schedule, scheduler.times(scheduler.schedule, 3),
+        generator=torch.Generator().manual_seed(3),
+    )  # fmt: skip
+    assert torch.equal(alone, found[0][0])
+
+
+# ------------------------------------------------------------------------------------------ configuration
+
+
+def test_a_configuration_is_read_by_key_and_by_attribute_and_does_not_change():
+    config = VQDiffusionScheduler(17, 50, gamma_cum_end=0.9).config
+    assert config.num_vec_classes == config["num_vec_classes"] == 17 and config.get("nothing", 3) == 3
+    assert json.loads(json.dumps(config))["gamma_cum_end"] == 0.9 and {**config}["num_train_timesteps"] == 50
+    for change in (
+        lambda: config.update(num_vec_classes=3),
+        lambda: config.pop("spacing"),
+        lambda: config.__setitem__("spacing", "consecutive"),
+        lambda: setattr(config, "spacing", "consecutive"),
+    ):
+        with pytest.raises(TypeError, match="does not change what was made from it: use from_config"):
+            change()
+    with pytest.raises(AttributeError, match="the configuration has no 'beta_start'"):
+        _ = config.beta_start
+    assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
+
+
+def test_settings_as_attributes_of_the_scheduler_are_found_with_a_word():
+    with pytest.warns(FutureWarning, match="read VQDiffusionScheduler.config.num_train_timesteps"):
+        assert VQDiffusionScheduler(17, 50).num_train_timesteps == 50
+    with pytest.raises(AttributeError, match="'VQDiffusionScheduler' object has no attribute 'betas'"):
+        _ = VQDiffusionScheduler(17).betas
+    with pytest.raises(AttributeError):
+        _ = VQDiffusionScheduler.__new__(VQDiffusionScheduler).anything
+
+
+def test_a_scheduler_from_a_configuration_with_changes():
+    first = VQDiffusionScheduler(17, 50)
+    second = VQDiffusionScheduler.from_config(first.config, gamma_cum_end=0.9, spacing="consecutive")
+    assert second.config.gamma_cum_end == 0.9 and second.config.num_train_timesteps == 50
+    assert second.config.spacing == "consecutive" and first.config.spacing == "strided"
+    assert second.compatibles == [VQDiffusionScheduler]
+    made, unused = VQDiffusionScheduler.from_config(
+        {**first.config, "beta_start": 1}, return_unused_kwargs=True, clip=2
+    )
+    assert unused == {"beta_start": 1, "clip": 2} and made.config == first.config
+    with pytest.warns(UserWarning, match="VQDiffusionScheduler has no setting beta_start, it is ignored"):
+        assert VQDiffusionScheduler.from_config({**first.config, "beta_start": 1}).config == first.config
+
+
+def test_notes_in_a_configuration_are_kept_and_settings_are_not_overwritten(tmp_path):
+    scheduler = VQDiffusionScheduler(17)
+    scheduler.register_to_config(origin="here")
+    assert scheduler.config.origin == "here"
+    scheduler.save_config(tmp_path)
+    assert VQDiffusionScheduler.load_config(tmp_path)["origin"] == "here"
+    with pytest.raises(ValueError, match=r"num_train_timesteps is a setting: make a scheduler with from_config"):
+        scheduler.register_to_config(num_train_timesteps=5)
+    with pytest.raises(ValueError, match="is a setting"):
+        scheduler.register_to_config(num_vec_classes=5)
+
+
+@pytest.mark.parametrize("kind", ["linear", "curves"])
+def test_every_way_of_writing_is_read_by_every_way_of_reading(tmp_path, kind):
+    t = torch.linspace(0, 1, 11, dtype=torch.float64)
+    curves = MaskReplaceSchedule(torch.cos(t * torch.pi / 2), 1 - torch.cos(t * torch.pi / 2), num_codes=16)
+    scheduler = VQDiffusionScheduler(17, 10) if kind == "linear" else VQDiffusionScheduler.from_schedule(curves)
+    scheduler.save_config(tmp_path / "config")
+    scheduler.save_pretrained(tmp_path / "pretrained", push_to_hub=False)
+    (tmp_path / "json").mkdir()
+    scheduler.to_json_file(tmp_path / "json" / "scheduler_config.json")
+    for folder in ("config", "pretrained", "json"):
+        for again in (
+            VQDiffusionScheduler.from_pretrained(tmp_path / folder),
+            VQDiffusionScheduler.from_pretrained(tmp_path, subfolder=folder),
+            VQDiffusionScheduler.from_config(VQDiffusionScheduler.load_config(tmp_path / folder)),
+            VQDiffusionScheduler.from_config(json.loads(scheduler.to_json_string())),
+        ):
+            assert again.config == scheduler.config and again.schedule == scheduler.schedule
+    again, unused = VQDiffusionScheduler.from_pretrained(
+        tmp_path / "json", spacing="consecutive", x=1, return_unused_kwargs=True
+    )
+    assert again.config.spacing == "consecutive" and unused == {"x": 1}
+    with pytest.raises(OSError, match=r"holds no scheduler_config\.json; it is in its scheduler: subfolder="):
+        VQDiffusionScheduler.from_pretrained("scenes")
+    assert VQDiffusionScheduler.from_pretrained("scenes", subfolder="scheduler").config.num_vec_classes == 1025
+
+
+WRONG_CONFIGS = {
+    "config must be a mapping of settings, got str; from_pretrained reads a folder": "folder",
+    "config must be a mapping of settings, got NoneType": None,
+    "a scheduler's configuration needs num_vec_classes too": {"num_train_timesteps": 5},
+    "a scheduler's configuration needs gamma_bar too": {"num_vec_classes": 5, "alpha_bar": [1.0, 0.5]},
+    "num_vec_classes must be a whole number of at least 2, got 1": {"num_vec_classes": 1},
+    "num_vec_classes must be a whole number of at least 2, got None": {"num_vec_classes": None},
+    "num_train_timesteps must be a whole number of at least 1, got 0": {"num_vec_classes": 5, "num_train_timesteps": 0},
+    r"gamma_cum_end must be a number in \[0, 1\], got '1'": {"num_vec_classes": 5, "gamma_cum_end": "1"},
+    r"alpha_cum_start must be a number in \[0, 1\], got nan": {"num_vec_classes": 5, "alpha_cum_start": float("nan")},
+    "spacing must be 'strided' or 'consecutive', got 3": {"num_vec_classes": 5, "spacing": 3},
+}
+
+
+@pytest.mark.parametrize("sentence", WRONG_CONFIGS)
+def test_a_wrong_configuration_is_named(sentence):
+    with pytest.raises(ValueError, match=sentence):
+        VQDiffusionScheduler.from_config(WRONG_CONFIGS[sentence])
+
+
+def test_numbers_of_numpy_are_numbers_and_saved_as_such():
+    ours = VQDiffusionScheduler(np.int64(17), np.int32(50), gamma_cum_end=np.float64(0.9))
+    assert ours.config == VQDiffusionScheduler(17, 50, gamma_cum_end=0.9).config
+    assert json.loads(ours.to_json_string())["num_train_timesteps"] == 50
+
+
+def test_an_output_is_a_tuple_and_a_mapping():
+    out = VQDiffusionScheduler(17).step(prediction(), 3, torch.full((2, 12), 16))
+    (tokens,) = out
+    assert tokens is out.prev_sample is out["prev_sample"] is out[0] is out.to_tuple()[0] is dict(out)["prev_sample"]
+    assert [*out.keys()] == ["prev_sample"] and out.values()[0] is tokens and "prev_sample" in out and len(out) == 1
+    assert out[:1] == (tokens,) and out.get("loss") is None and [*dict(**out)] == ["prev_sample"]
+    with pytest.raises(KeyError):
+        _ = out["images"]
+    with pytest.raises(IndexError):
+        _ = out[1]

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 from vqlearn.arguments import real, shown, whole
 from vqlearn.compatibility import DEFAULTED, Config, Configured, Folder, Output, absent
-from vqlearn.draws import Generators, send
+from vqlearn.draws import Generators, check_finite, send
 from vqlearn.reverse import Denoiser, FromMasks, OnStep, strided_times
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import q_likelihood, q_posterior
@@ -49,7 +49,8 @@ class Reference(FromMasks):
     ) -> Tensor:
         if isinstance(generator, list):
             raise ValueError("generator must be one for the whole batch with this sampler, as in diffusers, got a list")
-        floored = log_p_x0.clamp(min=-70)  # as diffusers' pipeline does after truncation
+        wide = log_p_x0.to(torch.promote_types(log_p_x0.dtype, torch.float32))
+        floored = wide.clamp(min=-70)  # as diffusers' pipeline does after truncation
         log_p = floored if s == 0 else q_posterior(floored, x_t, t, schedule, s=s)
         return gumbel_draw(log_p.transpose(1, 2), generator)
 
@@ -167,17 +168,37 @@ class VQDiffusionScheduler(Configured):
     ) -> VQDiffusionSchedulerOutput | tuple[Tensor]:
         """From x_t to the tokens of the next timestep in the run, drawn by Gumbel noise exactly as diffusers draws.
 
-        `model_output` is log p(x_0 | x_t), `[B, K, L]`. A timestep outside the run steps back by one.
+        `model_output` is log p(x_0 | x_t), `[B, K, L]`. A timestep outside the run steps back by one. Raises ValueError
+        for other shapes, for a timestep outside 0 ... T - 1, and where nothing can be drawn (NaN, inf, `-inf` alone).
         """
-        t = int(timestep) + 1
-        s = self._before.get(t, t - 1)
-        log_p = model_output if s == 0 else self._posterior(model_output, sample, t, s)
+        t = self._time(timestep)
+        if generator is not None and not isinstance(generator, Generator):
+            raise ValueError(f"generator must be a torch.Generator or None, got {shown(generator)}")
+        log_p = self._prediction(model_output, sample)
+        check_finite(log_p.transpose(1, 2), "model_output")
+        if s := self._before.get(t, t - 1):
+            log_p = self._posterior(log_p, sample, t, s)
         x_s = gumbel_draw(log_p, generator)
         return VQDiffusionSchedulerOutput(x_s) if return_dict else (x_s,)
 
     def q_posterior(self, log_p_x_0: Tensor, x_t: Tensor, t: int | Tensor) -> Tensor:
         """log p(x_{t-1} | x_t), class-first `[B, K, L]` -> `[B, K + 1, L]`, timestep `t` as in diffusers."""
-        return self._posterior(log_p_x_0, x_t, int(t) + 1, int(t))
+        t = self._time(t)
+        return self._posterior(self._prediction(log_p_x_0, x_t), x_t, t, t - 1)
+
+    def _time(self, timestep: int | Tensor) -> int:
+        one = timestep.item() if isinstance(timestep, Tensor) and timestep.numel() == 1 else timestep
+        return whole("timestep", one, 0, self.schedule.num_steps - 1) + 1
+
+    def _prediction(self, log_p: Tensor, x_t: Tensor) -> Tensor:
+        """A class-first prediction for some tokens, at least float32; half precision has too few numbers for q."""
+        both = isinstance(log_p, Tensor) and isinstance(x_t, Tensor) and x_t.ndim == 2 and log_p.is_floating_point()
+        if not both or [*log_p.shape] != [len(x_t), self.schedule.num_codes, x_t.shape[1]]:
+            got = " and ".join(
+                f"{one.dtype} {[*one.shape]}" if isinstance(one, Tensor) else shown(one) for one in (log_p, x_t)
+            )
+            raise ValueError(f"need a float [B, {self.schedule.num_codes}, L] for tokens [B, L], got {got}")
+        return log_p.to(torch.promote_types(log_p.dtype, torch.float32))
 
     def _posterior(self, log_p_x_0: Tensor, x_t: Tensor, t: int, s: int) -> Tensor:
         return q_posterior(log_p_x_0.transpose(1, 2), x_t, t, self.schedule, s=s).transpose(1, 2)
@@ -186,7 +207,7 @@ class VQDiffusionScheduler(Configured):
         self, *, t: int | Tensor, x_t: Tensor, log_onehot_x_t: Tensor | None = None, cumulative: bool
     ) -> Tensor:
         """log q(x_t | x_0 = c) `[B, K, L]` if cumulative, else log q(x_t | x_{t-1} = c) `[B, K + 1, L]`, for each c."""
-        t = int(t) + 1
+        t = self._time(t)
         rows = q_likelihood(x_t, t, self.schedule, s=0 if cumulative else t - 1)  # [B, L, K + 1]
         return (rows[..., :-1] if cumulative else rows).transpose(1, 2)
 

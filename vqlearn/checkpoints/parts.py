@@ -72,6 +72,8 @@ class Options(NamedTuple):
                 raise TypeError(f"from_pretrained has no argument {name!r}")
         if variant is not None and not (isinstance(variant, str) and variant.isidentifier()):
             raise ValueError(f"variant must be a word such as 'fp16', got {shown(variant)}")
+        if not (use_safetensors is None or isinstance(use_safetensors, bool)):
+            raise ValueError(f"use_safetensors must be True, False or None, got {shown(use_safetensors)}")
         place = usable(_one_device(device_map) if device is None else device)
         return cls(cost.dtype_of(dtype if torch_dtype is None else torch_dtype, place), place,
                    Files(variant, use_safetensors), hub)  # fmt: skip
