@@ -133,7 +133,7 @@ def test_times_may_be_ints_or_tensors():
         assert share.tolist() == [float(schedule.between(int(a), int(b))[k]) for a, b in zip(s, t, strict=True)]
 
 
-@pytest.mark.parametrize("s, t", [(-1, 2), (3, 2), (0, 11), (torch.tensor([0, 5]), torch.tensor([1, 4]))])
+@pytest.mark.parametrize("s, t", [(torch.tensor(-1), 2), (3, 2), (0, 11), (torch.tensor([0, 5]), torch.tensor([1, 4]))])
 def test_between_refuses_times_out_of_order_or_range(s, t):
     with pytest.raises(ValueError, match=r"0 <= s <= t <= 10.*between"):
         MaskReplaceSchedule.paper(7, 10).between(s, t)

@@ -11,8 +11,8 @@ import torch
 from torch import Generator, Tensor
 
 from vqlearn.arguments import shown
+from vqlearn.schedule import WITHOUT_FLOAT64
 
-WITHOUT_FLOAT64 = {"mps"}  # kinds of device
 Generators = Generator | list[Generator] | None  # a list gives each row its own
 Shape = torch.Size | tuple[int, ...]
 BLOCK = 2**18  # numbers that a CPU works on at a time: what is made of them stays in its cache

@@ -12,7 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vqlearn.arguments import real, shown, whole
+
 ROUNDING = 1e-12  # how far float64 curves may stray from [0, 1] and from monotone; nearer than this to 0 or 1 is 0 or 1
+WITHOUT_FLOAT64 = {"mps"}  # kinds of device
 COARSE = 4.0  # the same for curves of another dtype, in units of its rounding error
 
 
@@ -47,14 +50,14 @@ class MaskReplaceSchedule:
     """
 
     def __init__(self, alpha_bar: Any, gamma_bar: Any, *, num_codes: int):
-        self.num_codes = _whole(num_codes, "num_codes")
+        self.num_codes = whole("num_codes", num_codes)
         rounding = max(_rounding(alpha_bar), _rounding(gamma_bar))
         alpha_bar, gamma_bar = _curve(alpha_bar, "alpha_bar", rounding), _curve(gamma_bar, "gamma_bar", rounding)
         if alpha_bar.shape != gamma_bar.shape:
             raise ValueError(
                 f"alpha_bar and gamma_bar must have equal lengths T + 1, got {len(alpha_bar)} and {len(gamma_bar)}"
             )
-        self.num_steps = _whole(len(alpha_bar) - 1, "num_steps (the curves' length less one)")
+        self.num_steps = whole("num_steps (the curves' length less one)", len(alpha_bar) - 1)
         # The replaced share as a difference: where it is tiny beside 1 (1e-6 in the presets' worst case) it keeps ten
         # digits, not sixteen, and a single step's, a difference of two such, seven. All else below multiplies it.
         seen = 1 - gamma_bar
@@ -82,7 +85,9 @@ class MaskReplaceSchedule:
         gamma_end: float,
     ) -> MaskReplaceSchedule:
         """Both cumulative curves linear in t between their values at t = 1 and t = T (VQ-Diffusion, section 5.1)."""
-        num_steps = _whole(num_steps, "num_steps")
+        num_steps = whole("num_steps", num_steps)
+        ends = {"alpha_start": alpha_start, "alpha_end": alpha_end, "gamma_start": gamma_start, "gamma_end": gamma_end}
+        alpha_start, alpha_end, gamma_start, gamma_end = (real(name, end, 0, 1) for name, end in ends.items())
         alpha = torch.linspace(alpha_start, alpha_end, num_steps, dtype=torch.float64)
         gamma = torch.linspace(gamma_start, gamma_end, num_steps, dtype=torch.float64)
         alpha[-1], gamma[-1] = alpha_end, gamma_end  # with T = 1 the only step ends where the last one does
@@ -112,7 +117,7 @@ class MaskReplaceSchedule:
         Raises ValueError when s or t is out of range or s > t. Before a time that nothing reaches (all is
         masked, or nothing kept), the undefined quotient is taken as "everything masked" or "nothing kept".
         """
-        s, t = torch.as_tensor(s), torch.as_tensor(t)
+        s, t = as_time("s", s), as_time("t", t)
         if bool((s < 0).any() or (t > self.num_steps).any() or (s > t).any()):
             raise ValueError(
                 f"need 0 <= s <= t <= {self.num_steps}, got s = {_spell(s)}, t = {_spell(t)} in between(s, t)"
@@ -136,7 +141,8 @@ class MaskReplaceSchedule:
 
     def bar(self, t: int | Tensor) -> Shares:
         """Shares of q(x_t | x_0), the entries t of the cumulative curves; float64."""
-        return self.between(torch.zeros_like(torch.as_tensor(t)), t)
+        t = as_time("t", t)
+        return self.between(torch.zeros_like(t), t)
 
     def prior(self) -> Tensor:
         """p(x_T), float64 `[K + 1]`: q(x_T) for a token whose value is uniform (VQ-Diffusion, Eq. 9).
@@ -157,7 +163,12 @@ class MaskReplaceSchedule:
         return hash((self.num_codes, *self.alpha_bar.tolist(), *self.gamma_bar.tolist()))
 
     def to(self, device: torch.device | str) -> MaskReplaceSchedule:
-        """The same schedule with its curves on another device, so that indexing by tensors there needs no copy."""
+        """The same schedule with its curves on another device, so that indexing by tensors there needs no copy.
+
+        Apple's GPUs have no float64: there the curves stay where they are.
+        """
+        if torch.device(device).type in WITHOUT_FLOAT64:
+            return self
         moved = object.__new__(MaskReplaceSchedule)
         moved.__dict__ = {key: v.to(device) if isinstance(v, Tensor) else v for key, v in self.__dict__.items()}
         return moved
@@ -168,15 +179,18 @@ class MaskReplaceSchedule:
         return f"MaskReplaceSchedule({sizes}, kept, replaced, masked at T: {last})"
 
 
+def as_time(name: str, time: Any) -> Tensor:
+    """A time, or a tensor of times, as int64; raises ValueError for anything but whole numbers."""
+    if not isinstance(time, Tensor):
+        return torch.tensor(whole(name, time, 0))
+    if time.is_floating_point() or time.is_complex() or time.dtype == torch.bool:
+        raise ValueError(f"{name} must be an int or an integer tensor, got {time.dtype} {[*time.shape]}")
+    return time.long()
+
+
 def _quotient(a: Tensor, b: Tensor) -> Tensor:
     """a / b, and 0 where b is 0."""
     return torch.where(b > 0, a / torch.where(b > 0, b, 1.0), 0.0)
-
-
-def _whole(value: Any, name: str) -> int:
-    if isinstance(value, bool) or int(value) != value or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    return int(value)
 
 
 def _rounding(values: Any) -> float:
@@ -186,7 +200,12 @@ def _rounding(values: Any) -> float:
 
 
 def _curve(values: Any, name: str, rounding: float) -> Tensor:
-    curve = torch.as_tensor(values, dtype=torch.float64).detach().cpu().clone()
+    try:
+        if "complex" in str(getattr(values, "dtype", "")):
+            raise TypeError
+        curve = torch.as_tensor(values, dtype=torch.float64).detach().cpu().clone()
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise ValueError(f"{name} must be a sequence of T + 1 numbers, got {shown(values)}") from None
     if curve.ndim != 1:
         raise ValueError(f"{name} must be a sequence of T + 1 numbers, got shape {tuple(curve.shape)}")
     outside = ~((curve >= -rounding) & (curve <= 1 + rounding))  # catches NaN too

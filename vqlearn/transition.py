@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vqlearn.draws import Generators, draw, uniform, uniform_codes
-from vqlearn.schedule import MaskReplaceSchedule, Shares
+from vqlearn.arguments import shown, whole
+from vqlearn.draws import Generators, draw, uniform, uniform_codes, widest
+from vqlearn.schedule import MaskReplaceSchedule, Shares, as_time
 
 Time = int | Tensor
 
@@ -27,6 +28,7 @@ def transition_matrix(schedule: MaskReplaceSchedule, t: int, s: int | None = Non
             [0.0120, 0.8450, 0.0000],
             [0.1430, 0.1430, 1.0000]], dtype=torch.float64)
     """
+    t = whole("t", t, 1 if s is None else 0, schedule.num_steps)
     alpha, beta, gamma = schedule.between(t - 1 if s is None else s, t)
     codes = schedule.num_codes
     matrix = torch.zeros(codes + 1, codes + 1).to(alpha)
@@ -125,10 +127,11 @@ def q_posterior(
     certain = ~masked & (differs.sum(0) == 0)[..., None]
     is_x_t[0] += certain[..., 0] & (is_x_t.sum(0) == 0)  # nothing leads to a visible x_t: it stays
     # The few numbers per token stay in float64: a rounding there would shift all K entries the same way.
+    wide = widest(x_t.device)
     stay_1, own_1, any_1 = _log_ways(is_x_t, schedule)  # each [B, L, 1]
     stay_0, own_0, any_0 = _log_ways(differs, schedule)
-    log_p = log_p_x0.gather(-1, at_x_t).double().masked_fill(certain, 0.0)
-    log_rest = log_p_x0.scatter(-1, at_x_t, -torch.inf).logsumexp(-1, keepdim=True).double()
+    log_p = log_p_x0.gather(-1, at_x_t).to(wide).masked_fill(certain, 0.0)
+    log_rest = log_p_x0.scatter(-1, at_x_t, -torch.inf).logsumexp(-1, keepdim=True).to(wide)
     spread = _log_add(any_1 + log_p, any_0 + log_rest)  # [B, L, 1], to every code
     stay = _log_add(stay_1 + log_p, stay_0 + log_rest)  # [B, L, 1], to x_t
     visible = _log_add(_log_add(own_1 + log_p, spread), stay).to(log_p_x0)
@@ -185,7 +188,7 @@ def q_posterior_sample(
 
 
 def _three_ways(x_t: Tensor, same: Tensor, s: Tensor, t: Tensor, schedule: MaskReplaceSchedule) -> Tensor:
-    """q(x_s | x_t, x_0) as the probabilities that x_s is x_t, is x_0, is a uniform code: float64 `[3, B, L]`.
+    """q(x_s | x_t, x_0) as the probabilities that x_s is x_t, is x_0, is a uniform code: `[3, B, L]`.
 
     Bayes multiplied out, q(x_t | x_s) q(x_s | x_0) / q(x_t | x_0): a masked x_t was masked before or has lost x_s
     by masking, a visible one has kept x_s or lost it by replacement. `same` `[B, L]` says where x_0 is x_t.
@@ -228,32 +231,32 @@ def _columns(share: Tensor, like: Tensor) -> Tensor:
 
     A scalar is filled in there, not copied: a copy from a CPU would wait for all that a GPU still has to do.
     """
+    dtype = widest(like.device)
     if share.ndim:
-        return share.to(like.device)[:, None]
-    return share if share.device == like.device else torch.full((), float(share), dtype=share.dtype, device=like.device)
+        return share.to(like.device, dtype)[:, None]
+    return share if share.device == like.device else torch.full((), float(share), dtype=dtype, device=like.device)
 
 
 def _is_zero(s: Time) -> bool:
-    return bool((torch.as_tensor(s) == 0).all())
+    return bool((as_time("s", s) == 0).all())
 
 
 def _spread(s: Time, t: Time, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Both times as tensors of one shape: scalars, or `[B]` when either is per row."""
-    both = torch.as_tensor(s), torch.as_tensor(t)
+    both = as_time("s", s), as_time("t", t)
     for name, time in zip("st", both, strict=True):
-        if time.ndim > 1 or time.is_floating_point() or (time.ndim == 1 and len(time) != len(tokens)):
-            raise ValueError(
-                f"{name} must be an int or an integer tensor [{len(tokens)}], got {time.dtype} {tuple(time.shape)}"
-            )
+        if time.ndim > 1 or (time.ndim == 1 and len(time) != len(tokens)):
+            raise ValueError(f"{name} must be an int or an integer tensor [{len(tokens)}], got shape {tuple(time.shape)}")
     first, last = torch.broadcast_tensors(both[0].to(both[1].device), both[1])
     return first, last
 
 
 def _two_times(s: Time | None, t: Time, x_t: Tensor, schedule: MaskReplaceSchedule) -> tuple[Tensor, Tensor]:
-    s, t = _spread(t - 1 if s is None else s, t, x_t)
+    s, t = _spread(as_time("t", t) - 1 if s is None else s, t, x_t)
     if bool((s < 0).any() or (s >= t).any() or (t > schedule.num_steps).any()):
         raise ValueError(
-            f"need 0 <= s < t <= {schedule.num_steps}, got s = {s.tolist()}, t = {t.tolist()} (s=None is t - 1)"
+            f"need 0 <= s < t <= {schedule.num_steps}, got s = {shown(s.tolist())}, t = {shown(t.tolist())} "
+            "(s=None is t - 1)"
         )
     return s, t
 
