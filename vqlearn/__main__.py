@@ -13,23 +13,28 @@ COMMANDS = (generate, train, evaluate, convert, info, course, doctor)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 2 for what cannot be done, 130 after Ctrl-C (1: see `cli.output`)."""
-    with printable():
-        arguments = argparse.Namespace(interrupted="nothing was done")
-        try:
-            _parser().parse_args(course.modern(sys.argv[1:] if argv is None else argv), arguments)
-            arguments.run(arguments)
-        except BrokenPipeError:  # who read what is printed has seen enough
-            return 0
-        except KeyboardInterrupt:
-            print(f"vqlearn: interrupted, {arguments.interrupted}", file=sys.stderr)
-            return 130
-        except (ValueError, OSError, FloatingPointError, MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
-                raise
-            print(f"vqlearn: {' '.join(str(error).splitlines()) or 'the memory does not suffice'}", file=sys.stderr)
-            return 2
+    """Run a command; returns the exit status: 0, 2 for what cannot be done, 130 after Ctrl-C, 1 for lost output."""
+    with printable() as printer:
+        status = _status(sys.argv[1:] if argv is None else argv)
+    return status or printer.status
+
+
+def _status(argv: list[str]) -> int:
+    arguments = argparse.Namespace(interrupted="nothing was done")
+    try:
+        _parser().parse_args(course.modern(argv), arguments)
+        arguments.run(arguments)
+    except BrokenPipeError:  # who read what is printed has seen enough
         return 0
+    except KeyboardInterrupt:
+        print(f"vqlearn: interrupted, {arguments.interrupted}", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, FloatingPointError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            raise
+        print(f"vqlearn: {' '.join(str(error).splitlines()) or 'the memory does not suffice'}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

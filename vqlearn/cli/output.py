@@ -5,63 +5,70 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 LOST = 1  # exit status of a command that did its work, but could not print all that it had to say
 
 
-class _Deaf:
-    """A stream whose errors are nobody's concern: bars and remarks that cannot be shown end no work."""
+class Printer:
+    """A stream to print to that raises nothing, but BrokenPipeError for a listener who has left, if one is needed."""
 
-    def __init__(self, stream: TextIO | None):
-        self._stream = stream
+    def __init__(self, stream: TextIO | None, *, listener: bool):
+        self._stream, self._listener = stream, listener
+        self.status, self.error = 0, ""  # LOST and the first error, if there was one
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
-            if self._stream is not None:
-                self._stream.write(text)
+        self._attempt(lambda stream: stream.write(text))
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            if self._stream is not None:
-                self._stream.flush()
+        self._attempt(lambda stream: stream.flush())
+
+    def _attempt(self, act: Callable[[TextIO], object]) -> None:
+        try:
+            if self._stream is not None:  # closed before Python began
+                act(self._stream)
+        except BrokenPipeError:
+            if self._listener:
+                raise
+        except (OSError, ValueError) as error:  # ValueError: closed since
+            self.status, self.error = LOST, self.error or str(error)
+
+    def let_go(self) -> None:
+        """Lead what is still held for the stream to nowhere, or Python would try again when it ends."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # a stream without a file
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())  # type: ignore[union-attr]
+            os.close(nowhere)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
 @contextlib.contextmanager
-def printable() -> Iterator[None]:
-    """Within it signs that stdout's encoding lacks are printed as escapes, and stderr raises nothing.
+def printable() -> Iterator[Printer]:
+    """Within it stdout prints signs that its encoding lacks as escapes, and neither it nor stderr ends any work.
 
-    At the end SystemExit is raised with status 1 if not all could be printed, unless only because the reader has left.
+    At the end the `status` of what it gives is 1 where not all could be printed; that the reader has left is no loss.
     """
     out, err = sys.stdout, sys.stderr
-    errors = getattr(out, "errors", None)
-    if hasattr(out, "reconfigure"):
-        out.reconfigure(errors="backslashreplace")
-    sys.stderr = _Deaf(err)
+    printer, errors = Printer(out, listener=True), getattr(out, "errors", None)
+    sys.stdout, sys.stderr = printer, Printer(err, listener=False)
+    with contextlib.suppress(AttributeError):  # a stream of another kind, in a notebook say
+        out.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        yield
+        yield printer
     finally:
+        left = False
         try:
-            if out is not None:
-                out.flush()
-        except OSError as error:
-            _let_go(out)
-            if not isinstance(error, BrokenPipeError):
-                print(f"vqlearn: not all could be printed: {error}", file=sys.stderr)
-                raise SystemExit(LOST) from None
-        finally:
-            sys.stderr = err
-            if hasattr(out, "reconfigure") and not out.closed:
-                out.reconfigure(errors=errors)
-
-
-def _let_go(out: TextIO) -> None:
-    """Lead what Python still holds for a stream to nowhere, or it would try again when it ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, out.fileno())
-    os.close(nowhere)
+            printer.flush()
+        except BrokenPipeError:
+            left = True
+        if left or printer.status:
+            printer.let_go()
+        if printer.status:
+            print(f"vqlearn: not all could be printed: {printer.error}", file=sys.stderr)
+        sys.stdout, sys.stderr = out, err
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            out.reconfigure(errors=errors)  # type: ignore[union-attr]
