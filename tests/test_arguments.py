@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vqlearn.arguments import real, whole
+from vqlearn.arguments import real, shown, whole
 
 
 @pytest.mark.parametrize("value", [5, np.int64(5), np.uint8(5), np.int8(5)])
@@ -69,3 +69,8 @@ def test_numbers_too_large_to_print_or_to_be_a_float_are_refused_like_others():
         whole("x", 10**5000, 1, 10)
     with pytest.raises(ValueError, match=r"^x must be a finite number, got 1000"):
         real("x", 10**400)
+
+
+def test_a_value_of_several_lines_is_shown_in_one():
+    assert shown(np.zeros((2, 2))) == "array([[0., 0.], [0., 0.]])"
+    assert shown("two  spaces\nand a line") == r"'two  spaces\nand a line'" and len(shown("x" * 200)) == 80

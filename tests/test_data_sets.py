@@ -375,6 +375,27 @@ def test_an_objective_that_returns_something_else_is_named(found):
         stage.step(0)
 
 
+@pytest.mark.parametrize("figure", ["x", None, torch.ones(2)])
+def test_a_figure_that_is_no_number_is_named(figure):
+    def mine(batch, network):
+        return network(batch.x_0, torch.ones(2, dtype=torch.int64)).square().mean(), {"mine": figure}
+
+    with pytest.raises(TypeError, match="the figure 'mine' of an objective must be a number, got "):
+        DenoiserStage(pipeline(), Counting(), DenoiserRecipe(steps=2, batch=2), mine).step(0)
+
+
+@pytest.mark.parametrize("factor", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_told_with_its_step_and_changes_nothing(factor):
+    def mine(batch, network):
+        return factor * network(batch.x_0, torch.ones(2, dtype=torch.int64)).square().mean(), {}
+
+    stage = DenoiserStage(pipeline(), Counting(), DenoiserRecipe(steps=9, batch=2), mine)
+    before = [weight.clone() for weight in stage.model.parameters()]
+    with pytest.raises(FloatingPointError, match=f"the loss of step 4 is {factor}, its gradient's norm nan"):
+        stage.step(3)
+    assert all(torch.equal(*both) for both in zip(before, stage.model.parameters(), strict=True))
+
+
 def test_an_objective_that_is_none_is_named():
     with pytest.raises(ValueError, match=r"objective must be a function .* -> loss, figures, got 'mse'"):
         DenoiserStage(pipeline(), Counting(), DenoiserRecipe(), "mse")

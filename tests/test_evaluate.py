@@ -1,13 +1,25 @@
 import inspect
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from vqlearn import q_sample, scenes
 from vqlearn.data import layouts
 from vqlearn.data.scenes import Scene, SceneObject
-from vqlearn.evaluation.agreement import _bits, evaluate, excess, margin, reconstruction, report, states_new_combination
+from vqlearn.evaluation.agreement import (
+    _bits,
+    check_world,
+    evaluate,
+    excess,
+    margin,
+    reconstruction,
+    report,
+    states_new_combination,
+)
+from vqlearn.evaluation.verdict import verdict
 from vqlearn.exactness.ideal import code_table, ideal_denoiser
 
 
@@ -111,9 +123,62 @@ def test_the_same_seed_measures_the_same(shipped):
     assert vars(shipped) == before
 
 
-def test_wrong_split_is_named(shipped):
-    with pytest.raises(ValueError, match="split must be one of"):
-        evaluate(shipped, split="dev", progress=False)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"split": "dev"}, "split must be one of"),
+        ({"split": ["test"]}, "split must be one of"),
+        ({"count": 0}, "count must be a whole number of at least 1, got 0"),
+        ({"count": True}, "count must be a whole number of at least 1, got True"),
+        ({"seed": -1}, "seed must be a whole number from 0 to "),
+        ({"seed": 2**63}, "seed must be a whole number from 0 to "),
+    ],
+)
+def test_wrong_arguments_are_named(shipped, wrong, message):
+    for measure in (evaluate, excess, reconstruction):
+        if wrong.keys() <= inspect.signature(measure).parameters.keys():
+            with pytest.raises(ValueError, match=message):
+                measure(shipped, **{"count": 1, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda pipe: evaluate(pipe, batch=0), "batch must be a whole number of at least 1, got 0"),
+        (lambda pipe: excess(pipe, [0]), "times must be a whole number from 1 to 100, got 0"),
+        (lambda pipe: excess(pipe, [5, 101]), "times must be a whole number from 1 to 100, got 101"),
+        (lambda pipe: excess(pipe, [1.5]), "times must be a whole number from 1 to 100, got 1.5"),
+        (lambda pipe: margin(1.5, 3), r"share must be a number in \[0, 1\], got 1.5"),
+        (lambda pipe: margin(0.5, -1), "count must be a whole number of at least 0, got -1"),
+        (lambda pipe: report([], []), "there must be a picture for each caption, got 0 for 0 captions"),
+        (lambda pipe: report(["a star"], []), "there must be a picture for each caption, got 0 for 1 captions"),
+    ],
+)
+def test_wrong_numbers_are_named(shipped, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(shipped)
+
+
+@pytest.mark.parametrize("change", [{"vqvae": None}, {"reads": "class"}, {"num_positions": 16}])
+def test_a_model_of_another_world_is_named(change):
+    network = SimpleNamespace(**{"reads": "text", "num_positions": 64, **change})
+    pipe = SimpleNamespace(transformer=network, vqvae=change.get("vqvae", SimpleNamespace(factor=4)))
+    for measure in (evaluate, excess, check_world):
+        with pytest.raises(ValueError, match="the toy world takes a model that reads text and draws 32 x 32 pixels"):
+            measure(pipe)
+
+
+def test_a_verdict_is_of_a_picture_and_a_prompt():
+    picture = Image.new("RGB", (32, 32))
+    for image, prompt in ((5, "a star"), (picture, None)):
+        with pytest.raises(TypeError, match="verdict takes a PIL image and a prompt, got"):
+            verdict(image, prompt)
+    assert verdict(Image.new("RGB", (32, 16)), "a star") == ""
+    assert verdict(picture, "a star").startswith("nothing on a black background (not as asked: count")
+    assert (
+        verdict(picture, "")
+        == "nothing on a black background (the sentence is not one of the toy world, so it was not checked)"
+    )
 
 
 def test_excess_looks_at_times_from_noise_to_clean():

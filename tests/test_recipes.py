@@ -5,8 +5,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from test_data_sets import pipeline
 
-from vqlearn.training import CodecRecipe, SceneRecipe
+from vqlearn import VQModel
+from vqlearn.training import (
+    CodecRecipe,
+    CodecStage,
+    ContinuousTime,
+    CrossEntropy,
+    DenoiserRecipe,
+    DenoiserStage,
+    PublishedBound,
+    Rows,
+    SceneRecipe,
+    Source,
+    initialise,
+    networks,
+    scene_stage,
+)
 from vqlearn.training.shipped import LARGE_BATCH, recipe
 
 WRONG = {
@@ -54,3 +71,87 @@ def test_the_recipe_of_a_device():
     cpu, cuda = recipe("cpu"), recipe("cuda")
     assert cpu == SceneRecipe() and cuda == LARGE_BATCH
     assert cpu.own_from > 0 and recipe("cpu", from_nothing=False) == replace(cpu, own_from=0)
+
+
+# ------------------------------------------------------------------------------------------ what recipes are for
+
+NOTHING = [(torch.zeros(6, dtype=torch.int64), None)]
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda pipe: DenoiserStage(pipe, NOTHING, {"steps": 1}), TypeError, "recipe must be a DenoiserRecipe, got {"),
+        (lambda pipe: DenoiserStage(pipe, NOTHING, CodecRecipe()), TypeError, "recipe must be a DenoiserRecipe"),
+        (lambda pipe: DenoiserStage(5, NOTHING), TypeError, "pipe must be a VQDiffusionPipeline, got 5"),
+        (lambda pipe: DenoiserStage(pipe, NOTHING, device="nowhere"), ValueError, "names no device"),
+        (lambda pipe: DenoiserStage(pipe, NOTHING, device="meta"), ValueError, "device must be one that holds values"),
+        (
+            lambda pipe: DenoiserStage(pipe, NOTHING, dtype=torch.int64),
+            ValueError,
+            "floating-point dtype, got torch.int64",
+        ),
+        (
+            lambda pipe: DenoiserStage(pipe, NOTHING, workers=-1),
+            ValueError,
+            "workers must be a whole number of at least 0",
+        ),
+        (lambda pipe: DenoiserStage(pipe, NOTHING).step(-1), ValueError, "number must be a whole number of at least 0"),
+        (lambda pipe: CodecStage(None, NOTHING), TypeError, "codec must be a VQModel, got None"),
+        (lambda pipe: CodecStage(pipe.vqvae, NOTHING), TypeError, "codec must be a VQModel, got None"),
+        (lambda pipe: scene_stage(pipe), ValueError, "the toy world takes a model that reads text and draws 32 x 32"),
+        (lambda pipe: scene_stage(pipe, CodecRecipe()), TypeError, "recipe must be a SceneRecipe"),
+        (lambda pipe: initialise(5), TypeError, "transformer must be a Transformer2DModel, got 5"),
+        (lambda pipe: initialise(pipe.transformer, 5), TypeError, "codec must be a VQModel, got 5"),
+        (lambda pipe: initialise(pipe.transformer, seed=-1), ValueError, "seed must be a whole number from 0 to"),
+        (lambda pipe: networks(side=30), ValueError, "side must be a multiple of 4, got 30"),
+        (lambda pipe: networks(side=0), ValueError, "side must be a whole number of at least 4, got 0"),
+        (lambda pipe: networks("x"), ValueError, "seed must be a whole number from 0 to 4294967295, got 'x'"),
+        (lambda pipe: networks(words=[5]), ValueError, r"words must be strings, got \[5\]"),
+        (lambda pipe: CrossEntropy(2), ValueError, r"uniform_share must be a number in \[0, 1\], got 2"),
+        (lambda pipe: CrossEntropy(0.5, 0), ValueError, "time_power must be a finite number above 0, got 0"),
+        (lambda pipe: PublishedBound(0), ValueError, "num_steps must be a whole number of at least 1, got 0"),
+        (lambda pipe: ContinuousTime(5), ValueError, "jumps must be a function such as .*, got 5"),
+        (lambda pipe: DenoiserStage(pipe, NOTHING, objective=CrossEntropy), ValueError, "objective must be a function"),
+        (
+            lambda pipe: DenoiserStage(pipe, NOTHING, objective=PublishedBound(11)).step(0),
+            ValueError,
+            "this bound is over 11 steps, the schedule has 10",
+        ),
+    ],
+)
+def test_what_a_stage_cannot_use_is_named(make, kind, message):
+    with pytest.raises(kind, match=message) as caught:
+        make(pipeline())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_codec_of_another_size_starts_no_denoiser(monkeypatch):
+    codec = VQModel(num_vq_embeddings=7)
+    with pytest.raises(ValueError, match="the codec has 7 codes, the transformer is for 5"):
+        initialise(pipeline().transformer, codec)
+
+
+class Given(Source):
+    def __init__(self, rows):
+        self.given = rows
+
+    def rows(self, number, count, generator):
+        return self.given
+
+
+TWO = torch.zeros(2, 6, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    "rows", [None, (TWO,), Rows(TWO[:1]), Rows(5), Rows(None), Rows(None, TWO), Rows(TWO, TWO[0]), Rows(TWO, [0, 0]),
+             Rows(TWO.to("meta")), Rows(TWO.float().to_sparse())]
+)  # fmt: skip
+def test_a_source_gives_as_many_of_everything(rows):
+    with pytest.raises(ValueError, match="batch 3 of a source must be Rows of 2 tensors, got"):
+        DenoiserStage(pipeline(), Given(rows), DenoiserRecipe(steps=5, batch=2)).step(3)
+
+
+def test_a_network_that_reads_a_class_needs_one():
+    with pytest.raises(ValueError, match="this network reads a class, but batch 3 has no condition"):
+        DenoiserStage(pipeline(classes=3), Given(Rows(TWO)), DenoiserRecipe(steps=5, batch=2)).step(3)

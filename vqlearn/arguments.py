@@ -46,9 +46,9 @@ def real(name: str, value: Any, least: float = -math.inf, most: float = math.inf
 
 
 def shown(value: object) -> str:
-    """How a message shows a value: at most 80 characters, and the type alone of what cannot be shown."""
+    """How a message shows a value: a line of at most 80 characters, and the type alone of what cannot be shown."""
     try:
-        return f"{value!r:.80}"
+        return " ".join(line.strip() for line in repr(value).splitlines())[:80]
     except Exception:  # a user's own __repr__, or an int of thousands of digits
         return f"a value of type {type(value).__name__}"
 

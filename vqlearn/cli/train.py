@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,17 +22,37 @@ def add(commands: Commands) -> None:
     command.add_argument("--codec-steps", type=whole(1), help="updates of the codec")
     command.add_argument("--steps", type=whole(1), help="updates of the denoiser")
     command.add_argument("--objective", choices=OBJECTIVES, help="what the denoiser minimises")
-    command.set_defaults(run=run, interrupted="the checkpoint was saved; the same command goes on from it")
+    command.set_defaults(run=run, interrupted="no training had begun")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Train codec and denoiser on the toy world, write the model folder to OUT/model, and say how good it is."""
+    from vqlearn.training.process import on_stop
+
+    out = _out(arguments.out)
+    try:
+        with on_stop(signal.default_int_handler):  # the other signals end the command as Ctrl-C does
+            _run(arguments, out)
+    except KeyboardInterrupt:
+        arguments.interrupted = _kept(out)
+        raise
+
+
+def _kept(out: Path) -> str:
+    """What an interrupted training has left in its folder."""
+    for stage in ("denoiser", "codec"):
+        if (path := out / stage / "checkpoint.pt").is_file():
+            return f"the same command goes on from {path}"
+    return f"there is no checkpoint in {out} yet, the same command begins anew"
+
+
+def _run(arguments: argparse.Namespace, out: Path) -> None:
     from vqlearn.course.plots import loss_curve
     from vqlearn.evaluation.agreement import evaluate
     from vqlearn.pipeline import VQDiffusionPipeline
     from vqlearn.training import CodecRecipe, shipped
 
-    out, start = _out(arguments.out), arguments.start_from
+    start = arguments.start_from
     _check_device(arguments.device)
     codec, denoiser = CodecRecipe(), shipped.recipe(arguments.device, from_nothing=start is None)
     codec = replace(codec, steps=arguments.codec_steps or codec.steps)
@@ -57,6 +78,6 @@ def _check_device(name: str) -> None:
     import torch
 
     try:
-        torch.empty(0, device=name)
+        torch.empty(1, device=name).item()  # which "meta" cannot do
     except (RuntimeError, AssertionError):
         raise ValueError(f"--device {name}: torch cannot use it on this machine, try cpu") from None

@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 from tqdm.auto import tqdm
 
+from vqlearn.arguments import real, whole
 from vqlearn.data import layouts, scenes
 from vqlearn.exactness.ideal import ideal_denoiser
 from vqlearn.objective import kl_divergence
@@ -21,6 +22,7 @@ from vqlearn.transition import q_sample
 if TYPE_CHECKING:
     from vqlearn.pipeline import VQDiffusionPipeline
 
+LAST = 2**63 - 1  # the largest seed of a generator
 ATTRIBUTES = ("count", "shape", "color", "size", "relation", "background")
 
 
@@ -54,6 +56,7 @@ class Report:
 
 def margin(share: float, count: int) -> float:
     """Half the width of the 95 % interval of a share of `count` cases (normal approximation)."""
+    share, count = real("share", share, 0, 1), whole("count", count, 0)
     return 1.96 * math.sqrt(share * (1 - share) / max(1, count))
 
 
@@ -69,12 +72,24 @@ def states_new_combination(claim: scenes.Claim) -> bool:
     )
 
 
+def check_world(pipe: VQDiffusionPipeline) -> None:
+    """Raises ValueError for a pipeline that reads no text or draws pictures of another size than the toy world's."""
+    pixels = 0 if pipe.vqvae is None else pipe.vqvae.factor**2 * pipe.transformer.num_positions
+    if pipe.transformer.reads != "text" or pixels != scenes.SIZE**2:
+        raise ValueError(f"the toy world takes a model that reads text and draws {scenes.SIZE} x {scenes.SIZE} pixels")
+
+
 @torch.no_grad()
 def evaluate(
     pipe: VQDiffusionPipeline, *, split: str = "test", count: int = 500, seed: int = 0, batch: int = 100,
     progress: bool = True, **call: Any,
 ) -> Report:  # fmt: skip
-    """Draw a picture for each of the first `count` captions of a split, read it back; `call` goes to the pipeline."""
+    """Draw a picture for each of the first `count` captions of a split, read it back; `call` goes to the pipeline.
+
+    Raises ValueError for another split, numbers out of range and a pipeline that draws no pictures of the toy world.
+    """
+    count, seed, batch = whole("count", count), whole("seed", seed, 0, LAST), whole("batch", batch)
+    check_world(pipe)
     captions = [scenes.sample(split, index)[1] for index in range(count)]
     generator = Generator().manual_seed(seed)
     quiet = copy.copy(pipe)  # the same parts, with a setting of its own
@@ -87,7 +102,9 @@ def evaluate(
 
 
 def report(captions: list[str], pictures: list[scenes.Scene]) -> Report:
-    """Compare pictures that were read with the captions they were drawn for."""
+    """Compare pictures that were read with the captions they were drawn for; raises ValueError for none or others."""
+    if not captions or len(captions) != len(pictures):
+        raise ValueError(f"there must be a picture for each caption, got {len(pictures)} for {len(captions)} captions")
     claims = [scenes.parse(caption) for caption in captions]
     found = [scenes.agreement(scene, claim) for scene, claim in zip(pictures, claims, strict=True)]
     parts = {}
@@ -147,8 +164,11 @@ def excess(
     """How far the network is from the ideal denoiser at some times: KL(ideal || network) of x_0, in nats per picture.
 
     Averages over scenes of a split, "train" or "test", and their x_t, each position's divergence by itself; without
-    guidance. 0 is perfect.
+    guidance. 0 is perfect. Raises ValueError for another split and for numbers out of range.
     """
+    check_world(pipe)
+    times = [whole("times", t, 1, pipe.schedule.num_steps) for t in times]
+    count, seed = whole("count", count), whole("seed", seed, 0, LAST)
     drawn = layouts.draw(split, count, generator=Generator().manual_seed(seed))
     captions, table = drawn.captions(), layouts.code_table(pipe.encode)
     x_0 = layouts.tokens(drawn, table)
@@ -163,6 +183,7 @@ def excess(
 @torch.no_grad()
 def reconstruction(pipe: VQDiffusionPipeline, *, split: str = "test", count: int = 500) -> float:
     """Share of scenes that read the same after the codec's round trip as before, positions included."""
+    count = whole("count", count)
     drawn = [scenes.draw(scenes.sample(split, index)[0]) for index in range(count)]
     images: Tensor = pipe.decode(pipe.encode(scenes.to_tensor(drawn)))
     return sum(scenes.read(image) == scenes.read(picture) for image, picture in zip(images, drawn, strict=True)) / count

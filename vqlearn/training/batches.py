@@ -42,6 +42,14 @@ class Source(ABC):
         """How a message names a row of batch `number`."""
         return f"row {row} of batch {number}"
 
+    def checked(self, number: int, count: int, generator: Generator) -> Rows:
+        """`rows`, of which there must be as many of everything; raises ValueError."""
+        found = self.rows(number, count, generator)
+        given = [one for one in found[:2] if one is not None] if isinstance(found, Rows) else [found]
+        if not all(_is_plain(one) and one.shape[:1] == (count,) for one in given) or found.x is None:
+            raise ValueError(f"batch {number} of a source must be Rows of {count} tensors, got {shown(found)}")
+        return found
+
     @contextmanager
     def named(self, number: int) -> Iterator[None]:
         """Gives a `RowError` of batch `number` the name of the row, as a ValueError."""
@@ -131,7 +139,7 @@ class _Once:
 def stack(items: Sequence[Any]) -> tuple[Tensor, list[Any]]:
     """Rows (image or tokens, condition) as one tensor and a list; raises RowError for a row that is none."""
     for row, item in enumerate(items):
-        if not (isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[0], Tensor)):
+        if not (isinstance(item, tuple | list) and len(item) == 2 and _is_plain(item[0])):
             raise RowError(row, f"must be (tensor, condition), got {shown(item)}")
         x, first = item[0], items[0][0]
         if x.shape != first.shape or x.dtype != first.dtype or not (x.dtype == torch.int64 or x.is_floating_point()):
@@ -141,6 +149,10 @@ def stack(items: Sequence[Any]) -> tuple[Tensor, list[Any]]:
                 f"got {x.dtype} {list(x.shape)} beside {first.dtype} {list(first.shape)}",
             )
     return torch.stack([item[0] for item in items]), [item[1] for item in items]
+
+
+def _is_plain(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.layout == torch.strided and x.device.type != "meta"
 
 
 def _stacked(items: Sequence[Any]) -> tuple[Tensor, list[Any]] | RowError:

@@ -9,12 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import Dataset
 
+from vqlearn.arguments import whole
+from vqlearn.checkpoints.parts import check_placement
 from vqlearn.networks.codebook import CodebookEMA
 from vqlearn.networks.vqvae import VQModel
 from vqlearn.training.batches import Source, as_source, check_image
 from vqlearn.training.checkpoint import check_form
 from vqlearn.training.recipes import CodecRecipe
-from vqlearn.training.updates import load_optimizer, step_generator, update
+from vqlearn.training.updates import load_optimizer, of_kind, step_generator, update
 
 
 class CodecStage:
@@ -33,7 +35,10 @@ class CodecStage:
         autocast: bool = False,
         workers: int = 0,
     ):
-        self.recipe = recipe = recipe or CodecRecipe()
+        self.recipe = recipe = CodecRecipe() if recipe is None else recipe
+        of_kind("recipe", recipe, CodecRecipe)
+        of_kind("codec", codec, VQModel)
+        check_placement(str(device))
         self.device, self.autocast = device, autocast
         self.source = as_source(data, lambda _: None, batch=recipe.batch, seed=recipe.seed, workers=workers)
         self.codec = codec.to(device).train()
@@ -43,10 +48,14 @@ class CodecStage:
         self.optimizer = torch.optim.AdamW(learned, lr=recipe.learning_rate, weight_decay=0.0)
 
     def step(self, number: int) -> dict[str, float]:
-        """One update on batch `number`; returns the figures of the log."""
+        """One update on batch `number`; returns the figures of the log.
+
+        Raises ValueError for rows that the codec cannot encode, FloatingPointError before an update that is not finite.
+        """
+        number = whole("number", number, 0)
         recipe, generator = self.recipe, step_generator(self.recipe.seed, number, self.device)
         with self.source.named(number):
-            images = self.source.rows(number, recipe.batch, generator).x
+            images = self.source.checked(number, recipe.batch, generator).x
             check_image(images, self.codec)
         images = images.to(self.device, torch.float32)
         polishing = number >= recipe.steps * (1 - recipe.polish)

@@ -16,14 +16,15 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Dataset
 
-from vqlearn.arguments import shown
+from vqlearn.arguments import shown, whole
+from vqlearn.checkpoints.parts import check_placement
 from vqlearn.pipeline import VQDiffusionPipeline
 from vqlearn.training.batches import RowError, Source, as_source, check_image, check_within
 from vqlearn.training.checkpoint import check_form
 from vqlearn.training.conditioned import Conditioned, Task, condition_reader, conditioned
 from vqlearn.training.objectives import Batch, Conditions, CrossEntropy, Figures, Network, as_objective
 from vqlearn.training.recipes import DenoiserRecipe
-from vqlearn.training.updates import groups, load_optimizer, step_generator, update, warm_average
+from vqlearn.training.updates import groups, load_optimizer, of_kind, step_generator, update, warm_average
 
 
 class DenoiserStage:
@@ -49,7 +50,10 @@ class DenoiserStage:
         dtype: torch.dtype | None = None,
         workers: int = 0,
     ):
-        self.recipe = recipe = recipe or DenoiserRecipe()
+        self.recipe = recipe = DenoiserRecipe() if recipe is None else recipe
+        of_kind("recipe", recipe, DenoiserRecipe)
+        of_kind("pipe", pipe, VQDiffusionPipeline)
+        check_placement(str(device), dtype)
         self.pipe, self.device, self.schedule = pipe, device, pipe.schedule.to(device)
         self.source = as_source(data, condition_reader(pipe), batch=recipe.batch, seed=recipe.seed, workers=workers)
         self.objective = as_objective(CrossEntropy() if objective is None else objective)
@@ -68,8 +72,11 @@ class DenoiserStage:
         )
 
     def step(self, number: int) -> dict[str, float]:
-        """One update on batch `number`; returns the figures of the log."""
-        batch = self._batch(number)
+        """One update on batch `number`; returns the figures of the log.
+
+        Raises ValueError for rows that the network cannot read, FloatingPointError before an update that is not finite.
+        """
+        batch = self._batch(whole("number", number, 0))
         self._renew()
         network = _Evaluated(self.working, batch)
         loss, figures = _found(self.objective(batch, network))
@@ -81,15 +88,16 @@ class DenoiserStage:
         self._hand_over()
         norm = update(self.optimizer, loss, number, self.recipe, self.model.parameters(), self.recipe.clip)
         self.average.update_parameters(self.model)
-        figures = {"loss": loss, **figures, "gradient": norm}
-        return {name: float(value.detach() if isinstance(value, Tensor) else value) for name, value in figures.items()}
+        return {name: _figure(name, value) for name, value in {"loss": loss, **figures, "gradient": norm}.items()}
 
     def _batch(self, number: int) -> Batch:
         recipe, generator = self.recipe, step_generator(self.recipe.seed, number, self.device)
         count = self.objective.rows(number, recipe.batch)
         with self.source.named(number):
-            rows = self.source.rows(number, count, generator)
+            rows = self.source.checked(number, count, generator)
             x_0 = self._tokens(rows.x)
+        if rows.condition is None and self.pipe.transformer.reads != "nothing":
+            raise ValueError(f"this network reads a {self.pipe.transformer.reads}, but batch {number} has no condition")
         condition = None if rows.condition is None else rows.condition.to(self.device)
         return Batch(number, x_0, condition, rows.notes, self.schedule, generator, recipe.null_share)
 
@@ -171,3 +179,10 @@ def _found(found: Any) -> tuple[Tensor, Figures]:
             f"got {shown(found)}"
         )
     return loss, figures
+
+
+def _figure(name: str, value: Any) -> float:
+    try:
+        return float(value.detach() if isinstance(value, Tensor) else value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"the figure {name!r} of an objective must be a number, got {shown(value)}") from None

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from vqlearn.arguments import real, shown, whole
 from vqlearn.objective import Jumps, TimeSampler, continuous_loss, mixed_posteriors, training_loss
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.training.checkpoint import check_form
@@ -106,8 +107,8 @@ def _name(function: Callable[..., Any]) -> str:
 
 def as_objective(objective: Callable[[Batch, Network], tuple[Tensor, Figures]]) -> Objective:
     """An objective as it is, and a function with the defaults of `Objective`; raises ValueError for anything else."""
-    if not callable(objective):
-        raise ValueError(f"objective must be a function (batch, network) -> loss, figures, got {objective!r:.60}")
+    if not callable(objective) or isinstance(objective, type):
+        raise ValueError(f"objective must be a function (batch, network) -> loss, figures, got {shown(objective)}")
     return objective if isinstance(objective, Objective) else _Function(objective)
 
 
@@ -115,7 +116,8 @@ class CrossEntropy(Objective):
     """The mean of -log p(x_0 | x_t) over all tokens, masked or not; times as in `low_variance_times`."""
 
     def __init__(self, uniform_share: float = 1.0, time_power: float = 1.0):
-        self.uniform_share, self.time_power = uniform_share, time_power
+        self.uniform_share = real("uniform_share", uniform_share, 0, 1)
+        self.time_power = real("time_power", time_power, 0, above=True)
 
     def __call__(self, batch: Batch, network: Network) -> tuple[Tensor, Figures]:
         t = low_variance_times(batch, self.uniform_share, self.time_power)
@@ -130,9 +132,12 @@ class PublishedBound(Objective):
     """The published loss, bound and auxiliary term, with importance-sampled times (VQ-Diffusion, Eq. 4 and 12)."""
 
     def __init__(self, num_steps: int):
-        self.times = TimeSampler(num_steps)
+        self.times = TimeSampler(whole("num_steps", num_steps))
 
     def __call__(self, batch: Batch, network: Network) -> tuple[Tensor, Figures]:
+        if len(self.times.counts) != batch.schedule.num_steps + 1:
+            steps = len(self.times.counts) - 1
+            raise ValueError(f"this bound is over {steps} steps, the schedule has {batch.schedule.num_steps}")
         t, p_t = self.times.sample(len(batch.x_0), batch.generator)
         x_t = q_sample(batch.x_0, t, batch.schedule, generator=batch.generator)
         log_p_x0 = network(x_t, t).float().log_softmax(-1)
@@ -157,6 +162,8 @@ class ContinuousTime(Objective):
     """
 
     def __init__(self, jumps: Jumps = mixed_posteriors):
+        if not callable(jumps):
+            raise ValueError(f"jumps must be a function such as objective.mixed_posteriors, got {shown(jumps)}")
         self.jumps = jumps
 
     def __call__(self, batch: Batch, network: Network) -> tuple[Tensor, Figures]:

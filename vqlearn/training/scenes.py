@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from vqlearn.arguments import shown
 from vqlearn.data import layouts
 from vqlearn.data.layouts import Claims, CodeTable, TextTable
+from vqlearn.evaluation.agreement import check_world
 from vqlearn.exactness.ideal import ideal_prediction
 from vqlearn.pipeline import VQDiffusionPipeline
 from vqlearn.training.batches import Rows, Source
@@ -31,7 +33,7 @@ from vqlearn.training.objectives import (
 from vqlearn.training.on_policy import Trajectories
 from vqlearn.training.recipes import SceneRecipe
 from vqlearn.training.relations import RelationTask
-from vqlearn.training.updates import step_generator
+from vqlearn.training.updates import of_kind, step_generator
 from vqlearn.transition import q_sample
 
 
@@ -144,10 +146,16 @@ def scene_stage(
     device: str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> DenoiserStage:
-    """The denoiser's training in the toy world; raises ValueError for an objective that there is not."""
-    recipe = recipe or SceneRecipe()
-    if recipe.objective not in OBJECTIVES:
-        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {recipe.objective!r}")
+    """The denoiser's training in the toy world.
+
+    Raises ValueError for an objective that there is not, and for a pipeline that cannot learn that world.
+    """
+    recipe = SceneRecipe() if recipe is None else recipe
+    of_kind("recipe", recipe, SceneRecipe)
+    of_kind("pipe", pipe, VQDiffusionPipeline)
+    if recipe.objective not in list(OBJECTIVES):
+        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {shown(recipe.objective)}")
+    check_world(pipe)
     codes = layouts.code_table(pipe.vqvae.to(device).eval().encode).to(device)
     tables = SceneTokens(codes, layouts.text_table(pipe.tokenizer), recipe.counts)
     width = pipe.transformer.config["cross_attention_dim"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from vqlearn.arguments import shown, whole
 from vqlearn.data import scenes
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings, clip_tokenizer, word_merges
 from vqlearn.networks.transformer import Transformer2DModel
@@ -32,8 +33,14 @@ def networks(
     """The six components of a pipeline of the shipped model's sizes, untrained; the same for the same seed.
 
     Each of `words` is one token of the text, other words are spelled; None is a model that is conditioned on nothing.
-    `side` is that of the pictures, in pixels, a multiple of 4.
+    `side` is that of the pictures, in pixels, a multiple of 4. Raises ValueError.
     """
+    seed, side = whole("seed", seed, 0, 2**32 - 1), whole("side", side, 4)
+    if side % 4:
+        raise ValueError(f"side must be a multiple of 4, got {side}")
+    words = None if words is None else [words] if isinstance(words, str) else list(words)
+    if not all(isinstance(word, str) for word in words or ()):
+        raise ValueError(f"words must be strings, got {shown(words)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         codec = _codec()

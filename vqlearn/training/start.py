@@ -8,19 +8,28 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from vqlearn.arguments import whole
 from vqlearn.networks.transformer import Transformer2DModel
 from vqlearn.networks.vqvae import VQModel
+from vqlearn.training.updates import of_kind
 
 
 @torch.no_grad()
 def initialise(transformer: Transformer2DModel, codec: VQModel | None = None, seed: int = 0) -> None:
     """Start the denoiser with smooth time tables, no effect of time at first, and small residual branches.
 
-    With a codec similar codes start similar: token table and head are projections of its codebook.
+    With a codec similar codes start similar: token table and head are projections of its codebook. Raises ValueError
+    for a codec with another number of codes.
     """
-    generator = Generator().manual_seed(seed)
+    of_kind("transformer", transformer, Transformer2DModel)
+    generator = Generator().manual_seed(whole("seed", seed, 0, 2**32 - 1))
     embedding = transformer.latent_image_embedding
     if codec is not None:
+        of_kind("codec", codec, VQModel)
+        if codec.num_tokens != len(transformer.out.weight):
+            raise ValueError(
+                f"the codec has {codec.num_tokens} codes, the transformer is for {len(transformer.out.weight)}"
+            )
         _project(codec.quantize.vectors(torch.arange(codec.num_tokens)).cpu(), transformer, generator)
     tables = [weight for name, weight in embedding.named_parameters() if name != "emb.weight"]
     for table in (*tables, embedding.emb.weight[-1:]):  # positions, and the mask

@@ -9,8 +9,15 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from vqlearn.arguments import shown
 from vqlearn.training.checkpoint import check_form
 from vqlearn.training.recipes import CodecRecipe, DenoiserRecipe
+
+
+def of_kind(name: str, value: Any, kind: type) -> None:
+    """Raises TypeError for an argument that is no object of a class."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {kind.__name__}, got {shown(value)}")
 
 
 def learning_rate(step: int, steps: int, decay: float, warmup: int = 200) -> float:
