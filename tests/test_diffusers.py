@@ -402,7 +402,7 @@ def test_a_pipeline_of_parts_as_the_peers_test_makes_them(learnable, tmp_path):
     ],
 )
 def test_parts_that_do_not_go_together_are_named_when_the_pipeline_is_made(parts, sentence):
-    with pytest.raises(ValueError, match=f"these parts do not go together: the .*{sentence[4:]}"):
+    with pytest.raises(ValueError, match=f"these parts cannot make a pipeline: the .*{sentence[4:]}"):
         VQDiffusionPipeline(**tiny(**parts))
 
 

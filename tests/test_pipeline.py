@@ -125,10 +125,10 @@ WRONG = {
     "num_inference_steps must be a whole number from 1 to 100, got 0": {"num_inference_steps": 0},
     "num_inference_steps must be a whole number from 1 to 100, got 101": {"num_inference_steps": 101},
     "num_inference_steps must be a whole number from 1 to 100, got 2.5": {"num_inference_steps": 2.5},
-    "guidance_scale must be a number from 0 to 1000, got -1": {"guidance_scale": -1},
-    "guidance_scale must be a number from 0 to 1000, got nan": {"guidance_scale": float("nan")},
-    "guidance_scale must be a number from 0 to 1000, got '2'": {"guidance_scale": "2"},
-    r"truncation_rate must lie in \[0, 1\], got 1.5": {"truncation_rate": 1.5},
+    r"guidance_scale must be a number in \[0, 1000\], got -1": {"guidance_scale": -1},
+    r"guidance_scale must be a number in \[0, 1000\], got nan": {"guidance_scale": float("nan")},
+    r"guidance_scale must be a number in \[0, 1000\], got '2'": {"guidance_scale": "2"},
+    r"truncation_rate must be a number in \[0, 1\], got 1.5": {"truncation_rate": 1.5},
     "num_images_per_prompt must be a whole number of at least 1, got 0": {"num_images_per_prompt": 0},
     "callback_steps must be a whole number of at least 1, got 0": {"callback_steps": 0},
     "output_type must be one of pil, np, pt, latent, got 'jpeg'": {"output_type": "jpeg"},
@@ -228,9 +228,9 @@ def test_a_schedule_of_scales_is_asked_at_each_time(shipped):
     asked = []
     _draw(shipped, guidance_scale=lambda t: asked.append(t) or 1.5)
     assert {25, 50, 75, 100} <= set(asked)
-    with pytest.raises(ValueError, match="guidance_scale must be a number from 0 to 1000, got 'much' at t = 100"):
+    with pytest.raises(ValueError, match="guidance_scale at t = 100 must be a number in .0, 1000., got 'much'"):
         _draw(shipped, guidance_scale=lambda t: "much")
-    with pytest.raises(ValueError, match="low <= high"):
+    with pytest.raises(ValueError, match="high must be a whole number of at least 60, got 40"):
         guidance.within(2.0, 60, 40)
 
 
@@ -352,16 +352,17 @@ def test_inpainting_keeps_every_token_outside_the_mask(shipped, picture, name):
 
 
 def test_known_tokens_are_visible_from_the_start(shipped, picture):
-    """To the network, at every evaluation; the others begin as the sampler begins."""
+    """To the network, at every evaluation, at times that fall (`keeping` says which); all others begin as masks."""
     image, x_0, mask = picture
     known, seen = ~shipped.token_mask(mask), []
     shipped.inpaint(
         image, mask, PROMPT, num_inference_steps=4, output_type="latent", generator=torch.Generator().manual_seed(0),
         on_predictions=lambda t, x_t, _: seen.append((t, x_t)),
     )  # fmt: skip
-    assert [t for t, _ in seen] == [100, 75, 50, 25]
+    times = [t for t, _ in seen]
+    assert len(times) == 4 and times == sorted(set(times), reverse=True)
     assert all(torch.equal(x_t[:, known], x_0[:, known]) for _, x_t in seen)
-    assert int((seen[0][1][:, ~known] == 1024).sum()) > 0.7 * int((~known).sum())
+    assert bool((seen[0][1][:, ~known] == 1024).all())
 
 
 def test_inpainting_takes_pil_images_and_gives_several(shipped, picture):

@@ -288,7 +288,10 @@ WRONG_CONFIGS = {
     "a scheduler's configuration needs gamma_bar too": {"num_vec_classes": 5, "alpha_bar": [1.0, 0.5]},
     "num_vec_classes must be a whole number of at least 2, got 1": {"num_vec_classes": 1},
     "num_vec_classes must be a whole number of at least 2, got None": {"num_vec_classes": None},
-    "num_train_timesteps must be a whole number of at least 1, got 0": {"num_vec_classes": 5, "num_train_timesteps": 0},
+    "num_train_timesteps must be a whole number from 1 to 100000, got 0": {
+        "num_vec_classes": 5,
+        "num_train_timesteps": 0,
+    },
     r"gamma_cum_end must be a number in \[0, 1\], got '1'": {"num_vec_classes": 5, "gamma_cum_end": "1"},
     r"alpha_cum_start must be a number in \[0, 1\], got nan": {"num_vec_classes": 5, "alpha_cum_start": float("nan")},
     "spacing must be 'strided' or 'consecutive', got 3": {"num_vec_classes": 5, "spacing": 3},

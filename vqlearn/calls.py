@@ -14,6 +14,7 @@ from vqlearn.data.pictures import OUTPUTS
 from vqlearn.draws import Generators
 from vqlearn.reverse import Sampler, falling
 from vqlearn.schedule import MaskReplaceSchedule
+from vqlearn.transition import check_tokens
 
 MOST_COPIES = 2**20  # pictures of one prompt
 Callback = Callable[[int, int, Tensor], None]
@@ -84,6 +85,16 @@ def run_times(
     if times[0] > last or (times[0] < last and not begun):
         raise ValueError(f"times must begin with {last} (or less, where latents are given), got {times[0]}")
     return times
+
+
+def state(x_t: Any, t: Any, rows: int, length: int, schedule: MaskReplaceSchedule) -> tuple[Tensor, int]:
+    """A state `[rows, length]` and its time, as a denoiser of so many rows takes them; raises ValueError."""
+    if not isinstance(x_t, Tensor) or x_t.dtype != torch.int64 or [*x_t.shape] != [rows, length]:
+        got = f"{x_t.dtype} {[*x_t.shape]}" if isinstance(x_t, Tensor) else shown(x_t)
+        raise ValueError(f"x_t must be int64 tokens [{rows}, {length}] (a row for each prompt and copy), got {got}")
+    if x_t.device.type == "cpu":  # a GPU would have to be waited for
+        check_tokens(x_t, schedule, "x_t", mask_allowed=True)
+    return x_t, whole("t", t.item() if isinstance(t, Tensor) and t.numel() == 1 else t, 1, schedule.num_steps)
 
 
 def tokens(latents: Any, shape: tuple[int, ...], schedule: MaskReplaceSchedule) -> Tensor:

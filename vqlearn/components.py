@@ -16,7 +16,7 @@ from vqlearn.checkpoints.hub import locate
 from vqlearn.checkpoints.layout import PARTS
 from vqlearn.checkpoints.loading import load_components
 from vqlearn.checkpoints.original import read_original
-from vqlearn.checkpoints.parts import Options, check_placement
+from vqlearn.checkpoints.parts import Options, check_path, check_placement
 from vqlearn.checkpoints.saving import save_components
 from vqlearn.compatibility import check_saving
 from vqlearn.data import pictures
@@ -55,7 +55,7 @@ class Components:
     def check_parts(self) -> None:
         """Raise ValueError where parts of different models do not go together."""
         if wrong := misfit(self.components):
-            raise ValueError(f"these parts do not go together: {wrong}")
+            raise ValueError(f"these parts cannot make a pipeline: {wrong}")
 
     @classmethod
     def from_pretrained(
@@ -83,9 +83,10 @@ class Components:
         """
         given = {name: more.pop(name) for name in PARTS if name in more}
         wanted = Options.of(torch_dtype=torch_dtype, device=device, **more)
-        name = None if repo_or_dir is None else os.fspath(repo_or_dir)
+        name = None if repo_or_dir is None else check_path("repo_or_dir", repo_or_dir)
         hub: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "token": token}
-        folder = locate(name, **hub, local_files_only=local_files_only, files=wanted.files) / (subfolder or "")
+        folder = locate(name, **hub, local_files_only=local_files_only, files=wanted.files)
+        folder /= check_path("subfolder", "" if subfolder is None else subfolder)
         components, index = load_components(folder, wanted.dtype, files=wanted.files, given=given)
         pipe = cls(**components)
         pipe.defaults = index.get("_vqlearn", {})
@@ -114,6 +115,7 @@ class Components:
         that asks for another form.
         """
         check_saving(**options)
+        check_path("folder", folder)
         save_components(self.components, folder, {"_vqlearn": self.defaults} if self.defaults else {})
 
     @property
@@ -144,12 +146,14 @@ class Components:
     def schedule(self) -> MaskReplaceSchedule:
         """The noise schedule; any other over as many codes and steps may take its place, and is saved with the model.
 
-        Raises ValueError for a schedule over other codes or steps than the network has.
+        Raises ValueError for what is none, and for one over other codes or steps than the network has.
         """
         return self.scheduler.schedule
 
     @schedule.setter
     def schedule(self, schedule: MaskReplaceSchedule) -> None:
+        if not isinstance(schedule, MaskReplaceSchedule):
+            raise ValueError(f"schedule must be a MaskReplaceSchedule, got {shown(schedule)}")
         config = self.transformer.config
         wanted = config["num_vector_embeds"] - 1, config["num_embeds_ada_norm"]
         if (schedule.num_codes, schedule.num_steps) != wanted:
@@ -189,7 +193,7 @@ class Components:
     @torch.no_grad()
     def encode_prompt(self, prompts: str | list[str]) -> Tensor:
         """Unit-normalised hidden states of prompts, `[B, S, D]`; warns of a prompt too long and of unknown words."""
-        return self._texts().encode([prompts] if isinstance(prompts, str) else list(prompts))
+        return self._texts().encode(prompts)
 
     @torch.no_grad()
     def null_embeds(self) -> Tensor:

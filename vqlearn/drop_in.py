@@ -17,9 +17,10 @@ from tqdm.auto import tqdm
 from vqlearn.arguments import shown
 from vqlearn.checkpoints.hub import locate
 from vqlearn.checkpoints.layout import INDEX, PARTS, index_of
-from vqlearn.checkpoints.parts import HUB
+from vqlearn.checkpoints.parts import HUB, check_path
 from vqlearn.compatibility import Config, Configured, absent, unneeded
 from vqlearn.components import Components
+from vqlearn.data.pictures import in_range
 from vqlearn.networks.models import KERNELS
 
 ABSENT = {
@@ -60,7 +61,7 @@ class DropIn(Configured, Components):
     @classmethod
     def download(cls, name: str | os.PathLike[str], **options: Any) -> str:
         """The folder of a model, which is fetched from the hub if need be; raises CheckpointError (an OSError)."""
-        return str(locate(os.fspath(name), **{option: options[option] for option in HUB if option in options}))
+        return str(locate(check_path("name", name), **{option: options[option] for option in HUB if option in options}))
 
     def register_modules(self, **parts: Any) -> None:
         """Set parts by name; raises ValueError for a name that is none."""
@@ -71,8 +72,11 @@ class DropIn(Configured, Components):
 
     @staticmethod
     def numpy_to_pil(images: np.ndarray) -> list[Image.Image]:
-        """PIL images of floats in [0, 1], `[B, H, W, C]` or `[H, W, C]`, of three colours or one."""
-        pixels = (np.asarray(images) * 255).round().astype(np.uint8)
+        """PIL images of floats in [0, 1], `[B, H, W, C]` or `[H, W, C]`, of three colours or one; raises ValueError."""
+        floats = np.asarray(images)
+        if floats.ndim not in (3, 4) or floats.shape[-1] not in (1, 3) or floats.dtype.kind != "f":
+            raise ValueError(f"images must be floats [B, H, W, C] or [H, W, C] of 1 or 3 colours, got {shown(images)}")
+        pixels = (in_range("images", torch.from_numpy(floats), 0).numpy() * 255).round().astype(np.uint8)
         pixels = pixels if pixels.ndim == 4 else pixels[None]
         return [Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one) for one in pixels]
 

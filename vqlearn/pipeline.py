@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from vqlearn import calls, guidance, keeping, samplers
-from vqlearn.arguments import real, whole
+from vqlearn.arguments import real, shown, whole
 from vqlearn.calls import Callback, OnStepEnd
 from vqlearn.compatibility import Output
 from vqlearn.data import pictures
@@ -196,6 +196,8 @@ class VQDiffusionPipeline(DropIn):
 
     def truncate(self, log_p_x_0: Tensor, truncation_rate: float) -> Tensor:
         """`vqlearn.truncate` for class-first predictions `[B, K, L]`, as diffusers' pipeline has it."""
+        if not isinstance(log_p_x_0, Tensor) or log_p_x_0.ndim != 3:
+            raise ValueError(f"log_p_x_0 must be class-first log probabilities [B, K, L], got {shown(log_p_x_0)}")
         return guidance.truncate(log_p_x_0.transpose(1, 2), truncation_rate).transpose(1, 2)
 
     # -------------------------------------------------------------------------------------- predictions
@@ -212,7 +214,8 @@ class VQDiffusionPipeline(DropIn):
         guided = not isinstance(conditions, Nothing)
         reading = conditions.read(conditions.prompts(prompt), guided=guided, negative=negative_prompt)
         branches = "both" if guided else "conditional"
-        return lambda x_t, t: predict(self._network, x_t, t, reading, branches=branches).normalised()
+        state = functools.partial(calls.state, rows=reading.rows, length=self.length, schedule=self.schedule)
+        return lambda x_t, t: predict(self._network, *state(x_t, t), reading, branches=branches).normalised()
 
     @torch.no_grad()
     def denoiser(
@@ -243,4 +246,6 @@ class VQDiffusionPipeline(DropIn):
         if top_k is not None:
             guidance.check_top_k(top_k)
         at_once = functools.partial(cost.pictures_at_once, self.transformer)
-        return denoiser(self._network, reading, at_once, truncation_rate=truncation_rate, top_k=top_k, **more)
+        found = denoiser(self._network, reading, at_once, truncation_rate=truncation_rate, top_k=top_k, **more)
+        state = functools.partial(calls.state, rows=reading.rows, length=self.length, schedule=self.schedule)
+        return lambda x_t, t: found(*state(x_t, t))

@@ -23,6 +23,7 @@ from vqlearn.transition import q_likelihood, q_posterior
 
 SPACINGS = ("strided", "consecutive")
 ENDS = ("alpha_cum_start", "alpha_cum_end", "gamma_cum_start", "gamma_cum_end")  # at t = 1 and t = T
+MOST_STEPS = 100_000
 NOT_LINEAR = "this schedule is not linear: alpha_bar and gamma_bar are its curves, and vqlearn reads them"
 
 
@@ -99,7 +100,7 @@ class VQDiffusionScheduler(Configured):
         ends = {name: real(name, value, 0, 1) for name, value in zip(ENDS, given, strict=True)}
         schedule = MaskReplaceSchedule.from_ends(
             num_codes=whole("num_vec_classes", num_vec_classes, 2) - 1,
-            num_steps=whole("num_train_timesteps", num_train_timesteps),
+            num_steps=whole("num_train_timesteps", num_train_timesteps, 1, MOST_STEPS),
             **{name.replace("_cum", ""): value for name, value in ends.items()},
         )
         self._set_up(schedule, ends, spacing)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vqlearn.checkpoints.fit import misfit
+from vqlearn.checkpoints.fit import misfit, stranger
 from vqlearn.checkpoints.hub import part_files
 from vqlearn.checkpoints.layout import ANY, CHECKSUMS, INDEX, LEARNED, OURS, PARTS, TEXT_PARTS, Files, is_named
 from vqlearn.checkpoints.reading import CheckpointError, one_line, read_json, read_tensors
@@ -26,9 +26,8 @@ from vqlearn.networks.clip import CLIPTextEncoder
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings
 from vqlearn.networks.transformer import Transformer2DModel
 from vqlearn.networks.vqvae import VQModel
-from vqlearn.scheduler import ENDS, VQDiffusionScheduler
+from vqlearn.scheduler import ENDS, MOST_STEPS, VQDiffusionScheduler
 
-MOST_STEPS = 100_000
 Dtype = torch.dtype | Callable[[int], torch.dtype]  # one, or what to make of a number of weights
 
 
@@ -51,6 +50,8 @@ def load_components(
         raise CheckpointError(f"{folder / INDEX}: '_vqlearn' must be a JSON object")
     if files.variant and not any(folder.glob(f"*/*.{files.variant}.*")):
         raise CheckpointError(f"{folder} has no weights of the variant {files.variant!r}")
+    if wrong := stranger(given):
+        raise ValueError(wrong)
     denoiser: Any = given.get("transformer")
     if denoiser is None:
         denoiser = load_module(Transformer2DModel, folder / "transformer", dtype, files)

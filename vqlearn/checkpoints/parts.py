@@ -18,7 +18,7 @@ from vqlearn.checkpoints.reading import CheckpointError, one_line, read_json
 from vqlearn.checkpoints.saving import save_module as save_part
 from vqlearn.networks import cost
 
-__all__ = ["HUB", "Options", "check_placement", "load_part", "part_folder", "read_config", "save_part", "usable"]
+__all__ = ["HUB", "Options", "check_path", "check_placement", "load_part", "read_config", "save_part", "usable"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -79,6 +79,16 @@ class Options(NamedTuple):
                    Files(variant, use_safetensors), hub)  # fmt: skip
 
 
+def check_path(name: str, path: Any) -> str:
+    """A path as a string; raises ValueError for what is none, CheckpointError for a name that no file can have."""
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise ValueError(f"{name} must be a path, got {shown(path)}")
+    found = os.fspath(path)
+    if "\0" in found or any(len(part.encode(errors="replace")) > 255 for part in Path(found).parts):
+        raise CheckpointError(f"{name} is no path that a file can have, got {shown(path)}")
+    return found
+
+
 def _one_device(device_map: Any) -> Any:
     """The device of a `device_map` that names one, or asks for the best one."""
     if isinstance(device_map, dict) and len({*map(str, device_map.values())}) == 1:
@@ -98,9 +108,7 @@ def usable(device: Any) -> torch.device | None:
         found = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError, ImportError) as error:
-        raise ValueError(
-            f"device must be one that torch can use, got {shown(str(device))} ({one_line(error)})"
-        ) from None
+        raise ValueError(f"device must be one that torch can use, got {shown(device)} ({one_line(error)})") from None
     if found.type == "meta":
         raise ValueError("device must be one that holds values, got 'meta'")
     return found
@@ -108,7 +116,10 @@ def usable(device: Any) -> torch.device | None:
 
 def check_placement(*args: Any, **kwargs: Any) -> None:
     """Raise ValueError for arguments of `torch.nn.Module.to` that name no device to use, or no floating-point dtype."""
+    known = str | int | torch.device | torch.dtype | torch.Tensor | torch.memory_format | None
     try:
+        if any(not isinstance(one, known) for one in (*args, *kwargs.values())):
+            raise TypeError("of another type")
         device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
     except (RuntimeError, TypeError, ValueError) as error:
         given = ", ".join([*map(shown, args), *(f"{name}={shown(value)}" for name, value in kwargs.items())])
@@ -134,7 +145,7 @@ def read_config(name: str | os.PathLike[str], file: str, subfolder: str | None =
 
 def part_folder(name: str | os.PathLike[str], file: str, subfolder: str | None = None, **hub: Any) -> Path:
     """The folder of one part, where `file` is; raises CheckpointError that says where it may be in its place."""
-    folder = locate(os.fspath(name), **hub) / (subfolder or "")
+    folder = locate(check_path("name", name), **hub) / check_path("subfolder", "" if subfolder is None else subfolder)
     if not (folder / file).is_file():
         inside = [part for part in PARTS if (folder / part / file).is_file()]
         hint = f"; it is in its {' or '.join(inside)}: subfolder={inside[0]!r}" if inside else ""

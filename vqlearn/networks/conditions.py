@@ -149,12 +149,17 @@ class Texts:
     def read(self, prompts: Any, *, guided: bool, negative: Any = None) -> Reading:
         """Every block's keys and values of the texts, and of the null text or the negative prompts."""
         text = prompts if isinstance(prompts, Tensor) else self.encode(prompts)
-        null = self.transformer.remember(self._null(negative, len(text))) if guided else None
+        negatives = self._negatives(negative, len(text))
+        null = self.transformer.remember(self._null(negatives, len(text))) if guided else None
         return Reading(len(text), self.transformer.remember(text), null)
 
-    def encode(self, prompts: list[str]) -> Tensor:
+    def encode(self, prompts: str | list[str]) -> Tensor:
         """Unit-normalised hidden states of prompts, `[B, S, D]`; warns of a prompt too long and of unknown words."""
-        prompts = [plain(text) for text in prompts]
+        if self.tokenizer is None or self.text_encoder is None:
+            raise ValueError("this pipeline has no text encoder or no tokenizer: give prompt embeddings [B, S, D]")
+        prompts = [plain(text) for text in _several(prompts)]
+        if not prompts:
+            raise ValueError("prompt must be a string or a non-empty list of strings, got []")
         ids, cut = tokenize(self.tokenizer, prompts)
         for text in filter(None, cut):
             remark(f"the prompt is longer than {ids.shape[1]} tokens; this part was cut off: {text!r}", stacklevel=3)
@@ -169,21 +174,22 @@ class Texts:
 
     def null(self) -> Tensor:
         """The null text of guidance, `[1, S, D]`: learned, or the encoded empty prompt."""
-        if self.null_text.learnable:
-            return self.null_text.embeddings[None]
-        ids = tokenize(self.tokenizer, [""])[0]
-        return encode_ids(self.text_encoder, ids.to(self.transformer.out.weight.device))
+        return self.encode("") if not self.null_text.learnable else self.null_text.embeddings[None]
 
-    def _null(self, negative: Any, count: int) -> Tensor:
-        """The text of the null branch, `[count, S, D]`: negative prompts, or the model's null text."""
+    def _negatives(self, negative: Any, count: int) -> list[str] | None:
+        """Negative prompts, one per prompt; raises ValueError."""
         if negative is None:
-            return self.null().expand(count, -1, -1)
+            return None
         texts = [negative] * count if isinstance(negative, str) else _several(negative)
         if len(texts) != count or not all(isinstance(text, str) for text in texts):
             raise ValueError(
                 f"negative_prompt must be a string or a list of {count} strings (one per prompt), got {shown(negative)}"
             )
-        return self.encode(texts)
+        return texts
+
+    def _null(self, negatives: list[str] | None, count: int) -> Tensor:
+        """The text of the null branch, `[count, S, D]`: negative prompts, or the model's null text."""
+        return self.null().expand(count, -1, -1) if negatives is None else self.encode(negatives)
 
 
 def _several(prompt: Any) -> list[Any]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import nn
 
+from vqlearn.arguments import shown
 from vqlearn.compatibility import Configured, Folder, Output, absent, check_saving, unneeded
 
 ATTENTION = "attention is torch's scaled_dot_product_attention, which chooses the fastest and smallest way itself"
@@ -121,7 +122,12 @@ class DenoisingModel(Model):
         if unread := [name for name in UNREAD if kwargs.pop(name, None) is not None]:
             raise ValueError(f"{unread[0]} must be None: every token attends to every other and to all of the text")
         given = dict(zip(("hidden_states", "encoder_hidden_states", "timestep"), args, strict=False)) | kwargs
-        condition = given.get("encoder_hidden_states", given.get("class_labels"))
-        logits = super().__call__(given["hidden_states"], condition, torch.as_tensor(given["timestep"]))
+        x_t, t, condition = (given.get(name) for name in ("hidden_states", "timestep", "encoder_hidden_states"))
+        condition = given.get("class_labels") if condition is None else condition
+        if not isinstance(x_t, torch.Tensor) or x_t.ndim != 2 or x_t.is_floating_point():
+            raise ValueError(f"hidden_states must be tokens, int64 [B, L], got {shown(x_t)}")
+        if t is None or not (condition is None or isinstance(condition, torch.Tensor)):
+            raise ValueError(f"need a timestep and a condition that is a tensor, got {shown(t)} and {shown(condition)}")
+        logits = super().__call__(x_t, condition, torch.as_tensor(t, device=x_t.device))
         log_p = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).transpose(1, 2)
         return Transformer2DModelOutput(log_p) if given.get("return_dict", True) else (log_p,)

@@ -154,14 +154,7 @@ class VQModel(Model):
         return 2 ** (len(self.config.block_out_channels) - 1)
 
     def latents(self, images: Tensor) -> Tensor:
-        """The encoder's output before quantisation, `[B, C, H, W]` -> `[B, D, h, w]`."""
-        return self.quant_conv(self.encoder(images))
-
-    def encode(self, images: Tensor, return_dict: bool = True) -> Any:
-        """Tokens of images, `[B, C, H, W]` in [-1, 1] -> int64 `[B, L]`; raises ValueError for a wrong shape.
-
-        As diffusers has it, their attribute `latents` holds the latents, which are all with `return_dict=False`.
-        """
+        """The encoder's output before quantisation, `[B, C, H, W]` -> `[B, D, h, w]`; raises ValueError."""
         channels, factor = self.config.in_channels, self.factor
         if not isinstance(images, Tensor) or not images.is_floating_point():
             raise ValueError(f"images must be a tensor of floats in [-1, 1], got {shown(images)}")
@@ -169,6 +162,13 @@ class VQModel(Model):
             raise ValueError(
                 f"images must be [B, {channels}, H, W] with sides divisible by {factor}, got {list(images.shape)}"
             )
+        return self.quant_conv(self.encoder(images))
+
+    def encode(self, images: Tensor, return_dict: bool = True) -> Any:
+        """Tokens of images, `[B, C, H, W]` in [-1, 1] -> int64 `[B, L]`; raises ValueError for a wrong shape.
+
+        As diffusers has it, their attribute `latents` holds the latents, which are all with `return_dict=False`.
+        """
         latents = self.latents(images)
         tokens: Any = self.quantize.tokens(self.quantize.codes(latents)).flatten(1)
         tokens.latents = latents
@@ -185,6 +185,9 @@ class VQModel(Model):
             raise ValueError(f"decode takes a tensor of tokens or of latents, got {shown(h)}")
         if not h.is_floating_point():
             return self.decode_latents(self._vectors(h))
+        if h.ndim != 4 or h.shape[1] != self.post_quant_conv.in_channels:
+            wanted = f"[B, {self.post_quant_conv.in_channels}, h, w]"
+            raise ValueError(f"latents must be {wanted}, got {list(h.shape)}")
         quantized, loss = h, h.new_zeros(len(h))
         if not force_not_quantize:
             quantized, loss, _ = self.quantize(h)
