@@ -63,6 +63,41 @@ def test_the_example_of_a_check_gives_what_it_says():
     assert (failed, tried) == (0, 3)
 
 
+class Mute(BaseException):
+    def __str__(self):
+        return 5
+
+
+def mute(x):
+    raise Mute
+
+
+ODD_ANSWERS = {  # what no tensor of numbers is, or hardly -> the verdict and words of its reason
+    "an exception without a text": (mute, "crashed", "Mute: it has no text"),
+    "half of a surrogate pair": (lambda x: {}["\ud800"], "crashed", r"\ud800"),
+    "a complex number": (lambda x: 2j * x, "crashed", "they are complex"),
+    "no data": (lambda x: torch.zeros((), device="meta"), "crashed", "cannot be read as numbers"),
+    "a sparse tensor": (lambda x: torch.tensor([2.0 * x]).to_sparse(), "wrong", "shape [1]"),
+    "a nested list": (lambda x: [[1], [2, 3]], "crashed", "cannot be read as numbers"),
+    "not a number": (lambda x: math.nan, "wrong", "no common mistake"),
+    "a graph": (lambda x: 2 * torch.tensor(x, requires_grad=True), "right", "once more"),
+    "a truth": (lambda x: x == 1.0, "wrong", "no common mistake"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_ANSWERS)
+def test_odd_answers_have_a_verdict_that_can_be_printed(kind, capsys):
+    attempt, status, reason = ODD_ANSWERS[kind]
+    verdict = DOUBLE.judge(attempt)
+    assert verdict.status == status and reason in verdict.reason
+    DOUBLE(attempt)
+    assert capsys.readouterr().out.encode() == f"{verdict}\n".encode()
+
+
+def test_a_check_without_a_way_to_vary_has_its_own_cases():
+    assert DOUBLE.varied(torch.Generator()).cases == DOUBLE.cases
+
+
 # ------------------------------------------------------------------------------------------------------- every check
 
 

@@ -1,7 +1,9 @@
 """The course in a learner's folder: copies that harm nothing, and verdicts that no notebook can talk its way into."""
 
 import ast
+import base64
 import builtins
+import dataclasses
 import inspect
 import json
 import os
@@ -21,7 +23,7 @@ import torch
 from answers import LIBRARY, WRONG
 
 from vqlearn.__main__ import main
-from vqlearn.course import copying, desk, kernel, marking
+from vqlearn.course import copying, desk, exam, kernel, marking, outcomes
 from vqlearn.course.checks import EXERCISES
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +32,11 @@ RIGHT = {  # answers as a learner writes them
     "fates": """def fates(x_0, x_t, mask_id):
     kept, masked = (x_t == x_0).sum(), (x_t == mask_id).sum()
     return kept, len(x_0) - kept - masked, masked""",
+    "compression": """import math
+
+
+def compression(height, width, factor, num_codes):
+    return 24 * factor**2 / math.log2(num_codes)""",
     "fit_prompt": """def fit_prompt(ids, length, pad):
     short = ids[: length - 1] + ids[-1:] if len(ids) > length else ids
     return short + [pad] * (length - len(short))""",
@@ -48,7 +55,7 @@ def write(path: Path, cells: list[str]) -> None:
             output = nbformat.v4.new_output("stream", text="an output\n")
             cell = nbformat.v4.new_code_cell(source, id=str(number), execution_count=7, outputs=[output])
         book.cells.append(cell)
-    nbformat.write(book, path)
+    path.write_text(json.dumps(book))  # a source may be no text that nbformat could write
 
 
 def exercise(name: str, code: str | None = None, call: str = "") -> str:
@@ -207,7 +214,7 @@ WRONG_USAGE = {
     "unrecognized arguments: --timeout": ["copy", "mine", "--timeout", "3"],
     "unrecognized arguments: --exercises-only": ["check", "taken", "--exercises-only"],
     "unrecognized arguments: --without-outputs": ["check", "taken", "--without-outputs"],
-    "argument --timeout: must be a whole number of at least 1, got '0'": ["check", "taken", "--timeout", "0"],
+    "argument --timeout: must be a whole number": ["check", "taken", "--timeout", "0"],
     "the following arguments are required: DIR": ["copy"],
     "the following arguments are required: copy | check | site": [],
 }
@@ -295,8 +302,9 @@ def test_a_wheel_carries_the_course(tmp_path):
 
 
 def over_the_wire(name, attempt):
-    outcomes = [desk.packed(outcome) for outcome in EXERCISES[name].run(attempt)]
-    return marking.judged(name, json.loads(json.dumps(outcomes)))
+    found = outcomes.outcomes_of(attempt, EXERCISES[name].cases)
+    said = {"outcomes": [outcomes.packed(outcome) for outcome in found], "uses": []}
+    return exam.judged(EXERCISES[name], json.loads(json.dumps(said)))
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -321,10 +329,91 @@ def test_every_check_can_be_judged_from_the_answers_alone(name):
         assert found == "wrong" and hint in detail
 
 
-def test_outcomes_that_no_desk_sends_are_no_pass():
-    one = {"shape": [3], "numbers": [6.0, 1.0, 1.0]}
-    for outcomes in ([], [one], [one] * 9, [{"error": "a\0b", "text": 3}], [7], {"x": 1}, [{"shape": [-1]}], [None]):
-        assert marking.judged("fates", outcomes)[0] in ("crashed", "wrong")
+@pytest.mark.parametrize("name", EXERCISES)
+def test_cases_travel_whole_and_other_cases_have_other_answers(name):
+    check = EXERCISES[name].varied(torch.Generator().manual_seed(5))
+    sent = json.loads(json.dumps([[outcomes.packed_argument(value) for value in case] for case in check.cases]))
+    arrived = [tuple(outcomes.unpacked_argument(value) for value in case) for case in sent]
+    for case, there in zip(check.cases, arrived, strict=True):
+        for a, b in zip(case, there, strict=True):
+            assert torch.equal(a, b) and a.dtype == b.dtype if isinstance(a, torch.Tensor) else repr(a) == repr(b)
+    other = [torch.as_tensor(LIBRARY[name](*case)) for case in arrived]
+    assert dataclasses.replace(check, cases=arrived).judge(LIBRARY[name]).status == "right"
+    known = [torch.as_tensor(check.solution(*case)) for case in EXERCISES[name].cases]
+    same = [a.shape == b.shape and torch.allclose(a.double(), b.double()) for a, b in zip(known, other, strict=True)]
+    assert not all(same), "a table of the known answers must not pass"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [None, 5, [], {}, {"outcomes": 5}, {"outcomes": [7]}, {"outcomes": [None]}, {"outcomes": [{"shape": [-1]}]}]
+    + [{"outcomes": [{"shape": [3], "numbers": [6.0, 1.0, 1.0]}] * times} for times in (0, 1, 9)]
+    + [{"outcomes": [{"error": "a\0b", "text": 3}]}, {"outcomes": [{"shape": [3], "numbers": {"a": 1}}]}]
+    + [{"outcomes": [{"shape": [10**18], "numbers": []}] * 3}, {"outcomes": [{"shape": "3", "numbers": "abc"}]}],
+    ids=repr,
+)
+def test_outcomes_that_no_desk_sends_are_no_pass(said):
+    assert exam.judged(EXERCISES["fates"], said)[0] in ("crashed", "wrong")
+
+
+def reply(text: str) -> dict:
+    return {"status": "ok", "user_expressions": {"said": {"status": "ok", "data": {"text/plain": text}}}}
+
+
+def in_base_64(text: str) -> str:
+    return repr(base64.b64encode(text.encode()).decode())
+
+
+class Client:
+    """A kernel's client whose every reply has this content."""
+
+    def __init__(self, content: object) -> None:
+        self.content = content
+
+    def execute(self, **_: object) -> str:
+        return "1"
+
+    def get_shell_msg(self, timeout: float) -> object:
+        if isinstance(self.content, Exception):
+            raise self.content
+        return {"parent_header": {"msg_id": "1"}, "content": self.content}
+
+
+def kernel_that_says(content: object) -> kernel.Kernel:
+    found = kernel.Kernel.__new__(kernel.Kernel)
+    found.client, found.token, found.timeout = Client(content), "desk", 5
+    return found
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"status": 5},
+        {"status": "ok"},
+        {"status": "ok", "user_expressions": 5},
+        {"status": "ok", "user_expressions": {"said": 5}},
+        {"status": "ok", "user_expressions": {"said": {"status": "ok", "data": [1]}}},
+        {"status": "error", "ename": ["a"], "evalue": {"b": 5}},
+        *(reply(text) for text in ("5", "'é'", "[" * 200_000, "'\ud800'", in_base_64("{"), in_base_64("[" * 200_000))),
+    ],
+    ids=lambda content: repr(content)[:40],
+)
+def test_a_reply_that_no_kernel_sends_is_one_trouble(content):
+    trouble, answer = kernel_that_says(content).ask("noted()")
+    assert trouble and answer is None
+    assert kernel_that_says(content).run("1") or content.get("status") == "ok"
+    assert kernel_that_says(reply(in_base_64('["fates"]'))).ask("noted()") == ("", ["fates"])
+
+
+@pytest.mark.parametrize("content", [5, None, "ok", [1], ValueError("a wrong signature"), RecursionError()], ids=repr)
+def test_a_message_that_no_kernel_sends_ends_this_kernel_alone(content):
+    with pytest.raises(kernel.Died, match="cannot be read"):
+        kernel_that_says(content).run("1")
+
+
+def test_half_of_a_surrogate_pair_is_not_sent():
+    assert "no text" in kernel_that_says(reply("''")).run("x = '\ud800'")
 
 
 # ------------------------------------------------------------------------------------------------- whole notebooks
@@ -335,9 +424,104 @@ COLUMN = """def likelihood_row(x_t, s, t, schedule):
     return vqlearn.transition_matrix(schedule, t, s)[:, x_t]"""
 NOISY = RIGHT["fit_prompt"].replace("    return", "    print('x' * 30_000_000)\n    return")
 FAKE = "print('Right: visible is kept or replaced, everything but masked.')"
+ODD = [
+    "x = '\ud800'",
+    "[" * 200_000,
+    "x = 0\nfor _ in range(200_000):\n    x = [x]\nx",
+    "class Odd(BaseException):\n    def __str__(self):\n        return 5\n\n\nraise Odd",
+    "raise ValueError('x' * 5_000_000)",
+    "import os\nif os.fork() == 0:\n    os._exit(0)" if hasattr(os, "fork") else "import os",
+    "import sys\nsys.stdout.close()\nsys.stderr.close()\nos.close(1)\nos.close(2)\nexit()",
+]
+SOLVE = """CHECKS = os.path.join(os.path.dirname(vqlearn.__file__), 'course', 'checks')
+
+
+def solve(found, case):
+    for value in found:
+        if callable(solution := getattr(value, 'solution', value)):
+            return solution(*case)
+    raise LookupError('no solution is here')"""
+FRAMES = """def compression(*case):
+    import sys
+    frame, found = sys._getframe(), []
+    while frame:
+        found += [v for name, v in frame.f_locals.items() if name in ('right', 'wanted', 'solution', 'check')]
+        found += [v for v in frame.f_locals.values() if type(v).__name__ == 'Check']
+        frame = frame.f_back
+    return solve(found, case)"""
+MEMORY = """def one_step(*case):
+    import gc, types
+    functions = [o for o in gc.get_objects() if isinstance(o, types.FunctionType)]
+    return solve([f for f in functions if f.__name__ == 'step_matrix'], case)"""
+AGAIN = """import importlib, sys
+kept = sys.modules.pop('vqlearn.course.checks')
+try:
+    cumulative_shares = importlib.import_module('vqlearn.course.checks.matrices').bars
+finally:
+    sys.modules['vqlearn.course.checks'] = kept
+checks.cumulative_shares(cumulative_shares)"""
+PLACED = """import importlib.util
+spec = importlib.util.spec_from_file_location('stolen', os.path.join(CHECKS, 'forward.py'))
+stolen = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(stolen)
+checks.wrong_tokens(stolen.expected_wrong)"""
+STEPS = {(10, 4): [10, 8, 5, 3, 0], (100, 8): [100, 88, 75, 63, 50, 38, 25, 13, 0], (10, 3): [10, 7, 3, 0]}
+STEPS |= {(7, 2): [7, 4, 0], (100, 100): list(range(100, -1, -1))}
+AGREES = """class Agrees(torch.Tensor):
+    @classmethod
+    def __torch_function__(cls, *_, **__):
+        return True
+
+
+def guided(*case):
+    return torch.zeros(4).as_subclass(Agrees)"""
+PROGRAM = """def final_mask_rate(*case):
+    import subprocess, sys
+    return float(subprocess.run([sys.executable, '-c', 'print(1)'], capture_output=True).stdout)"""
+LIBRARY_CALL = """def step_cost(x_0, x_t, p, t, schedule):
+    sure = torch.eye(4, dtype=p.dtype)[x_0]
+    q, p = (vqlearn.q_posterior(v.log()[None, None], torch.tensor([[x_t]]), t, schedule)[0, 0] for v in (sure, p))
+    return torch.where(q > -torch.inf, q.exp() * (q - p), 0.0).sum()"""
+TEXT = "def jump_weight(s, t, one):\n    return (one.gamma_bar[t] - one.gamma_bar[s]) / one.gamma_bar[t]"
+UNWATCHED = """def pattern_weight(masked, length):
+    import math, sys
+    sys.setprofile(None)
+    return math.factorial(masked - 1) * math.factorial(length - masked) / math.factorial(length)"""
+WIRE = """from vqlearn.course import desk
+from base64 import b64encode
+said = b'{"outcomes": [{"status": "right"}, {}, {}], "status": "right", "verdict": "done", "uses": []}'
+desk._sent = lambda value: b64encode(said).decode()
+checks.nearest_code(len)"""
+CLOSED = "PermissionError: the solutions are closed while the course is marked"
+FORGED = {  # what it tries -> the exercise, the cell, and what becomes of it
+    "an attribute": ("masks_left", "checks.masks_left(checks.masks_left.solution)", "crashed", "no attribute 'sol"),
+    "what it wraps": ("variation", "checks.variation(checks.variation.__wrapped__)", "crashed", "no attribute '__wrap"),
+    "frames": ("compression", exercise("compression", FRAMES), "crashed", "LookupError: no solution is here"),
+    "all objects": ("one_step", exercise("one_step", MEMORY), "crashed", "LookupError: no solution is here"),
+    "an import": ("guided_law", "from vqlearn.course.checks import bayes\nchecks.guided_law", "crashed", "ImportError"),
+    "a second import": ("cumulative_shares", AGAIN, "crashed", CLOSED),
+    "a module by its place": ("wrong_tokens", PLACED, "crashed", CLOSED),
+    "its text": ("corrupt", "exec(open(f'{CHECKS}/forward.py').read())\nchecks.corrupt(corrupted)", "crashed", CLOSED),
+    "a link": ("visible_law", "os.symlink(CHECKS, 'a')\nchecks.visible_law(open('a/forward.py'))", "crashed", CLOSED),
+    "a copy": ("one_step_alpha", "shutil.copytree(CHECKS, 'stolen')\nchecks.one_step_alpha(len)", "crashed", CLOSED),
+    "a table": (
+        "even_times",
+        exercise("even_times", f"table = {STEPS}\n\n\ndef even_times(*case):\n    return table[case]"),
+        "wrong",
+        "right for the cases that the notebook's check asks, not for others of the same kind",
+    ),
+    "an object that agrees": ("guided", exercise("guided", AGREES), "crashed", "cannot be read as numbers"),
+    "a program": ("final_mask_rate", exercise("final_mask_rate", PROGRAM), "crashed", "starts no other program"),
+    "the library": ("step_cost", exercise("step_cost", LIBRARY_CALL), "done", "calls vqlearn.transition.q_posterior"),
+    "a text": ("jump_weight", f"space = {{}}\nexec({TEXT!r}, space)\nchecks.jump_weight(space['jump_weight'])", "done",
+               "runs a text as code"),
+    "no watch": ("pattern_weight", exercise("pattern_weight", UNWATCHED), "done", "hides its calls"),
+    "the wire": ("nearest_code", WIRE, "crashed", "the kernel answers no questions any more"),
+}  # fmt: skip
 SUBMISSIONS = {
     "00_honest": [
         IMPORTS,
+        *ODD,
         "print('x' * 100_000_000)\nprint('\\n' * 100_000)",
         "raise ValueError('before the exercises')",
         f"{LOOP}\n    print('x' * 10_000_000)",
@@ -353,39 +537,34 @@ SUBMISSIONS = {
         "def posterior(*case):\n    return ]\n\n\nchecks.posterior(posterior)",
     ],
     "01_faked": [
-        IMPORTS,
-        "import builtins, os, shutil\nfrom vqlearn.course.checks import bayes, check\n"
-        "shutil.rmtree(os.getcwd(), ignore_errors=True)  # its own folder, and all that is in it",
+        f"{IMPORTS}\n\nimport builtins, os, shutil\n\n{SOLVE}",
+        "shutil.rmtree('.', ignore_errors=True)  # its own folder, and all that is in it",
         exercise("visible_share", call=FAKE),
         exercise("fates", "class checks:\n    fates = lambda f: print('Right: three fates')\n\n\nfates = len"),
         f"from vqlearn import checks\n{exercise('fates')}\nprint('Right: three fates')",
-        "checks.posterior = lambda f: print('Right: Bayes')\nbayes.posterior = checks.posterior\n"
+        "checks.posterior = lambda f: print('Right: Bayes')\n"
         + exercise("posterior", "def posterior(*case):\n    print('Right: Bayes')\n    return torch.ones(5) / 5"),
-        "torch.allclose = check._close = lambda *_, **__: True\n"
-        "check.Check.judge = check.Check.verdict = lambda *_: check.Verdict('right')\n"
+        "torch.allclose = torch.equal = lambda *_, **__: True\n"
         + exercise("apply_in_logs", "def apply_in_logs(log_v, *case):\n    return log_v"),
         exercise("fit_prompt"),
         RIGHT["fit_prompt"],  # in a cell below, and not given to the check
         "def visible_changes(walk, mask_id):\n    a, b = walk[:-1], walk[1:]\n"
         "    return ((a != b) & (a != mask_id) & (b != mask_id)).sum()",
-        "builtins.print = lambda *_, **__: None\ncheck.collect_attempts(print)\n"
+        "builtins.print = lambda *_, **__: None\n"
         + exercise("repair_rate", "def repair_rate(*case):\n    raise SystemExit('Right: so there')"),
+        *(cell for _, cell, _, _ in FORGED.values()),
     ],
-    "02_exits": [
+    "02_dies": [
         IMPORTS,
         exercise("visible_share", RIGHT["visible_share"]),
-        "import os\nos._exit(0)",
-        exercise("fates", RIGHT["fates"]),
-    ],
-    "03_exits_in_a_function": [
-        IMPORTS,
-        exercise("fates", "def fates(*case):\n    import os\n    os._exit(1)"),
-        exercise("visible_share", RIGHT["visible_share"]),
-    ],
-    "04_stubborn": [
-        IMPORTS,
-        f"def visible_share(*case):\n    while True:\n        try:\n{indent(LOOP, ' ' * 12)}\n"
-        "        except BaseException:\n            pass\n\n\nvisible_share()\nchecks.visible_share(visible_share)",
+        "import os\nruns = open('runs.txt', 'a')\nshared = 24",
+        "os._exit(0)",
+        exercise("compression", RIGHT["compression"].replace("24", "shared")),
+        exercise("fates", "def fates(*case):\n    os._exit(1)"),
+        f"def one_step(*case):\n    while True:\n        try:\n{indent(LOOP, ' ' * 12)}\n"
+        "        except BaseException:\n            pass\n\n\none_step()\nchecks.one_step(one_step)",
+        exercise("fit_prompt", RIGHT["fit_prompt"]),
+        "os._exit(0)",
     ],
 }
 ASKED = {
@@ -395,17 +574,17 @@ ASKED = {
     ],
     "01_faked": [
         *("visible_share", "fates", "posterior", "apply_in_logs", "repair_rate"),
-        *("fit_prompt", "visible_changes", "likelihood_row"),
+        *("fit_prompt", "visible_changes", "likelihood_row", *(name for name, _, _, _ in FORGED.values())),
     ],
-    "02_exits": ["visible_share", "fates"],
-    "03_exits_in_a_function": ["fates", "visible_share"],
-    "04_stubborn": ["visible_share"],
+    "02_dies": ["visible_share", "compression", "fates", "one_step", "fit_prompt"],
     "06_missing": ["visible_share", "fates"],
     "07_half": ["visible_share"],
     "08_a_list": ["visible_share"],
     "09_no_text": ["visible_share"],
     "10_a_folder": ["visible_share"],
     "11_no_exercises": [],
+    "12_deep": ["visible_share"],
+    "13_no_sources": ["visible_share"],
 }
 
 
@@ -445,6 +624,9 @@ def marked(tmp_path_factory):
     (learner / "08_a_list.ipynb").write_text("[]")
     (learner / "09_no_text.ipynb").write_bytes(b"\xff\xfe\x00")
     (learner / "10_a_folder.ipynb").mkdir()
+    (learner / "12_deep.ipynb").write_text("[" * 200_000)
+    odd = [{"cell_type": "code", "source": source} for source in (5, None, {"a": 1}, [1, "x"])]
+    (learner / "13_no_sources.ipynb").write_text(json.dumps({"cells": [7, {}, {"cell_type": ["code"]}, *odd]}))
     before = contents(learner)
     with pytest.MonkeyPatch.context() as patch:
         published(place / "course", ASKED, patch)
@@ -468,7 +650,8 @@ def test_honest_work_is_seen_for_what_it_is(marked):
     assert found["apply_in_logs"] == ("crashed", "your function stopped with ZeroDivisionError: division by zero")
     assert found["repair_rate"] == ("crashed", f"its function was called, and it ran longer than {LIMIT} seconds")
     assert found["fit_prompt"] == found["visible_changes"] == ("done", "")
-    assert found["posterior"][0] == "crashed" and found["posterior"][1].startswith("cell 14: SyntaxError")
+    last = len(SUBMISSIONS["00_honest"])
+    assert found["posterior"][0] == "crashed" and found["posterior"][1].startswith(f"cell {last}: SyntaxError")
 
 
 def test_a_pass_cannot_be_faked(marked):
@@ -478,27 +661,32 @@ def test_a_pass_cannot_be_faked(marked):
     assert found["repair_rate"] == ("crashed", "your function stopped with SystemExit: Right: so there")
 
 
-def test_a_dead_or_stubborn_kernel_gives_rows(marked):
-    assert marked[0]["02_exits"]["visible_share"] == ("done", "")
-    assert marked[0]["02_exits"]["fates"] == ("crashed", "not reached: in cell 3 the kernel died")
-    assert marked[0]["03_exits_in_a_function"] == {
-        "fates": ("crashed", "its function was called, and the kernel died"),
-        "visible_share": ("crashed", "not reached: in fates the kernel died"),
-    }
-    stubborn = marked[0]["04_stubborn"]["visible_share"]
-    assert stubborn == ("crashed", f"cell 2: it ran longer than {LIMIT} seconds and could not be stopped")
+@pytest.mark.parametrize("way", FORGED)
+def test_a_solution_is_not_to_be_had_or_its_use_is_told(marked, way):
+    name, _, verdict, words = FORGED[way]
+    assert marked[0]["01_faked"][name][0] == verdict and words in marked[0]["01_faked"][name][1]
+
+
+def test_a_kernel_that_dies_costs_what_killed_it_alone(marked):
+    found = marked[0]["02_dies"]
+    assert found["visible_share"] == found["compression"] == found["fit_prompt"] == ("done", "")
+    assert found["fates"] == ("crashed", "its function was called, and the kernel died")
+    assert found["one_step"] == ("crashed", f"cell 7: it ran longer than {LIMIT} seconds and could not be stopped")
 
 
 def test_an_answer_that_was_not_given_to_the_check_is_found(marked):
     found = marked[0]["01_faked"]
-    assert found["fit_prompt"] == found["visible_changes"] == ("done", "")
+    uses = "the notebook uses __wrapped__, course.checks, f_locals, gc.get_objects, subprocess, sys._getframe, sys.set"
+    for name in ("fit_prompt", "visible_changes"):
+        assert found[name][0] == "done" and found[name][1].startswith(uses)
     assert found["likelihood_row"] == ("not attempted", "the notebook defines no function likelihood_row")
 
 
 def test_notebooks_that_are_none_give_rows(marked):
     found = marked[0]
     assert set(found["06_missing"].values()) == {("missing", "the folder has no such notebook")}
-    for name in ("07_half", "08_a_list", "09_no_text", "10_a_folder"):
+    assert found["13_no_sources"]["visible_share"][0] == "not attempted"
+    for name in ("07_half", "08_a_list", "09_no_text", "10_a_folder", "12_deep"):
         assert found[name]["visible_share"][0] == "unreadable", name
         assert found[name]["visible_share"][1].startswith("not a notebook: ")
 
@@ -511,7 +699,7 @@ def test_the_table_and_the_json_say_the_same(marked):
     assert [tuple(line[:3]) for line in lines[2:]] == [row[:3] for row in rows]
     said = json.loads(marking.as_json(rows))
     assert [marking.Row(**row) for row in said["rows"]] == rows
-    assert sum(said["totals"].values()) == len(rows) and said["totals"]["done"] == 6
+    assert sum(said["totals"].values()) == len(rows) and said["totals"]["done"] == 11
     assert totals == f"{len(rows)} exercises: " + ", ".join(f"{n} {v}" for v, n in said["totals"].items())
 
 
@@ -567,7 +755,7 @@ def test_ctrl_c_stops_the_kernel_and_leaves_nothing(tmp_path, monkeypatch):
     learner.mkdir()
     temporary.mkdir()
     first = f"import os\nopen({str(note)!r}, 'w').write(str(os.getpid()))"
-    write(learner / "00_a.ipynb", [first, "while True:\n    pass"])
+    write(learner / "00_a.ipynb", [first, "while True:\n    pass", exercise("fates")])
     before = contents(learner)
     code = f"from vqlearn.course import copying; copying.FOLDERS = [copying.Path({str(tmp_path / 'course')!r})]"
     code += "; from vqlearn.__main__ import main; import sys; sys.exit(main(sys.argv[1:]))"
@@ -592,7 +780,7 @@ def test_ctrl_c_stops_the_kernel_and_leaves_nothing(tmp_path, monkeypatch):
         os.kill(int(note.read_text()), 0)
 
 
-@pytest.mark.parametrize("module", [copying, desk, kernel, marking], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [copying, desk, exam, kernel, marking], ids=lambda module: module.__name__)
 def test_nothing_heavy_is_imported_before_it_is_needed(module):
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     names = {alias.name.split(".")[0] for node in tree.body if isinstance(node, ast.Import) for alias in node.names}

@@ -1,9 +1,10 @@
 """Which exercises in a learner's folder are done.
 
 A verdict trusts nothing that a notebook prints. The notebook runs in a kernel, on a copy of its folder; there
-`checks.name(function)` only notes the function, which is then called on the cases of the check. The numbers that it
-returns come back in the kernel's reply to that very question, not through its output, and the check judges them here,
-in a process that runs none of the learner's code. It is no sandbox: the code runs with the rights of whoever checks it.
+`checks.name(function)` only notes the function, and neither solutions nor cases are there. The cases are sent as
+questions, those of the check and then others of the same kind, the numbers that the function returns come back in the
+kernel's reply, and the check judges them here, in a process that runs none of the learner's code. It is no sandbox: the
+code runs with the rights of whoever checks it, and what it could still use in place of an answer is named in its row.
 """
 
 from __future__ import annotations
@@ -15,16 +16,21 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vqlearn.course import copying
-from vqlearn.course.kernel import Died, Kernel
+from vqlearn.course.exam import Exam, Found
+from vqlearn.course.kernel import Kernel
 
 VERDICTS = "done", "not attempted", "wrong", "crashed", "missing", "unreadable"
 MOST_FILES, MOST_BYTES = 2000, 200_000_000  # of the learner's folder, in the copy that is executed
 PREFIX = "vqlearn-course-"  # of the temporary folder
+NEEDLESS = re.compile(  # ways to another program, into a running one, or round the marker
+    r"\b(?:ctypes|multiprocessing|subprocess|os\.popen|os\.system|gc\.get_\w+|sys\._getframe|sys\.set(?:profile|trace)|"
+    r"f_locals|__wrapped__|course\.(?:checks|desk|exam|kernel|marking|outcomes))\b"
+)
 
 
 class Row(NamedTuple):
@@ -82,27 +88,44 @@ def _tidy(text: str) -> str:
     return line if len(line) <= 200 else line[:197] + "..."
 
 
-Found = dict[str, tuple[str, str]]  # exercise -> verdict and detail
-Tell = Callable[[str], None]
-
-
-def _mark(path: Path, exercises: dict[str, str], timeout: int, tell: Tell) -> Found:
+def _mark(path: Path, exercises: dict[str, str], timeout: int, tell: Callable[[str], None]) -> Found:
     try:
         cells = _code(path)
     except FileNotFoundError:
         return dict.fromkeys(exercises, ("missing", "the folder has no such notebook"))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         return dict.fromkeys(exercises, ("unreadable", f"not a notebook: {error}"))
-    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as scratch:
-        work = Path(scratch, "work")
-        _copy_files(path.parent, work)
-        found: Found = {}
-        try:
-            with Kernel(work, Path(scratch), timeout) as kernel:
-                _mark_cells(kernel, cells, exercises, found, tell)
-        except Died as death:
-            found |= {name: ("crashed", f"not reached: {death}") for name in exercises if name not in found}
+    exam = Exam(cells, exercises, lambda: _kernel(path.parent, timeout), tell)
+    try:
+        found = _remarked(exam.run(), cells)
+    except Exception as error:  # whatever it is, it is this notebook's alone
+        lost = "crashed", f"the notebook could not be marked: {type(error).__name__}: {error}"
+        found = dict.fromkeys(exercises, lost) | exam.found
     return {name: found[name] for name in exercises}
+
+
+def _remarked(found: Found, cells: list[str]) -> Found:
+    """What is done, with a remark where the notebook uses what an answer has no need of."""
+    used = sorted({word for source in cells for word in NEEDLESS.findall(source)})
+    if not used:
+        return found
+    remark = f"the notebook uses {', '.join(used)}"
+    done = {name: detail for name, (verdict, detail) in found.items() if verdict == "done"}
+    return found | {name: ("done", f"{detail}; {remark}" if detail else remark) for name, detail in done.items()}
+
+
+@contextlib.contextmanager
+def _kernel(folder: Path, timeout: int) -> Iterator[Kernel]:
+    """A kernel in a fresh copy of the learner's folder."""
+    from vqlearn.course import checks
+
+    closed = [str(Path(checks.__file__).parent), *map(str, copying.FOLDERS)]
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as place:
+        work, scratch = Path(place, "work"), Path(place, "scratch")
+        scratch.mkdir()
+        _copy_files(folder, work)
+        with Kernel(work, scratch, timeout, names=list(checks.EXERCISES), closed=closed) as kernel:
+            yield kernel
 
 
 def _code(path: Path) -> list[str]:
@@ -115,7 +138,13 @@ def _code(path: Path) -> list[str]:
     if not isinstance(book, dict) or not isinstance(book.get("cells"), list):
         raise ValueError("it is JSON, but has no list of cells")
     code = [cell for cell in book["cells"] if isinstance(cell, dict) and cell.get("cell_type") == "code"]
-    return ["".join(cell.get("source", "")) for cell in code]
+    return [_source(cell.get("source")) for cell in code]
+
+
+def _source(source: Any) -> str:
+    """A cell's source, as far as it is text."""
+    parts = source if isinstance(source, list) else [source]
+    return "".join(part for part in parts if isinstance(part, str))
 
 
 def _copy_files(folder: Path, into: Path) -> None:
@@ -124,7 +153,8 @@ def _copy_files(folder: Path, into: Path) -> None:
     for base, inside, names in os.walk(folder):
         inside[:] = sorted(name for name in inside if not name.startswith((".", "__pycache__", PREFIX)))
         target = into / Path(base).relative_to(folder)
-        target.mkdir()
+        with contextlib.suppress(OSError):
+            target.mkdir()
         for file in sorted(Path(base, name) for name in names if not name.startswith(".")):
             with contextlib.suppress(OSError):
                 if file.is_file() and file.stat().st_size <= size:
@@ -133,47 +163,3 @@ def _copy_files(folder: Path, into: Path) -> None:
         files -= 1 + len(names)
         if files < 0:
             return
-
-
-def _mark_cells(kernel: Kernel, cells: list[str], exercises: dict[str, str], found: Found, tell: Tell) -> None:
-    for number, source in enumerate(cells, start=1):
-        tell(f"cell {number} of {len(cells)}")
-        concerned = [n for n, f in exercises.items() if re.search(rf"\bchecks\.{n}\b|\bdef {f}\b", source)]
-        try:
-            trouble = kernel.run(source)
-        except Died as death:
-            found |= {name: ("crashed", f"cell {number}: {death}") for name in concerned}
-            raise Died(f"in cell {number} {death}") from None
-        if trouble:
-            found |= {name: ("crashed", f"cell {number}: {trouble}") for name in concerned}
-        for name in kernel.ask("noted()")[1] or []:
-            if name in exercises:
-                _mark_one(kernel, name, f"outcomes({name!r})", found)
-    for name, function in exercises.items():  # defined, but not given to the check, or defined once more after it
-        if found.get(name, ("",))[0] in ("", "not attempted", "wrong"):
-            _mark_one(kernel, name, f"last({name!r}, {function!r})", found)
-        found.setdefault(name, ("not attempted", f"the notebook defines no function {function}"))
-
-
-def _mark_one(kernel: Kernel, name: str, question: str, found: Found) -> None:
-    try:
-        trouble, outcomes = kernel.ask(question)
-    except Died as death:
-        found[name] = "crashed", f"its function was called, and {death}"
-        raise Died(f"in {name} {death}") from None
-    if trouble:
-        found[name] = "crashed", f"its function was called, and {trouble}"
-    elif outcomes:
-        found[name] = judged(name, outcomes)
-
-
-def judged(name: str, outcomes: list[dict[str, Any]]) -> tuple[str, str]:
-    """The verdict of a check, and its reason, from what a learner's function did on the check's cases."""
-    from vqlearn.course.checks import EXERCISES
-    from vqlearn.course.desk import unpacked
-
-    try:
-        verdict = EXERCISES[name].verdict([unpacked(outcome) for outcome in outcomes])
-    except Exception as error:  # outcomes of a form that no desk sends
-        return "crashed", f"its answers could not be judged: {type(error).__name__}"
-    return ("done", "") if verdict.status == "right" else (verdict.status, verdict.reason)

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
+from vqlearn.course.checks.cases import at_other_speed, number, redistributed, redrawn
 from vqlearn.course.checks.check import Check, at_times, normalised, small_schedule, then
+from vqlearn.course.outcomes import Case
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import transition_matrix
 
@@ -91,6 +93,7 @@ likelihood_row = Check(
         ),
     ],
     praise="one row of the matrix, the mask row included, and no matrix built.",
+    vary=at_other_speed,
 )
 
 
@@ -123,6 +126,12 @@ def mean_for_sum(log_v: Tensor, log_alpha: Tensor, log_beta: Tensor) -> Tensor:
 LOG_V = torch.tensor([0.5, 2.0, 0.0, 7.0]).double().log()
 LOG_SHARES = tuple(torch.tensor([0.7, 0.05], dtype=torch.float64).log())
 
+
+def other_logs(case: Case, generator: Generator) -> Case:
+    alpha = torch.tensor(number(generator, 0.3, 0.8)).double()
+    return case[0] + redrawn(case[0], generator), alpha.log(), ((1 - alpha) * number(generator, 0.1, 0.25)).log()
+
+
 apply_in_logs = Check(
     name="apply_in_logs",
     question="log(alpha v + beta sum(v)), `[K] -> [K]`, for any positive v",
@@ -139,6 +148,7 @@ apply_in_logs = Check(
         ("you divided by K once too often: beta is already the share of each single code", mean_for_sum),
     ],
     praise="exact for any v, even for one too small for exp.",
+    vary=other_logs,
 )
 
 
@@ -191,6 +201,12 @@ STRIDE = "t - 1 for s: the jump ends at s, whatever the stride"
 WHOLE = torch.tensor([0.1, 0.6, 0.1, 0.2], dtype=torch.float64)
 TRUNCATED = torch.tensor([0.0, 0.6, 0.1, 0.2], dtype=torch.float64)  # keeps its mass of 0.9
 
+
+def other_prediction(case: Case, generator: Generator) -> Case:
+    p_x0, *rest = at_other_speed(case, generator)
+    return redistributed(p_x0, generator), *rest
+
+
 posterior = Check(
     name="posterior",
     question="p(x_s | x_t), `[K] -> [K + 1]`, for one token, in probabilities",
@@ -223,6 +239,7 @@ posterior = Check(
         ("you normalised when you should not: a truncated prediction of mass 0.9 keeps it", then(averaged, normalised)),
     ],
     praise="Bayes, averaged over the prediction, for a code and for the mask.",
+    vary=other_prediction,
 )
 
 
@@ -283,4 +300,5 @@ repair_rate = Check(
         ("that is the chance of staying: take it from 1", then(changed, lambda chance: 1 - chance)),
     ],
     praise="a ratio of betas, alive even where beta itself is a millionth.",
+    vary=at_other_speed,
 )

@@ -5,26 +5,16 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
+from vqlearn.course.outcomes import Case, Function, Outcome, outcomes_of
 from vqlearn.schedule import MaskReplaceSchedule
 
-Function = Callable[..., Any]
 RELATIVE, ABSOLUTE = 1e-4, 1e-7  # loose enough for float32, tight enough to tell every mistake from the truth
-MOST_NUMBERS = 10_000  # of an answer with more only the shape is judged; the checks ask for a few
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What an attempt did on one case: it returned `numbers` or None, or it raised the `error` of that name."""
-
-    numbers: Tensor | None = None
-    error: str = ""
-    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,7 +41,8 @@ class Check:
 
     `question` says what is asked for. `solution` is a right function; the names of its parameters are printed. Each of
     `cases` is a tuple of arguments. `mistakes` are pairs of a sentence and the function that makes this mistake; the
-    first that gives the learner's answers to all cases is named. `praise` is the sentence for a right answer.
+    first that gives the learner's answers to all cases is named. `praise` is the sentence for a right answer. `vary`
+    makes another case from one of them and a generator, for the marker; without it the marker asks for `cases` alone.
 
     >>> double = Check(
     ...     name="double", question="twice a number", solution=lambda x: 2 * x, cases=[(1.0,), (3.0,)],
@@ -66,21 +57,26 @@ class Check:
     name: str
     question: str
     solution: Function = field(repr=False)
-    cases: Sequence[tuple[Any, ...]] = field(repr=False)
+    cases: Sequence[Case] = field(repr=False)
     mistakes: Sequence[tuple[str, Function]] = field(repr=False)
     praise: str = field(repr=False)
+    vary: Callable[[Case, Generator], Case] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", f"`{self.signature}`: {self.question}.")  # for help and the reference
 
     def __call__(self, attempt: Function) -> None:
         """Print the verdict on a function."""
-        _receive(self, attempt)
+        print(self.judge(attempt))
 
     @property
     def signature(self) -> str:
         """The call that is asked for, such as "fates(x_0, x_t, mask_id)"."""
         return f"{self.name}({', '.join(_parameters(self.solution))})"
+
+    def varied(self, generator: Generator) -> Check:
+        """The same check with other cases of the same kind."""
+        return replace(self, cases=[self.vary(case, generator) for case in self.cases] if self.vary else self.cases)
 
     def judge(self, attempt: Function) -> Verdict:
         """Run a function on every case and judge what it does."""
@@ -88,12 +84,7 @@ class Check:
 
     def run(self, attempt: Function) -> list[Outcome]:
         """What a function does on each case, up to the first that raises an exception."""
-        outcomes: list[Outcome] = []
-        for case in self.cases:
-            outcomes.append(_outcome(attempt, case))
-            if outcomes[-1].error:
-                break
-        return outcomes
+        return outcomes_of(attempt, self.cases)
 
     def verdict(self, outcomes: Sequence[Outcome]) -> Verdict:
         """Judge the outcomes of an attempt. Raises ValueError if there are fewer than cases and none is an error."""
@@ -130,35 +121,6 @@ class Check:
 
     def _answers(self, function: Function) -> Iterable[Tensor]:
         return (torch.as_tensor(function(*copy.deepcopy(case))).double() for case in self.cases)
-
-
-def _outcome(attempt: Function, case: tuple[Any, ...]) -> Outcome:
-    try:
-        answer = attempt(*copy.deepcopy(case))  # an attempt that changes an argument changes a copy
-        if answer is None:
-            return Outcome()
-        numbers = torch.as_tensor(answer).detach()
-        return Outcome(numbers if numbers.numel() > MOST_NUMBERS else numbers.cpu().double())
-    except NotImplementedError:
-        return Outcome(error=NotImplementedError.__name__)
-    except (Exception, SystemExit) as error:  # whatever a learner's function may raise
-        return Outcome(error=type(error).__name__, text=str(error))
-
-
-def _print(check: Check, attempt: Function) -> None:
-    print(check.judge(attempt))
-
-
-_receive: Callable[[Check, Function], None] = _print
-
-
-def collect_attempts(receive: Callable[[Check, Function], None]) -> None:
-    """From now on, in this process, a function that is given to a check goes to `receive`, and nothing is printed.
-
-    The marker needs it: it judges outside of the learner's process.
-    """
-    global _receive
-    _receive = receive
 
 
 # ------------------------------------------------------------------------------------- what the checks are written with

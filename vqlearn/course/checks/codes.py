@@ -6,9 +6,11 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator, Tensor
 
-from vqlearn.course.checks.check import Check, Function, normalised, then
+from vqlearn.course.checks.cases import whole
+from vqlearn.course.checks.check import Check, normalised, then
+from vqlearn.course.outcomes import Case, Function
 
 
 def nearest(latents: Tensor, vectors: Tensor) -> Tensor:
@@ -45,6 +47,11 @@ def farthest(latents: Tensor, vectors: Tensor) -> Tensor:
 
 PRODUCTS = "the largest product is not the smallest distance: the length of the vectors counts too, |e|^2 - 2 z e"
 
+
+def other_vectors(case: Case, generator: Generator) -> Case:
+    return tuple(torch.randn(vectors.shape, generator=generator) for vectors in case)
+
+
 nearest_code = Check(
     name="nearest_code",
     question="the number of the nearest vector, `[N, D], [K, D] -> [N]`",
@@ -74,6 +81,7 @@ nearest_code = Check(
         ("codes are counted from 0", then(nearest, lambda codes: codes + 1)),
     ],
     praise="the least distance, for every latent at once.",
+    vary=other_vectors,
 )
 
 
@@ -122,6 +130,7 @@ perplexity = Check(
         ),
     ],
     praise="as many equally frequent codes would carry as much.",
+    vary=lambda case, generator: (case[0] * whole(generator, 2, 5) + (case[0] > 0) * whole(generator, 1, 9),),
 )
 
 
@@ -155,4 +164,5 @@ compression = Check(
         ("that counts numbers for tokens; a number has 8 bits, a token log2(K)", lambda h, w, f, k: 3 * f**2),
     ],
     praise="the size of the picture cancels, and the factor counts squared.",
+    vary=lambda case, generator: (*case[:2], 2 ** whole(generator, 1, 5), whole(generator, 2, 5000)),
 )

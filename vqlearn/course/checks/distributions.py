@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vqlearn.course.checks.cases import at_other_speed, redistributed, shaken
 from vqlearn.course.checks.check import Check, normalised, small_schedule, then
 from vqlearn.schedule import MaskReplaceSchedule
 
@@ -43,6 +44,7 @@ variation = Check(
         ("that is what the distributions share: take it from 1", then(half_of_the_sum, lambda value: 1 - value)),
     ],
     praise="half of it is what the best player of real-or-drawn gains over guessing.",
+    vary=lambda case, generator: tuple(redistributed(p, generator) for p in case),
 )
 
 
@@ -113,6 +115,7 @@ one_call = Check(
         ("predictions multiply: independent draws have the product of their probabilities", added),
     ],
     praise="three exact predictions, and their product is not the distribution of the three.",
+    vary=lambda case, generator: (normalised(shaken(case[0], generator)),),
 )
 
 
@@ -170,6 +173,7 @@ next_law = Check(
         ),
     ],
     praise="with this and an exact denoiser you can measure any sampler.",
+    vary=lambda case, generator: (normalised(shaken(case[0], generator)), redistributed(case[1], generator)),
 )
 
 
@@ -234,4 +238,5 @@ told_and_seen = Check(
         ),
     ],
     praise="the fewer the steps, the larger the gap between what is seen and the time that is given.",
+    vary=at_other_speed,
 )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from vqlearn.course.checks.check import Check, Function, normalised, small_schedule, then
+from vqlearn.course.checks.cases import at_other_speed, redrawn
+from vqlearn.course.checks.check import Check, normalised, small_schedule, then
+from vqlearn.course.outcomes import Case, Function
 from vqlearn.schedule import MaskReplaceSchedule
 
 
@@ -50,6 +52,7 @@ wrong_tokens = Check(
         ),
     ],
     praise="K - 1 codes are wrong, and each is as likely.",
+    vary=at_other_speed,
 )
 
 
@@ -109,6 +112,12 @@ def corrupt_cases() -> list[tuple[Tensor, Tensor, Tensor, int, MaskReplaceSchedu
 
 LAST = "the mask is in the last gamma_bar of the interval, from 1 - gamma_bar on"
 
+
+def other_numbers(case: Case, generator: Generator) -> Case:
+    x_0, u, v, *rest = at_other_speed(case, generator)
+    return x_0, redrawn(u, generator), redrawn(v, generator), *rest
+
+
 corrupt = Check(
     name="corrupt",
     question="x_t `[L]` from two uniform numbers per token, u for what happens to it and v for its new code",
@@ -136,6 +145,7 @@ corrupt = Check(
         ("the mask is mask_id itself, not mask_id - 1, which is the last code", last_code_as_mask),
     ],
     praise="one number for what happens to the token, one for its code.",
+    vary=other_numbers,
 )
 
 
@@ -188,4 +198,5 @@ visible_law = Check(
         ),
     ],
     praise="the probabilities of the codes, over the probability of seeing one.",
+    vary=at_other_speed,
 )

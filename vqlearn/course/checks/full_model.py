@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
+from vqlearn.course.checks.cases import whole
 from vqlearn.course.checks.check import Check
+from vqlearn.course.outcomes import Case
 
 
 def changes(walk: Tensor, mask_id: int) -> Tensor:
@@ -19,6 +21,11 @@ def uncovered_too(walk: Tensor, mask_id: int) -> Tensor:
 
 def stayed(walk: Tensor, mask_id: int) -> Tensor:
     return ((walk[:-1] == walk[1:]) & (walk[1:] != mask_id)).sum()
+
+
+def other_trajectory(case: Case, generator: Generator) -> Case:
+    walk, mask_id = case
+    return torch.randint(mask_id + 1, walk.shape, generator=generator), mask_id
 
 
 visible_changes = Check(
@@ -50,6 +57,7 @@ visible_changes = Check(
         ),
     ],
     praise="visible before, visible after, and another code.",
+    vary=other_trajectory,
 )
 
 
@@ -64,6 +72,11 @@ def end_last(ids: list[int], length: int, pad: int) -> list[int]:
 
 def padded_in_front(ids: list[int], length: int, pad: int) -> list[int]:
     return fitted(ids, length, pad) if len(ids) >= length else [pad] * (length - len(ids)) + ids
+
+
+def other_prompt(case: Case, generator: Generator) -> Case:
+    ids = [whole(generator, 10, 99) for _ in range(whole(generator, 4, 9))]
+    return ids, whole(generator, 3, 12), whole(generator, 0, 9)
 
 
 fit_prompt = Check(
@@ -85,4 +98,5 @@ fit_prompt = Check(
         ("the padding comes after the prompt, not before it", padded_in_front),
     ],
     praise="a prompt that is cut keeps its end token.",
+    vary=other_prompt,
 )

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from vqlearn.course.checks.check import Check, Function, normalised, then
+from vqlearn.course.checks.cases import number, redistributed, redrawn, whole
+from vqlearn.course.checks.check import Check, normalised, then
+from vqlearn.course.outcomes import Case, Function
 
 
 def unnormalised(log_p: Tensor, log_p_null: Tensor, scale: float) -> Tensor:
@@ -28,6 +30,13 @@ def in_probabilities(log_p: Tensor, log_p_null: Tensor, scale: float) -> Tensor:
 
 
 TEXT, NULL = torch.tensor([[0.6, 0.2, 0.15, 0.05], [0.3, 0.4, 0.1, 0.2]], dtype=torch.float64).log()
+
+
+def other_branches(case: Case, generator: Generator) -> Case:
+    log_p, log_p_null, _ = case
+    branches = (branch + 2 * redrawn(branch, generator) for branch in (log_p, log_p_null))
+    return *branches, number(generator, 0.3, 4.0)
+
 
 guided = Check(
     name="guided",
@@ -56,6 +65,7 @@ guided = Check(
         ),
     ],
     praise="a straight line in logs, then one normalisation.",
+    vary=other_branches,
 )
 
 ROUNDING = 1e-12  # of a cumulative sum
@@ -131,6 +141,7 @@ truncated = Check(
         ("those are the classes that are dropped", lambda p, rate: p - top_r(p, rate)),
     ],
     praise="the first, and all with less than the rate before them.",
+    vary=lambda case, generator: (redistributed(case[0], generator), number(generator, 0, 0.95)),
 )
 
 
@@ -163,6 +174,13 @@ def whatever_the_scale(times: list[int], scale: float, low: int, high: int, pict
 
 EVEN, UNEVEN = [100, 80, 60, 40, 20, 0], [100, 95, 90, 70, 30, 10, 0]
 
+
+def other_interval(case: Case, generator: Generator) -> Case:
+    times, scale, _, _, _ = case
+    low, high = sorted((whole(generator, 0, 100), whole(generator, 0, 100)))
+    return times, scale, low, high, whole(generator, 1, 20)
+
+
 rows_asked = Check(
     name="rows_asked",
     question="the rows that the network evaluates over a whole trajectory",
@@ -194,6 +212,7 @@ rows_asked = Check(
         ),
     ],
     praise="two rows per picture where guidance changes anything, one elsewhere.",
+    vary=other_interval,
 )
 
 
@@ -209,6 +228,12 @@ def guided_joint(told: Tensor, null: Tensor, scale: float) -> Tensor:
 CONDITIONAL = torch.tensor([0.0, 0.5, 0.3, 0.2, 0.0], dtype=torch.float64)
 UNCONDITIONAL = torch.tensor([0.2, 0.2, 0.35, 0.25, 0.0], dtype=torch.float64)
 FULL = torch.tensor([0.1, 0.2, 0.3, 0.3, 0.1], dtype=torch.float64)
+
+
+def other_laws(case: Case, generator: Generator) -> Case:
+    told, null, _ = case
+    return redistributed(told, generator), redistributed(null, generator), number(generator, 1.2, 3.0)
+
 
 guided_law = Check(
     name="guided_law",
@@ -245,4 +270,5 @@ guided_law = Check(
         ),
     ],
     praise="powers of whole grids, and one sum over all of them.",
+    vary=other_laws,
 )

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from vqlearn.course.checks.check import Check, Function, small_schedule, then
+from vqlearn.course.checks.cases import number, power, shaken, whole
+from vqlearn.course.checks.check import Check, small_schedule, then
+from vqlearn.course.outcomes import Case, Function
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import transition_matrix
 
@@ -42,6 +44,11 @@ def blocks(
 
 LEAVES = "nothing leaves the mask: its column is 0, ..., 0, 1"
 
+
+def other_shares(case: Case, generator: Generator) -> Case:
+    return number(generator, 0.2, 0.6), number(generator, 0.0, 0.3), whole(generator, 2, 6)
+
+
 one_step = Check(
     name="one_step",
     question="the matrix of one step, `[K + 1, K + 1]` as `[to, from]`",
@@ -65,6 +72,7 @@ one_step = Check(
         (LEAVES, blocks(corner=0.0)),
     ],
     praise="every column sums to 1, and nothing leaves the mask.",
+    vary=other_shares,
 )
 
 
@@ -99,6 +107,13 @@ def undivided(alpha: Tensor, gamma: Tensor, num_codes: int) -> Tensor:
 PRODUCT = "beta_bar is not a product of betas: that is to be replaced in every step; it is what is left"
 SMALL = small_schedule()
 
+
+def other_steps(case: Case, generator: Generator) -> Case:
+    alpha, gamma, num_codes = case
+    speed = power(generator)
+    return alpha**speed, 1 - (1 - gamma) ** speed, num_codes
+
+
 cumulative_shares = Check(
     name="cumulative_shares",
     question="alpha_bar, beta_bar, gamma_bar of all the steps `[t]` together",
@@ -124,6 +139,7 @@ cumulative_shares = Check(
         ("the order is alpha_bar, beta_bar, gamma_bar", then(bars, lambda found: found[[0, 2, 1]])),
     ],
     praise="two products, and beta_bar is what is left.",
+    vary=other_steps,
 )
 
 
@@ -154,6 +170,11 @@ def mask_as_a_code(v: Tensor, alpha: float, beta: float, gamma: float) -> Tensor
     return product(torch.cat([v[:-1], alpha * v[-1:]]), alpha, beta, gamma)
 
 
+def other_vector(case: Case, generator: Generator) -> Case:
+    alpha, gamma, _ = other_shares(case, generator)
+    return shaken(case[0], generator), alpha, (1 - alpha - gamma) / (len(case[0]) - 1), gamma
+
+
 apply_shares = Check(
     name="apply_shares",
     question="Q v for any vector v `[K + 1]`, without the matrix",
@@ -182,4 +203,5 @@ apply_shares = Check(
         ("beta is the chance of each single code already: do not divide R by K", wrong_beta(lambda K: 1 / K)),
     ],
     praise="one sum, and then one product per code.",
+    vary=other_vector,
 )

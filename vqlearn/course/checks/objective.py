@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
+from vqlearn.course.checks.cases import at_other_speed, redistributed, shaken
 from vqlearn.course.checks.check import Check, normalised, small_schedule, then
+from vqlearn.course.outcomes import Case
 from vqlearn.objective import kl_divergence
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import q_posterior
@@ -42,6 +44,12 @@ def with_impossible_states(x_0: int, x_t: int, p_x0: Tensor, t: int, schedule: M
 
 PREDICTION = torch.tensor([0.05, 0.70, 0.20, 0.05]).double()
 
+
+def other_prediction(case: Case, generator: Generator) -> Case:
+    x_0, x_t, p_x0, *rest = at_other_speed(case, generator)
+    return x_0, x_t, redistributed(p_x0, generator), *rest
+
+
 step_cost = Check(
     name="step_cost",
     question="one token's term of the bound, in nats",
@@ -68,6 +76,7 @@ step_cost = Check(
         ("that is in bits; the question asks for nats", then(divergence, lambda value: value / math.log(2))),
     ],
     praise="how many nats more than with x_0 known this step takes.",
+    vary=other_prediction,
 )
 
 
@@ -106,6 +115,7 @@ jump_weight = Check(
         ),
     ],
     praise="the chance that the mask came after s.",
+    vary=at_other_speed,
 )
 
 
@@ -160,4 +170,5 @@ time_odds = Check(
         ("the 1e-4 is missing: a term of 0 would never be drawn again", lambda history: odds(history, floor=0.0)),
     ],
     praise="root mean squares, with a floor, and t = 1 takes the weight of t = 2.",
+    vary=lambda case, generator: (shaken(case[0], generator),),
 )

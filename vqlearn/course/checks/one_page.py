@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from vqlearn.course.checks.check import Check, Function, small_schedule
+from vqlearn.course.checks.cases import at_other_speed, redrawn
+from vqlearn.course.checks.check import Check, small_schedule
+from vqlearn.course.outcomes import Case, Function
 from vqlearn.schedule import MaskReplaceSchedule
 
 
@@ -49,6 +51,11 @@ def step_cases() -> list[tuple[Tensor, Tensor, Tensor, int, int, MaskReplaceSche
     return [(x_0, x_t, torch.rand(36, dtype=torch.float64, generator=generator), s, t, schedule) for s, t in times]
 
 
+def other_draws(case: Case, generator: Generator) -> Case:
+    x_0, x_t, u, *rest = at_other_speed(case, generator)
+    return x_0, x_t, redrawn(u, generator), *rest
+
+
 mask_only_step = Check(
     name="mask_only_step",
     question="x_s `[L]` with masks alone, from a uniform number per token",
@@ -81,6 +88,7 @@ mask_only_step = Check(
         ),
     ],
     praise="visible tokens stay, and a mask goes if it came after s.",
+    vary=other_draws,
 )
 
 
@@ -123,4 +131,5 @@ repaired = Check(
         ("that is the whole probability: only at s = 0 is the code certain", lambda s, t, schedule: 1.0),
     ],
     praise="prior times likelihood at the predicted code, over the evidence.",
+    vary=at_other_speed,
 )

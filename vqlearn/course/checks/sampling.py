@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from vqlearn.course.checks.check import Check, Function, at_times, small_schedule, then
+from vqlearn.course.checks.cases import at_other_speed, number, redrawn, whole
+from vqlearn.course.checks.check import Check, at_times, small_schedule, then
+from vqlearn.course.outcomes import Case, Function
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import transition_matrix
 
@@ -60,6 +62,7 @@ touched_tokens = Check(
         ("those are the tokens that are kept", then(touched, torch.logical_not)),
     ],
     praise="one pixel is enough, and the grid is read row by row.",
+    vary=lambda case, generator: (redrawn(case[0], generator) < 0.06, case[1]),
 )
 
 
@@ -75,6 +78,11 @@ def nearest(num_steps: int, count: int) -> list[int]:
 def fixed_stride(num_steps: int, count: int) -> list[int]:
     stride = num_steps // count
     return [*range(num_steps, num_steps - count * stride, -stride), 0]
+
+
+def other_stride(case: Case, generator: Generator) -> Case:
+    num_steps = whole(generator, 10, 200)
+    return num_steps, whole(generator, 2, num_steps)
 
 
 even_times = Check(
@@ -98,6 +106,7 @@ even_times = Check(
         ),
     ],
     praise="every gap is as even as whole numbers allow.",
+    vary=other_stride,
 )
 
 
@@ -152,6 +161,7 @@ masks_left = Check(
         ("that is the share that has been uncovered: take it from 1", then(small_steps, lambda share: 1 - share)),
     ],
     praise="small steps, so the masks stay where they are.",
+    vary=at_other_speed,
 )
 
 
@@ -182,6 +192,12 @@ def not_divided(x_0: int, x_t: int, renew: float, s: int, t: int, schedule: Mask
 
 
 SMALL = small_schedule()
+
+
+def other_renewal(case: Case, generator: Generator) -> Case:
+    x_0, x_t, _, *rest = at_other_speed(case, generator)
+    return x_0, x_t, number(generator, 0.05, 0.9), *rest
+
 
 corrected_law = Check(
     name="corrected_law",
@@ -217,4 +233,5 @@ corrected_law = Check(
         ("t - 1 for s: the jump ends at s, whatever the stride", at_times(corrected, lambda s, t: (t - 1, t))),
     ],
     praise="two ways to x_s, and both keep q(x_s | x_0).",
+    vary=other_renewal,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vqlearn.course.checks.cases import number, power
 from vqlearn.course.checks.check import Check, small_schedule, then
 from vqlearn.schedule import MaskReplaceSchedule
 
@@ -43,6 +44,7 @@ one_step_alpha = Check(
         ("the step to t = 0 does nothing: entry 0 is 1", lambda bar: after(ratios(bar)[1:], first=0.0)),
     ],
     praise="kept until t is kept until t - 1, and then once more.",
+    vary=lambda case, generator: (case[0] ** power(generator),),
 )
 
 
@@ -77,6 +79,7 @@ jump_gamma = Check(
         ("divide by what is unmasked at s, not at t", lambda s, t, bar: (bar[t] - bar[s]) / (1 - bar[t])),
     ],
     praise="what is unmasked shrinks by a ratio.",
+    vary=lambda case, generator: (*case[:2], 1 - (1 - case[2]) ** power(generator)),
 )
 
 
@@ -113,4 +116,5 @@ final_mask_rate = Check(
         ),
     ],
     praise="a fixed part of what is lost, scaled to the end.",
+    vary=lambda case, generator: (case[0] ** power(generator), case[1] * number(generator, 0.5, 1)),
 )

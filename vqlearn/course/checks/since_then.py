@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
+from vqlearn.course.checks.cases import at_other_speed, number, whole
 from vqlearn.course.checks.check import Check, at_times, then
+from vqlearn.course.outcomes import Case
 from vqlearn.schedule import MaskReplaceSchedule
 
 STEP = "those are the shares of one step, t - 1 to t, for the jump from s to t"
@@ -38,6 +40,11 @@ def still_masked(p_right: Tensor, s: int, t: int, schedule: MaskReplaceSchedule)
     return -(1 - schedule.alpha_bar[s]) / (1 - schedule.alpha_bar[t]) * p_right.log()
 
 
+def other_chance(case: Case, generator: Generator) -> Case:
+    chance, *rest = at_other_speed(case, generator)
+    return chance * number(generator, 0.4, 1.1), *rest
+
+
 masked_term = Check(
     name="masked_term",
     question="the bound's term of a masked token under masks alone, in nats",
@@ -66,6 +73,7 @@ masked_term = Check(
         (STEP, at_times(weighted_cross_entropy, lambda s, t: (t - 1, t))),
     ],
     praise="the loss of MDLM, before the limit.",
+    vary=other_chance,
 )
 
 
@@ -111,11 +119,17 @@ uncover_chance = Check(
         (STEP, at_times(uncovered, lambda s, t: (t - 1, t))),
     ],
     praise="the step of ReMDM, and of the corrector under masks alone.",
+    vary=other_chance,
 )
 
 
 def weight(masked: int, length: int) -> float:
     return math.factorial(masked - 1) * math.factorial(length - masked) / math.factorial(length)
+
+
+def other_pattern(case: Case, generator: Generator) -> Case:
+    length = whole(generator, 3, 9)
+    return whole(generator, 1, length), length
 
 
 pattern_weight = Check(
@@ -148,4 +162,5 @@ pattern_weight = Check(
         ),
     ],
     praise="every order of the tokens counts once.",
+    vary=other_pattern,
 )

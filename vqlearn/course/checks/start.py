@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
+from vqlearn.course.checks.cases import at_other_speed
 from vqlearn.course.checks.check import Check, normalised, small_schedule, then
+from vqlearn.course.outcomes import Case
 from vqlearn.schedule import MaskReplaceSchedule
 
 
@@ -38,6 +40,7 @@ visible_share = Check(
         ),
     ],
     praise="visible is kept or replaced, everything but masked.",
+    vary=at_other_speed,
 )
 
 
@@ -57,6 +60,13 @@ def visible_as_kept(x_0: Tensor, x_t: Tensor, mask_id: int) -> Tensor:
 
 
 X_0 = torch.tensor([0, 1, 2, 3, 3, 2, 1, 0])
+
+
+def other_tokens(case: Case, generator: Generator) -> Case:
+    x_0, x_t, mask_id = case
+    same = torch.rand(len(x_0), generator=generator) < 0.4
+    return x_0, torch.where(same, x_0, torch.randint(mask_id + 1, x_t.shape, generator=generator)), mask_id
+
 
 fates = Check(
     name="fates",
@@ -79,4 +89,5 @@ fates = Check(
         ),
     ],
     praise="every token is kept, replaced or masked, and just one of them.",
+    vary=other_tokens,
 )
