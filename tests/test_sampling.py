@@ -229,5 +229,5 @@ def test_truncation_by_example():
 
 @pytest.mark.parametrize("rate", [-0.1, 1.01, 86, float("nan")])
 def test_truncation_refuses_rates_outside_the_unit_interval(rate):
-    with pytest.raises(ValueError, match=r"truncation_rate must lie in \[0, 1\], got"):
+    with pytest.raises(ValueError, match=r"truncation_rate must be a number in \[0, 1\], got"):
         truncate(random_belief(1, 1, 3), rate)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from vqlearn.arguments import real, whole
 from vqlearn.draws import in_blocks
 
 
@@ -27,7 +28,7 @@ def guide(log_p: Tensor, log_p_null: Tensor, scale: float | Tensor) -> Tensor:
     """
     if isinstance(scale, Tensor):
         scale = scale.to(log_p)[(..., *[None] * (log_p.ndim - scale.ndim))]  # [B, 1, 1] or [B, L, 1]
-    elif scale in (0, 1):
+    elif (scale := real("scale", scale)) in (0, 1):
         return log_p if scale == 1 else log_p_null
     gap = (log_p - log_p_null).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
     return gap.mul_(scale - 1).add_(log_p).log_softmax(-1)
@@ -45,8 +46,8 @@ def within(scale: float, low: int, high: int) -> Callable[[int], float]:
     >>> scale(100), scale(50)
     (2.0, 1.0)
     """
-    if not 0 <= low <= high:
-        raise ValueError(f"need 0 <= low <= high, got low = {low}, high = {high}")
+    scale, low = real("scale", scale, 0, 1000), whole("low", low, 0)
+    high = whole("high", high, low)
     return lambda t: scale if low <= t <= high else 1.0
 
 
@@ -63,10 +64,7 @@ def scale_at(scale: Scale, t: int, rows: int | None = None) -> float | Tensor:
         if not bool(((value >= 0) & (value <= 1000)).all()):
             raise ValueError("guidance_scale must hold numbers from 0 to 1000")
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1000:
-        where = f" at t = {t}" if callable(scale) else ""
-        raise ValueError(f"guidance_scale must be a number from 0 to 1000, got {value!r}{where}")
-    return value
+    return real(f"guidance_scale at t = {t}" if callable(scale) else "guidance_scale", value, 0, 1000)
 
 
 def branches(scale: float | Tensor) -> str:
@@ -85,7 +83,7 @@ def truncate(log_p_x0: Tensor, rate: float) -> Tensor:
     >>> truncate(torch.tensor([[[0.7, 0.2, 0.1]]]).log(), 0.75).exp()
     tensor([[[0.7000, 0.2000, 0.0000]]])
     """
-    check_truncation_rate(rate)
+    rate = check_truncation_rate(rate)
     if rate == 1:
         return log_p_x0
 
@@ -98,10 +96,9 @@ def truncate(log_p_x0: Tensor, rate: float) -> Tensor:
     return in_blocks(likeliest, log_p_x0)
 
 
-def check_truncation_rate(rate: float) -> None:
-    """Raise ValueError unless 0 <= rate <= 1."""
-    if not (isinstance(rate, int | float) and 0 <= rate <= 1):
-        raise ValueError(f"truncation_rate must lie in [0, 1], got {rate!r}")
+def check_truncation_rate(rate: float) -> float:
+    """The rate as a float; raises ValueError unless 0 <= rate <= 1."""
+    return real("truncation_rate", rate, 0, 1)
 
 
 def top_k(log_p_x0: Tensor, count: int) -> Tensor:
@@ -112,17 +109,16 @@ def top_k(log_p_x0: Tensor, count: int) -> Tensor:
     >>> top_k(torch.tensor([[[0.7, 0.2, 0.1]]]).log(), 1).exp()
     tensor([[[0.7000, 0.0000, 0.0000]]])
     """
-    check_top_k(count)
+    count = check_top_k(count)
     if count >= log_p_x0.shape[-1]:
         return log_p_x0
     ordered = log_p_x0.topk(count + 1, dim=-1)[0]  # one more, to see whether it is equal to the last
     return _first(log_p_x0, ordered, torch.full_like(ordered[..., :1], count, dtype=torch.int64))
 
 
-def check_top_k(count: int) -> None:
-    """Raise ValueError unless `count` is a whole number of at least 1."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"top_k must be a whole number of at least 1, got {count!r}")
+def check_top_k(count: int) -> int:
+    """`count` as an int; raises ValueError unless it is a whole number of at least 1."""
+    return whole("top_k", count)
 
 
 def _falling(log_p: Tensor) -> Tensor:

@@ -12,18 +12,22 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from vqlearn.draws import uniform, uniform_codes
-from vqlearn.reverse import Denoiser
+from vqlearn.arguments import real, whole
+from vqlearn.draws import uniform, uniform_codes, widest
+from vqlearn.reverse import Checked, Denoiser
 from vqlearn.schedule import ROUNDING, MaskReplaceSchedule
-from vqlearn.transition import q_log_probs, q_posterior, q_sample
+from vqlearn.transition import check_tokens, q_log_probs, q_posterior, q_sample
 
 
 def bound_terms(log_p_x0: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor | int, schedule: MaskReplaceSchedule) -> Tensor:
     """One term of the variational bound per token, `[B, L]`, in nats (VQ-Diffusion, Eq. 4 and 5).
 
     For t > 1 the divergence KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)); for t = 1 it is L_0, the code
-    length -log p(x_0 | x_1), which the same formula gives because x_0 is then certain. `t` is an int or `[B]`.
+    length -log p(x_0 | x_1), which the same formula gives because x_0 is then certain. `t` is an int or `[B]`. Raises
+    ValueError for logits in place of log-probabilities (`check_mass`).
     """
+    check_tokens(x_0, schedule, "x_0", mask_allowed=False)
+    _check_mass_on_cpu(log_p_x0)
     truth = one_hot_log(x_0, schedule.num_codes, log_p_x0.dtype)
     log_q = q_posterior(truth, x_t, t, schedule)  # [B, L, K + 1]
     log_p = q_posterior(log_p_x0, x_t, t, schedule)
@@ -59,6 +63,7 @@ def training_loss(
     `p_t` `[B]` is the probability of each t; None means uniform, 1/T. The mean over the batch is an
     unbiased estimate of the bound's sum over t, in nats per token (without L_T, which has no gradient).
     """
+    real("auxiliary_weight", auxiliary_weight, 0)
     steps = schedule.num_steps
     terms = bound_terms(log_p_x0, x_0, x_t, t, schedule).mean(-1)  # [B]
     nll = -log_p_x0.gather(-1, x_0[..., None])[..., 0].mean(-1)  # [B]
@@ -76,6 +81,7 @@ class TimeSampler:
     """
 
     def __init__(self, num_steps: int):
+        num_steps = whole("num_steps", num_steps)
         self.history, self.counts = torch.zeros(num_steps + 1, dtype=torch.float64), torch.zeros(num_steps + 1)
 
     def probabilities(self) -> Tensor:
@@ -89,13 +95,14 @@ class TimeSampler:
 
     def sample(self, count: int, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         """Times `[count]` in 1 ... T and their probabilities, on the generator's device."""
-        p = self.probabilities().to("cpu" if generator is None else generator.device)
-        t = torch.multinomial(p, count, replacement=True, generator=generator)
+        device = torch.device("cpu") if generator is None else generator.device
+        p = self.probabilities().to(device, widest(device))
+        t = torch.multinomial(p, whole("count", count), replacement=True, generator=generator)
         return t, p[t]
 
     def update(self, t: Tensor, terms: Tensor) -> None:
         """Remember bound terms `[B]` seen at times `[B]`, each time's running mean of squares with decay 0.9."""
-        for time, term in zip(t.tolist(), terms.double().tolist(), strict=True):
+        for time, term in zip(t.tolist(), terms.cpu().double().tolist(), strict=True):
             self.history[time] = 0.9 * self.history[time] + 0.1 * term**2
             self.counts[time] += 1
 
@@ -120,16 +127,42 @@ def evidence_bound(
     """Upper bound on -log2 p(x_0), in bits per token, `[B]` (VQ-Diffusion, Eq. 4): L_T + sum of L_{t-1} + L_0.
 
     Every t in 1 ... T is visited `samples` times; with `times` `[N]` (drawn uniformly from 1 ... T) only
-    those, scaled to the whole sum: unbiased and cheaper. The expectation over x_t is estimated by draws.
+    those, scaled to the whole sum: unbiased and cheaper. The expectation over x_t is estimated by draws. A prediction
+    that sums to less than 1, as truncation leaves it, still gives a bound; ValueError for logits, and for NaN or inf.
     """
-    every = torch.arange(1, schedule.num_steps + 1) if times is None else times
-    total = torch.zeros(len(x_0), dtype=torch.float64)
-    for t in every.tolist() * samples:
+    every = range(1, schedule.num_steps + 1) if times is None else torch.as_tensor(times).tolist()
+    every = [whole("each of times", t, 1, schedule.num_steps) for t in every]
+    samples, total = whole("samples", samples), torch.zeros(len(x_0), dtype=torch.float64)
+    checked = Checked(denoise, schedule.num_codes)
+    for t in every * samples:
         x_t = q_sample(x_0, t, schedule, generator=generator)
-        total += bound_terms(denoise(x_t, t), x_0, x_t, t, schedule).double().mean(-1).cpu()
+        log_p_x0 = checked(x_t, t)
+        check_mass(log_p_x0)
+        total += bound_terms(log_p_x0, x_0, x_t, t, schedule).cpu().double().mean(-1)
+    checked.at_the_end()
     total *= schedule.num_steps / (len(every) * samples)
-    total += prior_term(x_0, schedule, dtype=torch.float64).mean(-1).cpu()
+    total += prior_term(x_0.cpu(), schedule, dtype=torch.float64).mean(-1)
     return total / math.log(2)
+
+
+def check_mass(log_p_x0: Tensor) -> None:
+    """Raise ValueError where a prediction sums to more than 1, as logits do that nobody has normalised.
+
+    Less is legal: truncation leaves it, and a code length is only longer for it.
+    """
+    coarse = torch.finfo(log_p_x0.dtype).eps > 1e-4  # half precision: each log is a few percent off
+    largest = log_p_x0.detach().logsumexp(-1).max() if log_p_x0.numel() else torch.zeros(())
+    if not bool(largest <= (0.1 if coarse else 1e-3)):
+        raise ValueError(
+            "log_p_x0 must be log-probabilities, which sum to 1 over the classes (less after truncation), got a sum of "
+            f"{float(largest.exp()):.4g}; of logits take log_softmax(-1)"
+        )
+
+
+def _check_mass_on_cpu(log_p_x0: Tensor) -> None:
+    """A GPU would have to be waited for, in every step of a training."""
+    if log_p_x0.device.type == "cpu":
+        check_mass(log_p_x0)
 
 
 # ------------------------------------------------------------------------------------------ continuous time
@@ -155,7 +188,7 @@ def moment(time: Tensor, schedule: MaskReplaceSchedule) -> Moment:
     slopes = [curve[step] - curve[step - 1] for curve in (schedule.gamma_bar, kept)]
     gamma, now = (c[step - 1] + part * d for c, d in zip((schedule.gamma_bar, kept), slopes, strict=True))
     replacing = torch.where(now > 0, -steps * slopes[1] / now.clamp(min=ROUNDING**2), 0.0)
-    return Moment(*(x.to(time.device) for x in (gamma, now, steps * slopes[0], replacing)))
+    return Moment(*(x.to(time.device, widest(time.device)) for x in (gamma, now, steps * slopes[0], replacing)))
 
 
 def continuous_sample(
@@ -201,6 +234,7 @@ def continuous_terms(
     -alpha' / (1 - alpha) times -log p(x_0) where x_t is the mask (MDLM, Sahoo et al. 2024). How a visible token
     jumps under the prediction, `jumps` says; the limit is that of `mixed_posteriors`.
     """
+    _check_mass_on_cpu(log_p_x0)
     now = moment(time, schedule)
     masked = x_t == schedule.mask_id
     truth = one_hot_log(x_0, schedule.num_codes, log_p_x0.dtype)

@@ -12,6 +12,8 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
+from vqlearn.arguments import whole
+from vqlearn.draws import uniform
 from vqlearn.objective import continuous_loss, evidence_bound, prior_term
 from vqlearn.pipeline import VQDiffusionPipeline
 from vqlearn.reverse import Denoiser
@@ -71,9 +73,9 @@ def continuous_bound(
 
     `denoise` takes a time per row, int64 `[B]`. The even spread of the times makes the error less than stated.
     """
-    nats = sum(continuous_loss(denoise, x_0, schedule, generator=generator).double() for _ in range(samples))
-    prior = prior_term(x_0, schedule, dtype=torch.float64).mean(-1)
-    return estimate((torch.as_tensor(nats) / samples + prior).cpu() / math.log(2), x_0.shape[1])
+    each = [continuous_loss(denoise, x_0, schedule, generator=generator) for _ in range(whole("samples", samples))]
+    nats = torch.stack(each).cpu().double().mean(0) + prior_term(x_0.cpu(), schedule, dtype=torch.float64).mean(-1)
+    return estimate(nats / math.log(2), x_0.shape[1])
 
 
 def pipeline_bound(
@@ -91,6 +93,8 @@ def pipeline_bound(
     rows then are one independent estimate and not as many. Raises ValueError for data that the pipeline cannot read.
     """
     schedule, found = pipe.schedule, []
+    count, batch = None if count is None else whole("count", count), whole("batch", batch)
+    times = None if times is None else whole("times", times)
     for x_0, conditions in _batches(pipe, data, count, batch):
         visited = None if times is None else _spread(times, schedule.num_steps, generator)
         bits = evidence_bound(pipe.denoiser(conditions), x_0, schedule, times=visited, generator=generator)
@@ -112,5 +116,5 @@ def _batches(
 
 def _spread(count: int, steps: int, generator: Generator | None) -> Tensor:
     """One time from each of `count` equal parts of 1 ... T, int64 `[count]`."""
-    u = torch.rand(count, generator=generator, dtype=torch.float64)
+    u = uniform((count,), generator, "cpu")
     return ((torch.arange(count) + u) / count * steps).ceil().long().clamp(1, steps)

@@ -62,7 +62,8 @@ def denoiser(
     """`denoise(x_t, t) -> log_p_x0` for what was read, with guidance, truncation and top-k applied.
 
     `at_once` says how many pictures fit into one forward pass of one or two branches; a batch too large for it is
-    split, which changes no draw. `on_predictions(t, x_t, predictions)` sees what the network said.
+    split, which changes no draw. `on_predictions(t, x_t, predictions)` sees what the network said. The denoiser raises
+    ValueError for x_t of another number of pictures than were read.
     """
     at_once = functools.cache(at_once)  # a GPU's driver is asked once, not in every step
     cut = functools.cache(reading.part)
@@ -74,6 +75,8 @@ def denoiser(
 
     @torch.no_grad()
     def denoise(x_t: Tensor, t: int) -> Tensor:
+        if len(x_t) != reading.rows:
+            raise ValueError(f"this denoiser was made for {reading.rows} pictures, got x_t of {len(x_t)}")
         w = guidance.scale_at(scale, t, reading.rows)
         branches = guidance.branches(w)
         found, seen = [], []
