@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from vqlearn.__main__ import main
 from vqlearn.training import checkpoint, fit
 from vqlearn.training.process import STOPS, on_stop
 
@@ -461,3 +462,32 @@ def test_handlers_are_put_back_after_an_error():
     with pytest.raises(RuntimeError), on_stop(copy.copy(raising)):
         raise RuntimeError
     assert before == {number: signal.getsignal(number) for number in STOPS}
+
+
+# ------------------------------------------------------------------------------------------ the command
+
+
+@pytest.mark.parametrize("stop", [raising(KeyboardInterrupt()), *(lambda n=n: signal.raise_signal(n) for n in STOPS)])
+@pytest.mark.parametrize(
+    ("stages", "kept"),
+    [
+        ([], "there is no checkpoint in {out} yet, the same command begins anew"),
+        (["codec"], "the same command goes on from {out}/codec/checkpoint.pt"),
+        (["codec", "denoiser"], "the same command goes on from {out}/denoiser/checkpoint.pt"),
+    ],
+)
+def test_an_interrupted_command_says_what_it_has_kept(tmp_path, capsys, monkeypatch, stages, kept, stop):
+    out = tmp_path / "run"
+    for stage in stages:
+        run(out / stage)
+    monkeypatch.setattr("vqlearn.training.shipped.train", lambda *_, **__: stop())
+    assert main(["train", "--out", str(out)]) == 130
+    assert capsys.readouterr().err == f"vqlearn: interrupted, {kept.format(out=out)}\n".replace("/", os.sep)
+    assert {signal.getsignal(number) for number in STOPS} <= {signal.SIG_DFL, signal.default_int_handler}
+
+
+@pytest.mark.parametrize("device", ["meta", "nowhere", ""])
+def test_a_device_that_holds_nothing_is_named(tmp_path, capsys, device):
+    assert main(["train", "--out", str(tmp_path / "run"), "--device", device]) == 2
+    assert f"--device {device}: torch cannot use it on this machine, try cpu" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
