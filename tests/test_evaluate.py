@@ -181,6 +181,10 @@ def test_a_verdict_is_of_a_picture_and_a_prompt():
     )
 
 
-def test_excess_looks_at_times_from_noise_to_clean():
-    times = inspect.signature(excess).parameters["times"].default
-    assert times[0] == 100 and times[-1] == 1 and list(times) == sorted(times, reverse=True)
+def test_excess_looks_where_the_models_card_does(data):
+    """The card's table is of `excess(pipe)`, 192 scenes of the test split."""
+    card = (data.parent.parent / "vqlearn" / "assets" / "models" / "scenes" / "README.md").read_text(encoding="utf-8")
+    (row,) = (line for line in card.splitlines() if line.startswith("| t | 100 |"))
+    defaults = {name: one.default for name, one in inspect.signature(excess).parameters.items()}
+    assert list(defaults["times"]) == [int(cell) for cell in row.split("|")[2:-1]]
+    assert (defaults["count"], defaults["split"]) == (192, "test") and "192 scenes of the test split" in card

@@ -138,7 +138,7 @@ def train(
     stage = scene_stage(pipe, chosen, device=device, dtype=torch.bfloat16 if fast else None)
     fit(stage, out / "denoiser", save_every=save_every, progress=progress)
     pipe = stage.averaged().to("cpu")
-    pipe.defaults = {"guidance_scale": 1.15, "truncation_rate": 0.6, "words": sorted(scenes.VOCABULARY)}
+    pipe.defaults = {"guidance_scale": 1.15, "truncation_rate": 0.6, "words": sorted((*scenes.VOCABULARY, ","))}
     pipe.transformer.half()  # 10.5 MB on disk instead of 17.2; loading casts back
     pipe.save_pretrained(out / "model")
     return VQDiffusionPipeline.from_pretrained(out / "model")
