@@ -19,7 +19,9 @@ import json
 import os
 import random
 import re
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,7 +32,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "benchmarks" / "results" / "mutation.json"
 PLAUSIBLE = re.compile(r"^core/(?!Exception|Replace(Binary|Unary))|BinaryOperator_(Add|Sub|Mul|Div)_(Add|Sub|Mul|Div)$")
-HANGS = 900  # seconds: a mutant may loop for ever
+LOOPS = 900  # seconds of processor time, which a busy machine does not use up: a mutant may loop for ever
+HANGS = 4 * 3600  # seconds: or wait
 # The tests that are to notice, for each module; what is not listed is not mutated.
 TESTS = {
     "schedule": "schedule transition continuous",
@@ -156,12 +159,20 @@ def verdict(mutant: dict[str, Any], folder: Path) -> str:
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     path.write_text(mutant["source"], encoding="utf-8")
     try:
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=HANGS)
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, timeout=HANGS, preexec_fn=_limited
+        )
+        if done.returncode == -signal.SIGXCPU:
+            return "hung"
         return "survived" if done.returncode == 0 else "killed"
     except subprocess.TimeoutExpired:
         return "hung"
     finally:
         path.write_text(whole, encoding="utf-8")
+
+
+def _limited() -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (LOOPS, resource.RLIM_INFINITY))
 
 
 def main(arguments: list[str]) -> None:
@@ -204,7 +215,8 @@ def main(arguments: list[str]) -> None:
             chosen.out.write_text(
                 json.dumps({"seed": chosen.seed, "killed": killed, "mutants": judged}, indent=1) + "\n"
             )
-            print(f"{killed} of {len(judged)} killed", flush=True)
+            hung = sum(m["verdict"] == "hung" for m in judged)
+            print(f"{killed} of {len(judged)} killed, {hung} of these by the time limit", flush=True)
 
 
 if __name__ == "__main__":
