@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from together import together
 
 from vqlearn import VQDiffusionPipeline, guidance, keeping
 from vqlearn.networks import cost
@@ -228,7 +229,7 @@ def test_a_schedule_of_scales_is_asked_at_each_time(shipped):
     asked = []
     _draw(shipped, guidance_scale=lambda t: asked.append(t) or 1.5)
     assert {25, 50, 75, 100} <= set(asked)
-    with pytest.raises(ValueError, match="guidance_scale at t = 100 must be a number in .0, 1000., got 'much'"):
+    with pytest.raises(ValueError, match=r"guidance_scale at t = 100 must be a number in .0, 1000., got 'much'"):
         _draw(shipped, guidance_scale=lambda t: "much")
     with pytest.raises(ValueError, match="high must be a whole number of at least 60, got 40"):
         guidance.within(2.0, 60, 40)
@@ -423,3 +424,335 @@ def test_keeping_passes_on_where_a_sampler_begins(shipped):
     start = kept.start(shipped.schedule, 1, 64)
     assert bool((start[known] == 0).all()) and bool((start[~known] == 1024).all())
     assert kept.times(shipped.schedule, 4) == [100, 75, 50, 25, 0]
+
+
+@pytest.mark.parametrize("sampler", ["halton", SAMPLERS["ancestral"]])
+def test_a_mask_of_its_own_for_each_picture(shipped, picture, sampler):
+    """As a tensor [B, H, W], as a list of PIL images, and with a sampler by its name; each as if it were alone."""
+    image, x_0, mask = picture
+    masks = torch.stack([mask, mask.flip(1), torch.zeros_like(mask)])
+    as_images = [Image.fromarray((one.numpy() * 255).astype(np.uint8)) for one in masks]
+    call = {"num_inference_steps": 3, "output_type": "latent", "num_images_per_prompt": 3, "sampler": sampler}
+    for given in (masks, as_images):
+        generators = [torch.Generator().manual_seed(seed) for seed in range(3)]
+        tokens = shipped.inpaint(image, given, PROMPT, generator=generators, **call).images
+        for row, one in zip(tokens, masks, strict=True):
+            kept = ~shipped.token_mask(one)
+            assert torch.equal(row[kept], x_0[0, kept])
+        assert torch.equal(tokens[2], x_0[0]) and not torch.equal(tokens[0], x_0[0])
+    with pytest.raises(ValueError, match="mask must be one or 2"):
+        shipped.inpaint(image, masks, PROMPT, **{**call, "num_images_per_prompt": 2})
+
+
+def test_a_float_mask_says_when_each_token_is_released(shipped, picture):
+    """At 0.5 a token is known in the first half of the times and may change in the second; at 0 never, at 1 always."""
+    image, x_0, _ = picture
+    mask = torch.zeros(32, 32)
+    mask[:, :16], mask[:16, 16:] = 1.0, 0.5
+    amount, seen = shipped.token_mask(mask), []
+    tokens = shipped.inpaint(
+        image, mask, PROMPT, num_inference_steps=10, output_type="latent", generator=torch.Generator().manual_seed(0),
+        on_predictions=lambda t, x_t, _: seen.append(x_t),
+    ).images  # fmt: skip
+    half = amount == 0.5
+    assert set(amount.tolist()) == {0.0, 0.5, 1.0}
+    assert torch.equal(tokens[:, amount == 0], x_0[:, amount == 0])
+    assert torch.equal(seen[0][:, half], x_0[:, half]) and not torch.equal(seen[-1][:, half], x_0[:, half])
+
+
+# ------------------------------------------------------------------------------------------ threads
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "reference", "scheduler"])
+def test_calls_at_the_same_moment_draw_what_each_draws_alone(shipped, sampler):
+    """Other prompts, lengths of text, steps and seeds, on one pipeline; nothing of it changes."""
+    chosen = shipped.scheduler if sampler == "scheduler" else sampler
+    prompts = ["a star", "a small red circle left of a large blue square", "a large green cross above a small star"]
+    calls = [
+        lambda number=number, prompt=prompt: _draw(
+            shipped, number, prompt=prompt, num_inference_steps=2 + number, sampler=chosen
+        )
+        for number, prompt in enumerate(prompts)
+    ]
+    alone, timesteps = [call() for call in calls], shipped.scheduler.timesteps.clone()
+    for expected, found in zip(alone, together(*calls), strict=True):
+        assert all(torch.equal(expected, tokens) for tokens in found)
+    assert torch.equal(shipped.scheduler.timesteps, timesteps)
+    backend = shipped.tokenizer.backend_tokenizer
+    assert backend.truncation is None and backend.padding is None
+
+
+# ------------------------------------------------------------------------------------------ numbers, names and objects
+
+
+def test_numbers_of_numpy_are_numbers(shipped):
+    numbers = {"num_inference_steps": np.int64(3), "guidance_scale": np.float32(2), "truncation_rate": np.float64(0.5)}
+    more = {"num_images_per_prompt": np.int32(2), "callback_steps": np.uint8(1), "top_k": np.int64(50)}
+    plain = {"num_inference_steps": 3, "guidance_scale": 2.0, "truncation_rate": 0.5, "num_images_per_prompt": 2}
+    assert torch.equal(_draw(shipped, **numbers, **more), _draw(shipped, **plain, top_k=50))
+    assert torch.equal(_draw(shipped, times=np.array([100, 40, 0])), _draw(shipped, times=(100, 40, 0)))
+
+
+OBJECTS = {
+    "generator must be a torch.Generator, a list of them or None, got 5": {"generator": 5},
+    "generator must be a torch.Generator, a list of them or None, got \\[1, 2\\]": {"generator": [1, 2]},
+    "callback must be a function, got 5": {"callback": 5},
+    "callback_on_step_end must be a function, got 'log'": {"callback_on_step_end": "log"},
+    r"callback_on_step_end_tensor_inputs must be \['latents'\], got \['noise'\]": {
+        "callback_on_step_end_tensor_inputs": ["noise"]
+    },
+    "latents must be a dense tensor with values, got torch.strided on meta": {
+        "latents": torch.zeros(1, 64, dtype=torch.int64, device="meta")
+    },
+    "latents must be a dense tensor with values, got torch.sparse_coo": {
+        "latents": torch.zeros(1, 64, dtype=torch.int64).to_sparse()
+    },
+    "num_images_per_prompt must be a whole number from 1 to 1048576, got 10": {"num_images_per_prompt": 10**18},
+    "num_inference_steps must be a whole number from 1 to 100, got True": {"num_inference_steps": True},
+    "each of times must be a whole number of at least 0, got 100.0": {"times": [100.0, 0.0]},
+    "negative_prompt must be a string or a list of 1 strings": {"negative_prompt": 5, "guidance_scale": 1},
+    "prompt must be a string or a non-empty list of strings, got b'a star'": {"prompt": b"a star"},
+    "prompt must be a string or a non-empty list of strings, got \\(\\)": {"prompt": ()},
+    r"prompt embeddings must be floating point \[B, S, 96\]": {"prompt": torch.zeros(0, 4, 96)},
+    "output_type must be one of pil, np, pt, latent, got \\['pil'\\]": {"output_type": ["pil"]},
+    "prompt holds U.DC80, which is half a character": {"prompt": "a \udc80"},
+}
+
+
+@pytest.mark.parametrize("sentence", OBJECTS)
+def test_objects_of_the_wrong_kind_are_named(shipped, sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence) as caught:
+        shipped(**{"prompt": PROMPT, **OBJECTS[sentence]})
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("steps", [0, -5, True, 1000, 2.0, "5", None])
+def test_the_steps_of_variations_are_those_of_the_schedule(shipped, picture, steps):
+    with pytest.raises(ValueError, match="num_inference_steps must be a whole number from 1 to 100, got "):
+        shipped.variations(picture[0], PROMPT, num_inference_steps=steps)
+
+
+WRONG_STATES = {
+    r"x_t must be int64 tokens \[4, 64\] \(a row for each prompt and copy\), got torch.int64 \[2, 64\]": (
+        torch.full((2, 64), 1024),
+        50,
+    ),
+    r"x_t must be int64 tokens \[4, 64\].*got torch.float32": (torch.zeros(4, 64), 50),
+    r"x_t must be int64 tokens \[4, 64\].*got 'noise'": ("noise", 50),
+    "x_t must be codes in 0 ... 1024|x_t": (torch.full((4, 64), 1025), 50),
+    "t must be a whole number from 1 to 100, got 0": (torch.full((4, 64), 1024), 0),
+    "t must be a whole number from 1 to 100, got 101": (torch.full((4, 64), 1024), 101),
+    "t must be a whole number from 1 to 100, got 5.5": (torch.full((4, 64), 1024), torch.tensor(5.5)),
+}
+
+
+@pytest.mark.parametrize("sentence", WRONG_STATES)
+def test_a_denoiser_is_asked_for_the_rows_that_it_was_made_for(shipped, sentence):
+    for denoise in (shipped.denoiser([PROMPT, "a star"], num_images_per_prompt=2), shipped.predictions([PROMPT] * 4)):
+        with pytest.raises(ValueError, match=sentence):
+            denoise(*WRONG_STATES[sentence])
+
+
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ("nonsense", r"to\('nonsense'\) names no device and no dtype"),
+        (torch.int8, "the weights must have a floating-point dtype, got torch.int8"),
+        ("meta", "device must be one that holds values, got 'meta'"),
+        (1.5, r"to\(1.5\) names no device"),
+    ],
+)
+def test_a_place_where_no_weights_can_be_is_named(shipped, where, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        shipped.to(where)
+    assert shipped.device.type == "cpu" and shipped.dtype == torch.float32
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_named(shipped):
+    for place in (lambda: shipped.to("cuda"), lambda: VQDiffusionPipeline.from_pretrained(device="cuda")):
+        with pytest.raises(ValueError, match=r"device must be one that torch can use, got .*cuda"):
+            place()
+
+
+# ------------------------------------------------------------------------------------------ as scripts for diffusers do
+
+
+def test_an_output_is_read_in_every_way(shipped):
+    out = shipped(PROMPT, 1, output_type="numpy")
+    (images,) = out
+    assert out["images"] is out.images is out[0] is images and images.shape == (1, 32, 32, 3) and "images" in out
+    pil = VQDiffusionPipeline.numpy_to_pil(images)
+    assert np.array_equal(np.asarray(pil[0]), (images[0] * 255).round().astype(np.uint8))
+    assert VQDiffusionPipeline.numpy_to_pil(images[0, ..., :1])[0].mode == "L"
+    with pytest.raises(ValueError, match="images must be floats"):
+        VQDiffusionPipeline.numpy_to_pil(np.zeros((4, 4)))
+
+
+def test_what_happens_at_the_end_of_a_step_may_change_the_tokens(shipped):
+    """Every token that is written to 7 after the first step stays 7 under this schedule's many masks, or is redrawn."""
+    seen = []
+
+    def at_end(pipe, number, timestep, tensors):
+        seen.append((pipe is shipped, number, timestep, [*tensors]))
+        return {"latents": torch.full_like(tensors["latents"], 7)}
+
+    tokens = _draw(shipped, callback_on_step_end=at_end, callback_on_step_end_tensor_inputs=["latents"])
+    assert seen == [
+        (True, 0, 99, ["latents"]),
+        (True, 1, 74, ["latents"]),
+        (True, 2, 49, ["latents"]),
+        (True, 3, 24, ["latents"]),
+    ]
+    assert bool((tokens == 7).all())
+    assert torch.equal(_draw(shipped, callback_on_step_end=lambda *_: None), _draw(shipped))
+    with pytest.raises(ValueError, match="latents must lie in 0"):
+        _draw(shipped, callback_on_step_end=lambda *_: {"latents": torch.full((1, 64), 2000)})
+
+
+def test_the_names_around_a_call(shipped, tmp_path, capsys):
+    other = VQDiffusionPipeline.from_pipe(shipped, vqvae=None)
+    assert other.transformer is shipped.transformer and other.vqvae is None and other.defaults == shipped.defaults
+    with pytest.raises(TypeError, match="from_pipe takes a pipeline of vqlearn"):
+        VQDiffusionPipeline.from_pipe(5)
+    assert shipped.config["vqvae"] == ["diffusers", "VQModel"] and other.config.vqvae == [None, None]
+    assert shipped.name_or_path == "scenes" and shipped.config._name_or_path == "scenes" and shipped.parameters == {}
+    shipped.save_config(tmp_path)
+    assert VQDiffusionPipeline.load_config(tmp_path) == dict(shipped.config)
+    assert VQDiffusionPipeline.download("scenes").endswith("scenes")
+    nothing = (
+        "enable_attention_slicing disable_attention_slicing maybe_free_model_hooks remove_all_hooks reset_device_map"
+    )
+    for name in [*nothing.split(), "enable_model_cpu_offload", "enable_sequential_cpu_offload"]:
+        assert getattr(shipped, name)() is None
+    assert shipped.device.type == "cpu" or torch.cuda.is_available()
+    shipped.to("cpu")
+    with pytest.raises(ValueError, match=r"a pipeline has the parts vqvae, .*, got 'unet'"):
+        other.register_modules(unet=None)
+    other.set_progress_bar_config(disable=False)
+    assert [*other.progress_bar([1, 2])] == [1, 2] and "2/2" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="progress_bar needs an iterable or a total"):
+        other.progress_bar()
+
+
+def test_a_compiled_transformer_takes_its_place(shipped):
+    """As scripts do it: `pipe.transformer = torch.compile(pipe.transformer)`."""
+    pipe = VQDiffusionPipeline.from_pipe(shipped)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.transformer = torch.compile(pipe.transformer, backend="eager", dynamic=False)
+    assert torch.equal(_draw(pipe, num_inference_steps=2), _draw(shipped, num_inference_steps=2))
+
+
+WRONG_PARTS = {
+    "transformer must be a Transformer2DModel, got None": {"transformer": None},
+    "scheduler must be a VQDiffusionScheduler, got 'ddim'": {"scheduler": "ddim"},
+    "vqvae must be a VQModel, got 5": {"vqvae": 5},
+    "text_encoder must be a CLIPTextModel, got 'clip'": {"text_encoder": "clip"},
+    "tokenizer must be a CLIPTokenizer, got <": {"tokenizer": str.split},
+    "learned_classifier_free_sampling_embeddings must be a Learned.*, got tensor": {
+        "learned_classifier_free_sampling_embeddings": torch.zeros(1)
+    },
+}
+
+
+@pytest.mark.parametrize("sentence", WRONG_PARTS)
+def test_a_part_of_another_kind_is_named(shipped, sentence):
+    with pytest.raises(ValueError, match=f"these parts cannot make a pipeline: {sentence}"):
+        VQDiffusionPipeline(**shipped.components | WRONG_PARTS[sentence])
+    with pytest.raises(ValueError, match=sentence):
+        VQDiffusionPipeline.from_pretrained(**WRONG_PARTS[sentence])
+
+
+def test_without_a_text_encoder_a_call_takes_embeddings(shipped, tmp_path):
+    pipe = VQDiffusionPipeline.from_pipe(shipped, text_encoder=None, tokenizer=None)
+    pipe.set_progress_bar_config(disable=True)
+    embeddings = shipped.encode_prompt(PROMPT)
+    assert torch.equal(_draw(pipe, prompt=embeddings), _draw(shipped, prompt=embeddings))
+    with pytest.raises(ValueError, match="this pipeline has no text encoder or no tokenizer: give prompt embeddings"):
+        pipe(PROMPT)
+    pipe.save_pretrained(tmp_path / "model")
+    again = VQDiffusionPipeline.from_pretrained(tmp_path / "model")
+    assert again.text_encoder is None and again.tokenizer is None
+
+
+def test_a_pipeline_without_a_codec_is_saved_and_loads(shipped, tmp_path):
+    pipe = VQDiffusionPipeline.from_pipe(shipped, vqvae=None)
+    pipe.save_pretrained(tmp_path / "model")
+    again = VQDiffusionPipeline.from_pretrained(tmp_path / "model")
+    again.set_progress_bar_config(disable=True)
+    assert again.vqvae is None and torch.equal(_draw(again), _draw(shipped))
+
+
+# ------------------------------------------------------------------------------------------ options of loading
+
+
+def test_options_of_diffusers_that_change_nothing(shipped):
+    pipe = VQDiffusionPipeline.from_pretrained(
+        "scenes", low_cpu_mem_usage=True, use_safetensors=True, variant=None, device_map={"": "cpu"}, dtype="float32",
+        custom_pipeline=None, force_download=False, offload_folder="x", trust_remote_code=False,
+    )  # fmt: skip
+    assert pipe.device.type == "cpu" and torch.equal(pipe.transformer.out.weight, shipped.transformer.out.weight)
+
+
+WRONG_OPTIONS = {
+    "force_download=True has no meaning here: a file is fetched once": {"force_download": True},
+    "quantization_config={.*} has no meaning here: weights are kept in floating point": {
+        "quantization_config": {"b": 4}
+    },
+    "custom_pipeline='x/y' has no meaning here: no code is fetched": {"custom_pipeline": "x/y"},
+    "device_map must name one device": {"device_map": {"vqvae": "cpu", "transformer": "meta"}},
+    "variant must be a word such as 'fp16', got '../x'": {"variant": "../x"},
+    "use_safetensors must be True, False or None, got 1": {"use_safetensors": 1},
+    "subfolder must be a path, got 5": {"subfolder": 5},
+    "torch_dtype must be 'auto', one of float16": {"torch_dtype": "int8"},
+    "from_pretrained has no argument 'safety_checker'": {"safety_checker": 5},
+}
+
+
+@pytest.mark.parametrize("sentence", WRONG_OPTIONS)
+def test_an_option_that_asks_for_something_else_says_why_not(sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence):
+        VQDiffusionPipeline.from_pretrained(**WRONG_OPTIONS[sentence])
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [({"safe_serialization": False}, "written as safetensors"), ({"push_to_hub": True}, "hf upload"),
+     ({"variant": "fp16"}, "a folder of its own"), (None, "folder must be a path, got 5")],
+)  # fmt: skip
+def test_an_option_of_saving_that_asks_for_something_else_says_why_not(shipped, tmp_path, option, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        shipped.save_pretrained(tmp_path / "model" if option else 5, **option or {})
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_model_in_a_folder_of_another_with_parts_of_ones_own(shipped, tmp_path):
+    shipped.save_pretrained(tmp_path / "all" / "model", safe_serialization=True, max_shard_size="10GB")
+    pipe = VQDiffusionPipeline.from_pretrained(
+        tmp_path / "all", subfolder="model", vqvae=None, scheduler=shipped.scheduler
+    )
+    assert pipe.vqvae is None and pipe.scheduler is shipped.scheduler
+    assert torch.equal(pipe.transformer.out.weight, shipped.transformer.out.weight)
+
+
+def test_weights_of_a_variant(shipped, tmp_path):
+    """The transformer has one, of other numbers; the other parts are read from their only files."""
+    shipped.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "checksums.json").unlink()
+    folder = tmp_path / "model" / "transformer"
+    other = VQDiffusionPipeline.from_pretrained().transformer
+    torch.nn.init.zeros_(other.out.bias)
+    other.save_pretrained(tmp_path / "other")
+    written = tmp_path / "other" / "diffusion_pytorch_model.safetensors"
+    written.rename(folder / "diffusion_pytorch_model.fp16.safetensors")
+    plain, variant = (VQDiffusionPipeline.from_pretrained(tmp_path / "model", variant=name) for name in (None, "fp16"))
+    assert torch.equal(plain.transformer.out.bias, shipped.transformer.out.bias)
+    assert not bool(variant.transformer.out.bias.any()) and variant.vqvae is not None
+    alone = type(other).from_pretrained(tmp_path / "model", subfolder="transformer", variant="fp16")
+    assert not bool(alone.out.bias.any())
+    for option, sentence in (
+        ({"variant": "ema"}, "no weights of the variant 'ema'"),
+        ({"use_safetensors": False}, "model.bin is missing"),
+    ):
+        with pytest.raises(OSError, match=sentence):
+            VQDiffusionPipeline.from_pretrained(tmp_path / "model", **option)
