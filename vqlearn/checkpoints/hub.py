@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 from vqlearn import assets
+from vqlearn.arguments import shown
 from vqlearn.checkpoints.layout import ANY, CHECKSUMS, INDEX, PARTS, Files, is_named
 from vqlearn.checkpoints.reading import CheckpointError, one_line, read_json
 from vqlearn.checkpoints.weights import weight_files
-from vqlearn.data.files import previous
+from vqlearn.data.files import latest
 
 MODELS = assets.FOLDER / "models"  # those that the package carries, by name
 SHIPPED = MODELS / "scenes"
-ANSWER_WITHIN = 5  # seconds that the hub may take for its list of files
+ANSWER_WITHIN = 5  # seconds
 
 
 def locate(
@@ -36,20 +38,33 @@ def locate(
     if repo_or_dir is None:
         return SHIPPED
     folder = Path(repo_or_dir)
-    if not folder.exists() and (before := previous(folder)).is_dir():
-        return before  # a save was killed between moving the old folder away and the new one in
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise CheckpointError(f"{repo_or_dir} is a file; a model is a folder with {INDEX}")
     name = str(repo_or_dir)
+    try:
+        here, there = folder.is_dir(), folder.exists()
+    except (OSError, ValueError):  # of a path that is too long, or no path
+        here, there = False, False
+    if here:
+        return latest(folder)
+    if there:
+        raise CheckpointError(f"{shown(name)} is a file; a model is a folder with {INDEX}")
     if name in (path.name for path in MODELS.iterdir()):
         return MODELS / name
-    if name.count("/") != 1 or name.startswith((".", "/", "~")) or "\\" in name:
+    if not _is_of_the_hub(name):
         raise CheckpointError(
-            f"there is no model folder {name!r}; give a folder with {INDEX}, or a hub name like 'owner/name'"
+            f"there is no model folder {shown(name)}; give a folder with {INDEX}, or a hub name like 'owner/name'"
         )
     return _from_hub(name, {"revision": revision, "cache_dir": cache_dir, "token": token}, local_files_only, files)
+
+
+def _is_of_the_hub(name: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return name.count("/") == 1
 
 
 def _from_hub(name: str, options: dict[str, Any], local_only: bool, files: Files) -> Path:
@@ -62,7 +77,7 @@ def _from_hub(name: str, options: dict[str, Any], local_only: bool, files: Files
     if local_only or constants.HF_HUB_OFFLINE:
         raise CheckpointError(f"{name!r} is not whole on this machine ({missing} is missing); {_fetch(name, options)}")
     try:
-        info = HfApi().model_info(name, revision=options["revision"], timeout=ANSWER_WITHIN, token=options["token"])
+        info = HfApi().model_info(name, revision=options["revision"], timeout=_answer_within(), token=options["token"])
         wanted = needed([file.rfilename for file in info.siblings or []], files)
         return Path(snapshot_download(name, allow_patterns=wanted, **options))
     except Exception as error:  # those of the hub's library and of the one that it speaks HTTP with
@@ -70,6 +85,14 @@ def _from_hub(name: str, options: dict[str, Any], local_only: bool, files: Files
             f"{name!r} is no folder here ({missing} is missing on this machine), and the hub did not give it "
             f"({type(error).__name__}: {one_line(error)}); with a network, {_fetch(name, options)}"
         ) from None
+
+
+def _answer_within() -> float:
+    """Seconds that the hub may take for its list of files: what the environment gives its library, or few."""
+    from huggingface_hub import constants
+
+    given = [name for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT") if os.environ.get(name)]
+    return max((getattr(constants, name) for name in given), default=ANSWER_WITHIN)
 
 
 def _fetch(name: str, options: dict[str, Any]) -> str:

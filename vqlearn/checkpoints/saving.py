@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vqlearn.checkpoints.layout import CHECKSUMS, ENDINGS, INDEX, OURS, PARTS, index_of
+from vqlearn.checkpoints.hub import needed
+from vqlearn.checkpoints.layout import CHECKSUMS, ENDINGS, INDEX, OURS, PARTS, Files, index_of
 from vqlearn.checkpoints.loading import checksum
-from vqlearn.checkpoints.reading import CheckpointError
-from vqlearn.data.files import replaced_folder
+from vqlearn.checkpoints.reading import CheckpointError, read_json
+from vqlearn.data.files import is_left_over, latest, replaced_folder
 
 
 def save_components(parts: dict[str, Any], folder: str | Path, extra: dict[str, Any]) -> None:
-    """Write a pipeline folder whole: beside its place first, then in one move. `extra` joins the index.
+    """Write a model folder whole or not at all; `extra` joins the index.
 
-    Other files of an older model folder there (a card, say) are kept. Raises CheckpointError, and changes nothing,
-    where there is something that is no model folder.
+    The files of an older model there are replaced, all others (a card, say) are kept, in the folders of the parts too.
+    Raises CheckpointError, and changes nothing, where there is something that is no model folder.
     """
-    folder = Path(folder).absolute()
+    folder = Path(os.path.realpath(folder))
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is a file; a model is saved to a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / INDEX).is_file():
+    others = [path for path in folder.iterdir() if not is_left_over(path)] if folder.is_dir() else []
+    if others and latest(folder) == folder and not (folder / INDEX).is_file():
         raise CheckpointError(
             f"{folder} holds something else than a model ({INDEX} is not there); choose a new folder or an empty one"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with replaced_folder(folder) as new:
+    with replaced_folder(folder, _of_a_model(folder)) as new:
         _write(parts, new, extra)
-        if folder.is_dir():
-            _keep_others(folder, new)
+
+
+def _of_a_model(folder: Path) -> set[str]:
+    """The files of a folder that a pipeline reads, in any form, and those that were saved with it."""
+    names = [path.relative_to(folder).as_posix() for part in PARTS for path in (folder / part).glob("*")]
+    saved: dict[str, Any] = {}
+    with contextlib.suppress(CheckpointError):
+        saved = read_json(folder / CHECKSUMS)
+    return {*saved, *needed(names), *needed(names, Files(safetensors=False))}
 
 
 def _write(parts: dict[str, Any], folder: Path, extra: dict[str, Any]) -> None:
@@ -47,13 +56,6 @@ def _write(parts: dict[str, Any], folder: Path, extra: dict[str, Any]) -> None:
     write_json(folder / INDEX, index_of(parts, extra))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     write_json(folder / CHECKSUMS, {path.relative_to(folder).as_posix(): checksum(path) for path in files})
-
-
-def _keep_others(old: Path, new: Path) -> None:
-    for path in old.iterdir():
-        if path.name not in PARTS and not (new / path.name).exists():
-            copy = shutil.copytree if path.is_dir() else shutil.copy2
-            copy(path, new / path.name)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -82,9 +82,8 @@ class _Plain(yaml.SafeLoader):  # type: ignore[misc]
         """Nothing is merged: "<<" is a key like others."""
 
 
-PLAIN: dict[
-    str, tuple[re.Pattern[str], Callable[[str], Any]]
-] = {  # what a value without a tag is, in the order in which they are tried; else it is a text
+# What a value without a tag is, in the order in which they are tried; else it is a text
+PLAIN: dict[str, tuple[re.Pattern[str], Callable[[str], Any]]] = {
     "null": (re.compile(r"(~|null|Null|NULL|)$"), lambda text: None),
     "bool": (re.compile(r"(true|True|TRUE|false|False|FALSE)$"), lambda text: text.lower() == "true"),
     "int": (re.compile(r"[-+]?[0-9]{1,18}$"), int),

@@ -2,7 +2,7 @@
 
 Mathematics becomes MathML while the site is built, so that a browser sets it without a script. Pictures become files,
 links between notebooks lead to pages, and links into the package to its source, highlighted. No page loads anything
-that is not in the folder.
+that is not in the folder: HTML in the notebooks is cleaned, and each page carries a policy that browsers enforce.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from nbconvert.filters import ansi2html
 
 from vqlearn import assets
 from vqlearn.course import copying
+from vqlearn.course.harmless import harmless
 from vqlearn.course.markup import Section, Text, code_colours, highlighted, plain
-from vqlearn.data.files import replaced_folder
+from vqlearn.data.files import is_left_over, replaced_folder
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 ROOT = assets.FOLDER.parent.parent  # of a clone
-GUIDES = ROOT / "docs"
+GUIDES = next(filter(Path.is_dir, [copying.PACKAGE / "course_guides"]), ROOT / "docs")  # in a wheel, in a clone
 MARK = ".vqlearn-site.json"  # the names of all files of a site: what a later build may replace
 TABLE = re.compile(r"^\|.*\|\n\|[-| :]+\|\n\|.*\|\n?", re.M)
 PICTURE = re.compile(r'<img ([^>]*)src="data:image/png;base64,([^"]+)"([^>]*)>')
@@ -66,15 +67,15 @@ def build(folder: str | Path, notebooks: list[Path], *, address: str | None = No
     links to files that are no part of the package. Raises ValueError for a folder that holds anything else.
     """
     folder = Path(os.path.abspath(folder))
-    _check_target(folder)
-    with replaced_folder(folder) as new:
+    with replaced_folder(folder, _check_target(folder)) as new:
         pages = Site(new, [_book(path) for path in notebooks], address).write()
         names = sorted(path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file())
         (new / MARK).write_text(json.dumps(names, indent=0) + "\n", encoding="utf-8")
     return pages
 
 
-def _check_target(folder: Path) -> None:
+def _check_target(folder: Path) -> set[str]:
+    """The names of the files of an earlier site; raises ValueError where a site cannot be."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ValueError(f"DIR must be a folder, {str(folder)!r} is a file or a link")
     if not folder.parent.is_dir():
@@ -82,15 +83,20 @@ def _check_target(folder: Path) -> None:
     if not os.access(folder.parent, os.W_OK):
         raise ValueError(f"DIR: {str(folder.parent)!r} cannot be written; choose another folder")
     if not folder.exists():
-        return
+        return set()
     try:
         ours = {MARK, *json.loads((folder / MARK).read_text(encoding="utf-8"))}
     except (OSError, ValueError, TypeError):
         ours = set()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if name not in ours and (path.is_symlink() or not path.is_dir()):
+        if (
+            name not in ours
+            and not is_left_over(folder / name.split("/")[0])
+            and (path.is_symlink() or not path.is_dir())
+        ):
             raise ValueError(f"DIR: {str(folder)!r} holds {name!r}, which is no part of a site; choose another folder")
+    return ours
 
 
 def _book(path: Path) -> Book:
@@ -204,9 +210,9 @@ class Site:
         if "image/png" in data:
             data["text/html"] = f'<img alt="" src="data:image/png;base64,{data["image/png"].strip()}">'
         if "text/html" in data:
-            return PICTURE.sub(extracted, data["text/html"]), pictures
+            return harmless(PICTURE.sub(extracted, data["text/html"])), pictures
         text = output.get("text", data.get("text/plain", "\n".join(output.get("traceback", []))))
-        return f"<pre>{ansi2html(text)}</pre>", pictures  # type: ignore[no-untyped-call]
+        return f"<pre>{harmless(ansi2html(text))}</pre>", pictures  # type: ignore[no-untyped-call]
 
     def _guide(self, path: Path, page: str) -> str:
         text = self.text(f"docs/{path.name}", page)
