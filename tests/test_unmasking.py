@@ -9,7 +9,7 @@ import torch
 from oracle import FALSE_ALARM, chi_square_p_value
 
 from vqlearn import MaskReplaceSchedule, strided_times
-from vqlearn.choices import Choice, write, written
+from vqlearn.choices import Choice, halton_order, write, written
 from vqlearn.exactness.enumeration import grids, numbers
 from vqlearn.unmasking import (
     Confident,
@@ -18,7 +18,6 @@ from vqlearn.unmasking import (
     HighQuality,
     Purity,
     entropy,
-    halton_order,
     per_call,
     time_of_share,
 )

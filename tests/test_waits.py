@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from test_float32 import NoFloat64
 
 from tests.gpu.probe import HostReads, peak_bytes, waits, waits_per_step
 from vqlearn import VQDiffusionPipeline
@@ -50,6 +51,14 @@ def test_no_sampler_reads_in_its_loop_but_the_one_that_must(empty, name):
 @pytest.mark.parametrize("call", [{"top_k": 3}, {"guidance_scale": 1.0}, {"guidance_scale": 0.0}])
 def test_nor_does_what_surrounds_the_network(empty, call):
     assert per_step(empty, **call) == {(0, 0)}
+
+
+def test_nothing_is_in_float64_where_there_is_none(empty, monkeypatch):
+    """Text, guidance, truncation and codec of the shipped pipeline, as `test_float32` has it for the method."""
+    for module in ("draws", "schedule"):
+        monkeypatch.setattr(f"vqlearn.{module}.WITHOUT_FLOAT64", {"meta"})
+    with HostReads(), NoFloat64():
+        empty("a star", 1, guidance_scale=2.0, truncation_rate=0.8, top_k=9, output_type="pt")
 
 
 def test_numbers_from_a_generator_on_the_cpu_are_sent(empty):

@@ -1,8 +1,10 @@
-"""Which masked positions a sampler writes next, and what: the draw, and its exact distribution."""
+"""Which masked positions a sampler writes next, and what: the draw, its exact distribution, and the order of Halton."""
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -10,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vqlearn.arguments import whole
 from vqlearn.draws import Generators, draw, uniform, widest
 
 LEAST = -1e30  # below every log-weight, and above that of a visible position
@@ -96,3 +99,38 @@ def joint_of(marginals: Tensor) -> Tensor:
     for position in range(1, marginals.shape[1]):
         found = (found[:, :, None] * marginals[:, position, None]).flatten(1)
     return found
+
+
+@functools.cache
+def halton_order(length: int) -> Tensor:
+    """The positions of a square grid in the order in which a Halton sequence (bases 2, 3) first meets them, `[L]`.
+
+    A length that is no square is a single row.
+
+    >>> halton_order(16)[:6].tolist()
+    [6, 9, 3, 4, 14, 1]
+    """
+    side = math.isqrt(whole("length", length))
+    rows, columns = (side, side) if side * side == length else (1, length)
+    seen: dict[int, None] = {}
+    for number in itertools.count(1):
+        row, column = int(_radical_inverse(number, 3) * rows), int(_radical_inverse(number, 2) * columns)
+        seen.setdefault(row * columns + column)
+        if len(seen) == length:
+            break
+    return torch.tensor(list(seen))
+
+
+@functools.cache
+def halton_rank(length: int, device: torch.device) -> Tensor:
+    """Which place each position has in `halton_order`, `[L]`."""
+    return halton_order(length).argsort().to(device, widest(device))
+
+
+def _radical_inverse(number: int, base: int) -> float:
+    """The digits of a number, mirrored at the point: 6 = 110 in base 2 becomes 0.011 = 3/8."""
+    value, share = 0.0, 1.0 / base
+    while number:
+        value += share * (number % base)
+        number, share = number // base, share / base
+    return value

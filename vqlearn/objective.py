@@ -23,11 +23,11 @@ def bound_terms(log_p_x0: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor | int, sch
     """One term of the variational bound per token, `[B, L]`, in nats (VQ-Diffusion, Eq. 4 and 5).
 
     For t > 1 the divergence KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)); for t = 1 it is L_0, the code
-    length -log p(x_0 | x_1), which the same formula gives because x_0 is then certain. `t` is an int or `[B]`. Raises
-    ValueError for logits in place of log-probabilities (`check_mass`).
+    length -log p(x_0 | x_1), which the same formula gives because x_0 is then certain. `t` is an int or `[B]`.
+    Raises ValueError for logits (`check_mass`).
     """
     check_tokens(x_0, schedule, "x_0", mask_allowed=False)
-    _check_mass_on_cpu(log_p_x0)
+    check_mass(log_p_x0, wait=False)
     truth = one_hot_log(x_0, schedule.num_codes, log_p_x0.dtype)
     log_q = q_posterior(truth, x_t, t, schedule)  # [B, L, K + 1]
     log_p = q_posterior(log_p_x0, x_t, t, schedule)
@@ -75,9 +75,8 @@ def training_loss(
 class TimeSampler:
     """Importance sampling of t in proportion to the root mean square of its bound term (Improved DDPM, Eq. 18).
 
-    Until every t has been seen more than ten times it draws uniformly. t = 1 takes the weight of t = 2: its
-    term is a code length on another scale than the divergences and would draw too often (the public
-    code's `Lt_sqrt[0] = Lt_sqrt[1]`).
+    Until every t has been seen more than ten times it draws uniformly. t = 1 takes the weight of t = 2: its term is a
+    code length on another scale than the divergences, drawn too often (the public code's `Lt_sqrt[0] = Lt_sqrt[1]`).
     """
 
     def __init__(self, num_steps: int):
@@ -95,7 +94,7 @@ class TimeSampler:
 
     def sample(self, count: int, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         """Times `[count]` in 1 ... T and their probabilities, on the generator's device."""
-        device = torch.device("cpu") if generator is None else generator.device
+        device = "cpu" if generator is None else generator.device
         p = self.probabilities().to(device, widest(device))
         t = torch.multinomial(p, whole("count", count), replacement=True, generator=generator)
         return t, p[t]
@@ -126,9 +125,9 @@ def evidence_bound(
 ) -> Tensor:
     """Upper bound on -log2 p(x_0), in bits per token, `[B]` (VQ-Diffusion, Eq. 4): L_T + sum of L_{t-1} + L_0.
 
-    Every t in 1 ... T is visited `samples` times; with `times` `[N]` (drawn uniformly from 1 ... T) only
-    those, scaled to the whole sum: unbiased and cheaper. The expectation over x_t is estimated by draws. A prediction
-    that sums to less than 1, as truncation leaves it, still gives a bound; ValueError for logits, and for NaN or inf.
+    Every t in 1 ... T is visited `samples` times; with `times` `[N]` (drawn uniformly from 1 ... T) only those, scaled
+    to the whole sum: unbiased and cheaper. The expectation over x_t is estimated by draws. Raises ValueError for
+    logits, NaN and inf.
     """
     every = range(1, schedule.num_steps + 1) if times is None else torch.as_tensor(times).tolist()
     every = [whole("each of times", t, 1, schedule.num_steps) for t in every]
@@ -145,24 +144,18 @@ def evidence_bound(
     return total / math.log(2)
 
 
-def check_mass(log_p_x0: Tensor) -> None:
+def check_mass(log_p_x0: Tensor, *, wait: bool = True) -> None:
     """Raise ValueError where a prediction sums to more than 1, as logits do that nobody has normalised.
 
-    Less is legal: truncation leaves it, and a code length is only longer for it.
+    Less is legal: truncation leaves it, and a code length is only longer for it. Without `wait` only a CPU is asked.
     """
-    coarse = torch.finfo(log_p_x0.dtype).eps > 1e-4  # half precision: each log is a few percent off
-    largest = log_p_x0.detach().logsumexp(-1).max() if log_p_x0.numel() else torch.zeros(())
-    if not bool(largest <= (0.1 if coarse else 1e-3)):
-        raise ValueError(
-            "log_p_x0 must be log-probabilities, which sum to 1 over the classes (less after truncation), got a sum of "
-            f"{float(largest.exp()):.4g}; of logits take log_softmax(-1)"
-        )
-
-
-def _check_mass_on_cpu(log_p_x0: Tensor) -> None:
-    """A GPU would have to be waited for, in every step of a training."""
-    if log_p_x0.device.type == "cpu":
-        check_mass(log_p_x0)
+    if not log_p_x0.numel() or not (wait or log_p_x0.device.type == "cpu"):
+        return
+    most = 1e-3 if torch.finfo(log_p_x0.dtype).eps < 1e-4 else 0.1  # in half precision each log is a few percent off
+    largest = log_p_x0.detach().logsumexp(-1).max()
+    if not bool(largest <= most):
+        rule = "log_p_x0 must be log-probabilities, which sum to 1 over the classes (less after truncation)"
+        raise ValueError(f"{rule}, got a sum of {float(largest.exp()):.4g}; of logits take log_softmax(-1)")
 
 
 # ------------------------------------------------------------------------------------------ continuous time
@@ -234,7 +227,7 @@ def continuous_terms(
     -alpha' / (1 - alpha) times -log p(x_0) where x_t is the mask (MDLM, Sahoo et al. 2024). How a visible token
     jumps under the prediction, `jumps` says; the limit is that of `mixed_posteriors`.
     """
-    _check_mass_on_cpu(log_p_x0)
+    check_mass(log_p_x0, wait=False)
     now = moment(time, schedule)
     masked = x_t == schedule.mask_id
     truth = one_hot_log(x_0, schedule.num_codes, log_p_x0.dtype)

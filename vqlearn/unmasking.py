@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,12 +16,17 @@ import torch
 from torch import Tensor
 
 from vqlearn.arguments import real, shown, whole
-from vqlearn.choices import Choice, joint_of, write, written
-from vqlearn.draws import Generators, send, widest
+from vqlearn.choices import Choice, halton_order, halton_rank, joint_of, write, written
+from vqlearn.draws import Generators, send
 from vqlearn.reverse import Denoiser, Evaluation, FromMasks, OnStep, follow
 from vqlearn.sampling import ancestral
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import p_sample_step
+
+__all__ = [
+    "Confident", "EntropyBounded", "Halton", "HighQuality", "Purity", "Unmasking", "entropy", "halton_order",
+    "per_call", "time_of_share",
+]  # fmt: skip
 
 
 class Unmasking(FromMasks):
@@ -179,7 +183,7 @@ class Halton(Unmasking):
     quota: tuple[int, ...] | None = None
 
     def choose(self, log_p: Tensor, x_t: Tensor) -> Choice:
-        return Choice(-_halton_rank(x_t.shape[1], x_t.device).expand(x_t.shape), log_p, at_random=False)
+        return Choice(-halton_rank(x_t.shape[1], x_t.device).expand(x_t.shape), log_p, at_random=False)
 
 
 @dataclass(frozen=True)
@@ -271,38 +275,3 @@ def time_of_share(share: float, schedule: MaskReplaceSchedule, last: int) -> int
 def entropy(log_p: Tensor) -> Tensor:
     """Entropy of a prediction in nats, `[B, L, K]` -> `[B, L]`, of its mass if that is less than 1."""
     return -(log_p.exp() * log_p.clamp(min=-1e30)).sum(-1)
-
-
-@functools.cache
-def halton_order(length: int) -> Tensor:
-    """The positions of a square grid in the order in which a Halton sequence (bases 2, 3) first meets them, `[L]`.
-
-    A length that is no square is a single row.
-
-    >>> halton_order(16)[:6].tolist()
-    [6, 9, 3, 4, 14, 1]
-    """
-    side = math.isqrt(whole("length", length))
-    rows, columns = (side, side) if side * side == length else (1, length)
-    seen: dict[int, None] = {}
-    for number in itertools.count(1):
-        row, column = int(_radical_inverse(number, 3) * rows), int(_radical_inverse(number, 2) * columns)
-        seen.setdefault(row * columns + column)
-        if len(seen) == length:
-            break
-    return torch.tensor(list(seen))
-
-
-@functools.cache
-def _halton_rank(length: int, device: torch.device) -> Tensor:
-    """Which place each position has in `halton_order`, `[L]`."""
-    return halton_order(length).argsort().to(device, widest(device))
-
-
-def _radical_inverse(number: int, base: int) -> float:
-    """The digits of a number, mirrored at the point: 6 = 110 in base 2 becomes 0.011 = 3/8."""
-    value, share = 0.0, 1.0 / base
-    while number:
-        value += share * (number % base)
-        number, share = number // base, share / base
-    return value

@@ -29,6 +29,7 @@ from vqlearn.data.layouts import (
     relation_index,
 )
 from vqlearn.data.scenes import COLORS, RELATIONS, SAID, SHAPES, SIDES
+from vqlearn.draws import widest
 from vqlearn.reverse import Denoiser
 from vqlearn.schedule import MaskReplaceSchedule
 
@@ -104,9 +105,13 @@ def ideal_prediction(
 ) -> Tensor:
     """p(x_0 | x_t, caption), `[B, L, K]`, by Bayes' rule over all scenes of the split that each claim allows.
 
-    Works on the device of `x_t` and `claims`, in float64 whatever `dtype` the result is given in. Raises ValueError as
-    `ideal_denoiser` does.
+    Works on the device of `x_t` and `claims`, in float64 whatever `dtype` the result is given in; for a device without
+    float64 on the CPU. Raises ValueError as `ideal_denoiser` does.
     """
+    if widest(x_t.device) != torch.float64:
+        t = t.cpu() if isinstance(t, Tensor) else t
+        here = ideal_prediction(x_t.cpu(), t, claims.to("cpu"), table, schedule, split=split)
+        return here.to(torch.float32 if dtype == torch.float64 else dtype).to(x_t.device)
     if split not in (None, "train", "test"):
         raise ValueError(f"split must be 'train', 'test' or None (both together), got {split!r}")
     evidence = _Evidence(x_t, t, claims, table, schedule)
