@@ -340,7 +340,9 @@ STEP = r"malformed \(step must be a whole number from 1 to 6, got "
         ("state", {**WHOLE["state"], "weights": "x"}, OSError, "another network"),
         ("state", {**WHOLE["state"], "weights": torch.full((3,), torch.nan)}, OSError, "state.weights is not finite"),
         ("state", {**WHOLE["state"], "seen": [torch.tensor(torch.inf)]}, OSError, r"state.seen\[0\] is not finite"),
-        ("state", LOOP, OSError, "malformed"),
+        ("state", LOOP, OSError, r"malformed \(RecursionError\)"),
+        ("state", {**WHOLE["state"], "weights": torch.zeros(3).to_sparse()}, OSError, "checkpoint.pt"),
+        ("state", {**WHOLE["state"], "weights": torch.zeros(1).expand(10**10)}, OSError, "checkpoint.pt"),
     ],
 )  # fmt: skip
 def test_a_malformed_part_is_named_and_kept(tmp_path, monkeypatch, part, value, kind, message):
@@ -373,7 +375,7 @@ class Trace:
 def test_nothing_in_a_checkpoint_is_run(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "contents", lambda *_: {**WHOLE, "more": Trace(tmp_path / "trace")})
     checkpoint.save(Toy(), tmp_path, 2)
-    with pytest.raises(OSError, match=r"cannot be read \(UnpicklingError\)"):
+    with pytest.raises(OSError, match="holds more than tensors and plain values"):
         checkpoint.load(Toy(), tmp_path)
     assert not (tmp_path / "trace").exists()
 
@@ -427,6 +429,28 @@ def test_a_torn_log_is_mended(tmp_path):
     with (tmp_path / "a" / "log.csv").open("ab") as file:
         file.write(b"6,0.1,6\n3\n\n4,\xff\nx,1,2\n")
     assert rest_is_exact(tmp_path / "a", tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"step,loss\n1," + b"x" * 200_000, b"step\n" + b"9" * 5000])
+def test_a_log_that_is_none_is_named(tmp_path, content):
+    run(tmp_path)
+    (tmp_path / "log.csv").write_bytes(content)
+    with pytest.raises(OSError, match=r"log.csv is no table of a training; delete it, or choose another folder"):
+        run(tmp_path)
+    assert (tmp_path / "log.csv").read_bytes() == content
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "log.csv").mkdir()
+    with pytest.raises(OSError, match=r"cannot be written \(.*directory.*\)$"):
+        run(tmp_path)
+
+
+def test_a_run_stays_in_its_folder_when_the_process_moves(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    run("a", events={3: lambda: monkeypatch.chdir(tmp_path / "elsewhere")})
+    assert step_of(tmp_path / "a") == 6 and not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_log_that_was_deleted_begins_where_the_run_goes_on(tmp_path):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vqlearn.arguments import shown, whole
+from vqlearn.checkpoints.reading import CheckpointError, read_pickle
 from vqlearn.data.files import replaced
 
 NAME = "checkpoint.pt"
@@ -63,9 +64,10 @@ def load(stage: Stage, folder: Path) -> int:
     anew = "; delete it to begin anew, or choose another folder"
     try:
         number, recipe, state = _read(path)
-    except Exception as error:  # torch.load raises many kinds
-        why = str(error) if type(error) is ValueError else type(error).__name__
-        raise OSError(f"{path} cannot be read ({why}){anew}") from None
+    except CheckpointError as error:
+        raise OSError(f"{error}{anew}") from None
+    except ValueError as error:
+        raise OSError(f"{path} cannot be read ({error}){anew}") from None
     for name, ours in stage.settings().items():
         if repr(theirs := recipe.get(name)) != repr(ours):
             raise ValueError(
@@ -74,8 +76,9 @@ def load(stage: Stage, folder: Path) -> int:
     try:
         number = whole("step", number, 1, stage.recipe.steps)
         _check(state, "state")
-    except Exception as error:  # a RecursionError, too
-        raise OSError(f"{path} is malformed ({error}){anew}") from None
+    except Exception as error:  # tensors of odd kinds and lists in themselves raise many
+        why = error if isinstance(error, ValueError | FloatingPointError) else type(error).__name__
+        raise OSError(f"{path} is malformed ({why}){anew}") from None
     try:
         stage.load_state_dict(state)
     except Exception:  # a state that does not fit may raise anything
@@ -105,8 +108,7 @@ def _read(path: Path) -> tuple[Any, dict[str, Any], Any]:
     with path.open("rb") as file:
         if not _is_sealed(file):
             raise ValueError("its checksum is wrong")
-        file.seek(0)
-        saved = torch.load(file, map_location="cpu", weights_only=True)
+    saved = read_pickle(path)
     if not (isinstance(saved, dict) and {"step", "recipe", "state"} <= saved.keys()):
         raise ValueError("it must hold step, recipe and state")
     if not isinstance(saved["recipe"], dict):

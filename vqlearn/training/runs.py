@@ -25,7 +25,7 @@ def fit(stage: Stage, folder: str | Path, *, save_every: int = 500, progress: bo
     for weights or a loss that are not finite, ValueError for a checkpoint of another recipe, OSError for one that is
     damaged and for a folder that another training uses, that cannot be written or that was deleted meanwhile.
     """
-    save_every, folder = whole("save_every", save_every), Path(folder)
+    save_every, folder = whole("save_every", save_every), Path(folder).absolute()
     with locked(folder) as check:
         run = _Run(stage, folder, check)
         steps, stop = stage.recipe.steps, False
@@ -54,7 +54,10 @@ class _Run:
         self.stage, self.folder, self.check = stage, folder, check
         checkpoint.contents(stage, 0)  # what could not be saved is found now
         self.number = self.saved = checkpoint.load(stage, folder)
-        self.log = _Log(folder / "log.csv", self.number)
+        try:
+            self.log = _Log(folder / "log.csv", self.number)
+        except OSError as error:
+            raise OSError(self._why(error)) from None
 
     def step(self) -> dict[str, float]:
         try:
@@ -73,9 +76,11 @@ class _Run:
         except FloatingPointError as error:
             raise FloatingPointError(f"{error} after step {self.number}: training stopped, {self.kept}") from None
         except OSError as error:
-            why = error if error.errno is None else f"{self.folder} cannot be written ({error.strerror})"
-            raise OSError(f"{why}: training stopped after step {self.number}, {self.kept}") from None
+            raise OSError(f"{self._why(error)}: training stopped after step {self.number}, {self.kept}") from None
         self.saved = self.number
+
+    def _why(self, error: OSError) -> str:
+        return str(error) if error.errno is None else f"{self.folder} cannot be written ({error.strerror})"
 
     def close(self) -> None:
         """Write what the log lacks, where that can be done."""
@@ -121,5 +126,5 @@ def _rows(path: Path, last: int) -> list[list[Any]]:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             head, *rows = list(csv.reader(file)) or [[]]
         return [head, *(row for row in rows if len(row) == len(head) and row[0].isdecimal() and int(row[0]) <= last)]
-    except (csv.Error, ValueError) as error:
-        raise OSError(f"{path} cannot be read ({error}); delete it, or choose another folder") from None
+    except (csv.Error, ValueError):
+        raise OSError(f"{path} is no table of a training; delete it, or choose another folder") from None

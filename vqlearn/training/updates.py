@@ -88,4 +88,5 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     for parameter, moments in optimizer.state.items():
         for name in ("exp_avg", "exp_avg_sq"):
             check_form(moments[name], parameter.detach(), name)
+            moments[name] = moments[name].clone()  # out of the file, which the next checkpoint replaces
         check_form(moments["step"], torch.tensor(0.0), "step")
