@@ -277,7 +277,7 @@ def test_a_wheel_carries_the_course(tmp_path):
     pytest.importorskip("setuptools")
     tree = tmp_path / "tree"
     hidden = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "safetensors")
-    for name in ("vqlearn", "notebooks"):
+    for name in ("vqlearn", "notebooks", "docs"):
         shutil.copytree(ROOT / name, tree / name, ignore=hidden)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree / name)
@@ -292,10 +292,12 @@ def test_a_wheel_carries_the_course(tmp_path):
         assert str(path.relative_to(tree)) in inside
     shutil.rmtree(tree)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    command = [sys.executable, "-m", "vqlearn", "course", "copy", "mine"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    code = "from vqlearn.__main__ import main; from vqlearn.course.site import guides"
+    code += "; main(['course', 'copy', 'mine']); print(*(path.name for path in guides()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "mine").glob("*.ipynb"))) == len(copying.notebooks()) == done.stdout.count("new")
+    assert sorted(done.stdout.splitlines()[-1].split()) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
 # ---------------------------------------------------------------------------------------------------------- verdicts

@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import re
+import socket
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -97,6 +98,7 @@ def test_mathematics_is_set_and_no_tex_is_left(pages):
 
 
 def test_everything_a_page_loads_is_beside_it_and_every_link_is_alive(folder, pages):
+    ids = {path.resolve(): set(page.ids) for path, page in pages.items()}
     for path, page in pages.items():
         loaded = [tag.get("src") or tag.get("href") for name in ("img", "script", "link") for tag in page.every(name)]
         linked = [tag["href"] for tag in page.every("a") if "href" in tag]
@@ -105,10 +107,10 @@ def test_everything_a_page_loads_is_beside_it_and_every_link_is_alive(folder, pa
                 continue
             assert not re.match(r"[a-z]+:|//|/", target), (path.name, target)
             file, _, fragment = target.partition("#")
-            there = (path.parent / file).resolve() if file else path
+            there = (path.parent / file).resolve() if file else path.resolve()
             assert there.is_relative_to(folder.resolve()) and there.is_file(), (path.name, target)
             if fragment and there.suffix == ".html":
-                assert unquote(fragment) in Page(there).ids if there != path else page.ids, (path.name, target)
+                assert unquote(fragment) in ids[there], (path.name, target)
         assert all(len(tag["alt"]) >= 20 for tag in page.every("img") if "images/" in tag["src"])
     for name in ("site.css", "site.js"):
         assert not re.search(r"https?:|@import|url\(", (folder / name).read_text(encoding="utf-8"))
@@ -148,6 +150,65 @@ def test_mathml():
     assert "\\" not in markup.mathml(r"\bigl\{ \arg\min_k x \bigr\}")
     with pytest.raises(ValueError, match="no_such_command"):
         markup.mathml(r"\no_such_command x")
+
+
+RAW = {  # HTML in a notebook -> as it is on a page
+    "<script>alert(1)</script>x": "x",
+    "<style>p { display: none }</style>x": "x",
+    '<img src="a.png" onerror="alert(1)" alt="a">': '<img src="a.png" alt="a">',
+    "<svg onload=alert(1)><script>alert(1)</script></svg>": "<p></p>",
+    "<math><mtext><table><mglyph><style><img src=x onerror=a()>": "<p><math><mtext><table></table></mtext></math></p>",
+    '<p style="color: red" onclick="alert(1)">x</p>': "<p>x</p>",
+    '<iframe src="https://example.org"></iframe>': "",
+    '<form action="https://example.org"><input name="a">x</form>': "x",
+    '<meta http-equiv="refresh" content="0;url=https://example.org">': "",
+    '<base href="https://example.org">': "",
+    '<link rel="stylesheet" href="https://example.org/a.css">': "",
+    '<a href="javascript:alert(1)">x</a>': "<p><a>x</a></p>",
+    "<a href='data:text/html,x'>x</a>": "<p><a>x</a></p>",
+    "[x](JavaScript:alert(1))": "<p><a>x</a></p>",
+    '<img src="https://example.org/a.png" alt="words">': "words",
+    'x <img src="//example.org/a.png" alt="words > more"> y': "<p>x words &gt; more y</p>",
+    "<img src=https://example.org/a.png>": "",
+    "<IMG\nSRC='https://example.org/a.png'\nALT='words'>": "<p>words</p>",
+    "![words](https://example.org/a.png)": "<p>words</p>",
+    '<video src="https://example.org/a.mp4" poster="https://example.org/a.png"></video>': "<p></p>",
+    "<!-- a remark -->x": "x",
+    "<details>x": "<details>x\n\n</details>",
+    "</article></main>x": "x",
+    "<details open><summary>**H**</summary>\n\n*x*\n\n</details>": (
+        '<details open=""><summary>**H**</summary>\n\n<p><em>x</em></p>\n</details>'
+    ),
+    'x<sup>2</sup> <b class="a" id="b">y</b>': '<p>x<sup>2</sup> <b class="a" id="b">y</b></p>',
+}
+
+
+@pytest.mark.parametrize("source", RAW)
+def test_html_of_a_notebook_is_cleaned(source):
+    text = markup.Text(lambda url: url, lambda url: url if url == "a.png" else None)
+    assert text.render(source).strip().replace("</article></main>", "") == RAW[source]
+
+
+def test_headings_in_the_outline_and_outputs_are_cleaned_too(tmp_path):
+    text = markup.Text(lambda url: url)
+    text.render("## A <img src=x onerror=alert(1)> <script>alert(1)</script>claim")
+    assert text.sections[0][2] == 'A <img src="x"> claim'
+    page = site.Site(tmp_path, [], None)
+    (tmp_path / "images").mkdir()
+    for data in ({"text/html": "<b onclick=alert(1)>x</b><script>1</script>"}, {"text/plain": "<script>1</script>"}):
+        shown, _ = page._output({"data": data}, "a", 0)
+        assert "onclick" not in shown and "<script" not in shown
+    shown, _ = page._output({"text": "\x1b[38;5;200mx\x1b[0m <b>"}, "a", 0)
+    assert shown == "<pre><span>x</span> &lt;b&gt;</pre>"
+
+
+def test_every_page_carries_the_policy_and_nothing_that_it_forbids(pages):
+    for path, page in pages.items():
+        (policy,) = [tag["content"] for tag in page.every("meta") if tag.get("http-equiv") == "Content-Security-Policy"]
+        assert policy.startswith("default-src 'none';") and "unsafe" not in policy and "http" not in policy
+        assert page.tags.index(("meta", {"http-equiv": "Content-Security-Policy", "content": policy})) <= 4
+        assert not page.every("style") and all("src" in tag for tag in page.every("script")), path
+        assert not [tag for name, tag in page.tags if "style" in tag or any(key.startswith("on") for key in tag)], path
 
 
 # ------------------------------------------------------------------------------------------ reference and guides
@@ -263,7 +324,7 @@ def test_without_pdoc_the_site_has_no_reference_and_says_so(little, monkeypatch,
     monkeypatch.delattr("vqlearn.course.reference")
     site.build(little, copying.notebooks())
     assert "the site has no reference, which needs pdoc: python -m pip install pdoc" in capsys.readouterr().err
-    assert not list((little / "reference").iterdir()) and "reference/" not in (little / "index.html").read_text()
+    assert not list(little.glob("reference/*")) and "reference/" not in (little / "index.html").read_text()
 
 
 # ------------------------------------------------------------------------------------------ the folder
@@ -330,13 +391,33 @@ def browser():
         started.close()
 
 
-BROKEN = """() => [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"""
-WIDE = "() => document.documentElement.scrollWidth - window.innerWidth"
+LOOK = """async () => {
+    document.querySelectorAll("img").forEach(image => { image.loading = "eager"; });
+    await Promise.all([...document.images].map(image => image.decode().catch(() => null)));
+    document.querySelectorAll("details:not(.menu)").forEach(folded => { folded.open = true; });
+    const broken = [...document.images].filter(image => !image.naturalWidth).map(image => image.src);
+    const wide = document.documentElement.scrollWidth - window.innerWidth;
+    return [broken, wide > 0, getComputedStyle(document.body).backgroundColor];
+}"""
+LOAD_MORE = """async address => {
+    const told = new Set();
+    document.addEventListener("securitypolicyviolation", event => told.add(event.effectiveDirective.split("-")[0]));
+    const add = (tag, parts) => document.body.append(Object.assign(document.createElement(tag), parts));
+    add("script", {textContent: "window.ran = true"});
+    add("script", {src: address + "a.js"});
+    add("img", {src: address + "a.png"});
+    add("img", {src: "data:image/gif;base64,R0lGODlhAQABAAAAACw="});
+    add("link", {rel: "stylesheet", href: address + "a.css"});
+    add("iframe", {src: address});
+    add("video", {src: address + "a.mp4"});
+    await fetch(address).catch(() => null);
+    for (let i = 0; i < 100 && told.size < 6; i++) await new Promise(done => setTimeout(done, 50));
+    return [[...told].sort(), window.ran === undefined];
+}"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_load_whole_and_fit_a_phone(scheme, browser, folder, pages):
-    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)
+def test_pages_load_whole_and_fit_a_phone_in_light_and_dark(browser, pages):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="light")
     context.set_default_timeout(1000 * PATIENCE)
     tab, trouble = context.new_page(), []
     tab.on("console", lambda message: trouble.append(message.text) if message.type in ("error", "warning") else None)
@@ -345,13 +426,27 @@ def test_pages_load_whole_and_fit_a_phone(scheme, browser, folder, pages):
     tab.on("requestfailed", lambda request: trouble.append(request.url))
     for path in pages:
         tab.goto(path.as_uri())
-        tab.evaluate("() => document.querySelectorAll('img').forEach(i => { i.loading = 'eager' })")
-        tab.wait_for_function("() => [...document.images].every(i => i.complete)")
-        tab.evaluate("() => document.querySelectorAll('details:not(.menu)').forEach(d => { d.open = true })")
-        assert tab.evaluate(BROKEN) == [] and tab.evaluate(WIDE) <= 0, path.name
-        dark = tab.evaluate("() => getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
-        assert dark == (scheme == "dark")
+        assert tab.evaluate(LOOK) == [[], False, "rgb(255, 255, 255)"], path.name
+    tab.emulate_media(color_scheme="dark")
+    for path in {path.parent: path for path in pages}.values():  # one of each kind
+        tab.goto(path.as_uri())
+        broken, wide, ground = tab.evaluate(LOOK)
+        assert (broken, wide) == ([], False) and ground != "rgb(255, 255, 255)", path.name
     assert trouble == []
+    context.close()
+
+
+def test_the_browser_lets_no_page_load_anything_else(browser, folder):
+    context = browser.new_context()
+    context.set_default_timeout(1000 * PATIENCE)
+    tab = context.new_page()
+    tab.goto((folder / "index.html").as_uri())
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        told, held = tab.evaluate(LOAD_MORE, f"http://127.0.0.1:{server.getsockname()[1]}/")
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nobody came
+            server.accept()
+    assert told == ["connect", "frame", "img", "media", "script", "style"] and held
     context.close()
 
 

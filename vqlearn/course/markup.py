@@ -13,9 +13,12 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
+from vqlearn.course.harmless import harmless
+
 GLUED = re.compile(r"(\(?<math (?:(?!</math>).)*</math>[.,;:!?)'’”]+)", re.S)  # no line begins with a comma
 LETTERS = {"bold": (0x1D400, 0x1D41A, 0x1D7CE), "double-struck": (0x1D538, 0x1D552, 0x1D7D8)}  # of A, a, 0
-LOADED = re.compile(r'(<img [^>]*)src="([^":]+)"')  # a picture in HTML, none of another site
+PICTURE = re.compile(r"""<img\b(?:"[^"]*"|'[^']*'|[^'">])*>""", re.I)
+ATTRIBUTE = re.compile(r"""\b([\w-]+)\s*=\s*("[^"]*"|'[^']*'|[^\s"'>]+)""")
 LONG = 45  # characters of TeX
 WORDS = "log|exp|max|min|arg|sin|cos|ln"
 Section = tuple[int, str, str]  # level, name and HTML of a heading
@@ -42,7 +45,7 @@ class Text(IPythonRenderer):
         self.link_of, self.picture_of, self.entry_of = link, picture, code
 
     def render(self, source: str) -> str:
-        return GLUED.sub(r'<span class="keep">\1</span>', self.reader.render(source))
+        return GLUED.sub(r'<span class="keep">\1</span>', harmless(self.reader.render(source)))
 
     def inline(self, source: str) -> str:
         return self.render(source).strip().removeprefix("<p>").removesuffix("</p>")
@@ -52,7 +55,7 @@ class Text(IPythonRenderer):
         taken = [name for _, name, _ in self.sections]
         while slug in taken:
             slug += "-"
-        self.sections.append((level, slug, text))
+        self.sections.append((level, slug, harmless(text)))
         return f'<h{level} id="{slug}">{text} {anchor(slug)}</h{level}>\n'
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
@@ -64,13 +67,19 @@ class Text(IPythonRenderer):
         return f'<img loading="lazy" alt="{html.escape(plain(text))}" src="{html.escape(there)}">' if there else text
 
     def block_html(self, html: str) -> str:
-        return LOADED.sub(self._loaded, super().block_html(html))
+        return PICTURE.sub(self._placed, super().block_html(html))
 
     def inline_html(self, html: str) -> str:
-        return LOADED.sub(self._loaded, super().inline_html(html))
+        return PICTURE.sub(self._placed, super().inline_html(html))
 
-    def _loaded(self, found: re.Match[str]) -> str:
-        return f'{found[1]}src="{self.picture_of(found[2]) or found[2]}"'
+    def _placed(self, tag: re.Match[str]) -> str:
+        """A picture in HTML with its address on the page; the words in its place if it is none of ours."""
+        parts: dict[str, str] = {name.lower(): value.strip("\"'") for name, value in ATTRIBUTE.findall(tag[0])}
+        there = self.picture_of(html.unescape(parts.get("src", "")))
+        if not there:
+            return parts.get("alt", "")
+        shown = " ".join(f'{name}="{value}"' for name, value in {**parts, "src": html.escape(there)}.items())
+        return f"<img {shown}>"
 
     def codespan(self, text: str) -> str:
         code = f"<code>{html.escape(text, quote=False)}</code>"

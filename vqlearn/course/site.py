@@ -117,7 +117,7 @@ class Site:
 
     def __init__(self, folder: Path, books: list[Book], address: str | None) -> None:
         self.folder, self.books, self.address = folder, books, address
-        self.guides = [(path, f"docs/{path.stem}.html", _title(path)) for path in _guides()]
+        self.guides = [(path, f"docs/{path.stem}.html", _title(path)) for path in guides()]
         self.pages = {f"notebooks/{book.page.removesuffix('.html')}.ipynb": book.page for book in books}
         self.pages |= {f"docs/{path.name}": page for path, page, _ in self.guides}
         self.linked: list[str] = []  # files of the package
@@ -261,7 +261,7 @@ def _inside(origin: str, url: str) -> str:
     return posixpath.normpath(posixpath.join(posixpath.dirname(origin), url))
 
 
-def _guides() -> list[Path]:
+def guides() -> list[Path]:
     """The guides in the order in which their README links to them, itself first."""
     readme = GUIDES / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
