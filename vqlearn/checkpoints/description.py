@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from vqlearn.checkpoints.layout import CHECKSUMS
+from vqlearn.checkpoints.loading import check_sums
 from vqlearn.networks.cost import auto_dtype
 
 if TYPE_CHECKING:
@@ -22,22 +24,27 @@ def describe(pipe: VQDiffusionPipeline, folder: Path) -> str:
     for name, count in counts.items():
         size = sum(file.stat().st_size for file in (folder / name).iterdir() if file.is_file())
         lines.append(f"{name:44} {count:>13,} parameters {size / 1e6:9.1f} MB on disk")
-    lines += ["", *(f"{name:10} {value}" for name, value in _facts(pipe))]
+    lines += ["", *(f"{name:10} {value}" for name, value in (*_facts(pipe), ("checksums", _sums(folder))))]
     total = sum(counts.values())
     for dtype, size in (("float32", 4), ("float16 or bfloat16", 2)):
         lines.append(f"memory     {total * size / 2**30:8.2f} GiB for the weights in {dtype}")
     return "\n".join([*lines, f"auto dtype {auto_dtypes(counts['transformer'])}"])
 
 
+def _sums(folder: Path) -> str:
+    """Whether the files are those that were saved; a folder of which one is not has been refused before."""
+    if not (count := check_sums(folder)):
+        return f"none ({CHECKSUMS} is not there): a damaged file may go unnoticed; saving the model writes them"
+    return f"of {count} files, all as saved"
+
+
 def _facts(pipe: VQDiffusionPipeline) -> Iterator[tuple[str, str]]:
-    network, schedule, codes = pipe.transformer.config, pipe.schedule, pipe.vqvae.config["num_vq_embeddings"]
-    classes = network["num_classes"]
+    network, schedule = pipe.transformer.config, pipe.schedule
+    classes = network.num_classes
     yield "reads", f"{pipe.transformer.reads}" + (f", {classes} of them" if classes else "")
-    side, used = round(pipe.length**0.5), pipe.vqvae.num_tokens
-    pixels, kept = side * pipe.vqvae.factor, f"{used} of its {codes}" if used < codes else f"{codes}"
-    yield "pictures", f"{pixels} x {pixels}, {side} x {side} tokens of {kept} codes"
-    heads, width = network["num_attention_heads"], network["attention_head_dim"]
-    yield "network", f"{network['num_layers']} layers, {heads} heads x {width} = {heads * width} wide"
+    yield from _drawn(pipe)
+    heads, width = network.num_attention_heads, network.attention_head_dim
+    yield "network", f"{network.num_layers} layers, {heads} heads x {width} = {network.width} wide"
     yield (
         "schedule",
         f"{schedule.num_steps} steps; at the end kept {float(schedule.alpha_bar[-1]):.3g}, replaced "
@@ -46,6 +53,15 @@ def _facts(pipe: VQDiffusionPipeline) -> Iterator[tuple[str, str]]:
     )
     rate = pipe.defaults.get("truncation_rate", 1.0)
     yield "defaults", f"guidance {pipe.guidance_scale:g}, truncation {rate:g}"
+
+
+def _drawn(pipe: VQDiffusionPipeline) -> Iterator[tuple[str, str]]:
+    if pipe.vqvae is None:
+        yield "tokens", f"{pipe.length} of {pipe.transformer.config.num_vector_embeds - 1} codes, there is no codec"
+        return
+    side, used, codes = round(pipe.length**0.5), pipe.vqvae.num_tokens, pipe.vqvae.config.num_vq_embeddings
+    pixels, kept = side * pipe.vqvae.factor, f"{used} of its {codes}" if used < codes else f"{codes}"
+    yield "pictures", f"{pixels} x {pixels}, {side} x {side} tokens of {kept} codes"
 
 
 def auto_dtypes(weights: int) -> str:

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vqlearn.arguments import real, shown, whole
 from vqlearn.checkpoints.fit import misfit, stranger
 from vqlearn.checkpoints.hub import part_files
 from vqlearn.checkpoints.layout import ANY, CHECKSUMS, INDEX, LEARNED, OURS, PARTS, TEXT_PARTS, Files, is_named
-from vqlearn.checkpoints.reading import CheckpointError, one_line, read_json, read_tensors
+from vqlearn.checkpoints.reading import CheckpointError, described, one_line, read_json, read_tensors, read_text
 from vqlearn.checkpoints.weights import assign, build, weight_files
 from vqlearn.networks.clip import CLIPTextEncoder
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings
@@ -28,6 +29,7 @@ from vqlearn.networks.transformer import Transformer2DModel
 from vqlearn.networks.vqvae import VQModel
 from vqlearn.scheduler import ENDS, MOST_STEPS, VQDiffusionScheduler
 
+MOST_WORDS = 2**18  # of a vocabulary; CLIP has 49408
 Dtype = torch.dtype | Callable[[int], torch.dtype]  # one, or what to make of a number of weights
 
 
@@ -46,12 +48,16 @@ def load_components(
     index = read_json(folder / INDEX)
     if index.get("_class_name") != "VQDiffusionPipeline":
         raise CheckpointError(f"{folder / INDEX} describes a {index.get('_class_name')}, not a VQDiffusionPipeline")
-    if not isinstance(index.get("_vqlearn", {}), dict):
-        raise CheckpointError(f"{folder / INDEX}: '_vqlearn' must be a JSON object")
+    _check_defaults(index.get("_vqlearn", {}), folder / INDEX)
     if files.variant and not any(folder.glob(f"*/*.{files.variant}.*")):
         raise CheckpointError(f"{folder} has no weights of the variant {files.variant!r}")
     if wrong := stranger(given):
         raise ValueError(wrong)
+    with described(folder):
+        return _load(folder, index, dtype, files, given), index
+
+
+def _load(folder: Path, index: dict[str, Any], dtype: Dtype, files: Files, given: Mapping[str, Any]) -> dict[str, Any]:
     denoiser: Any = given.get("transformer")
     if denoiser is None:
         denoiser = load_module(Transformer2DModel, folder / "transformer", dtype, files)
@@ -70,7 +76,22 @@ def load_components(
             parts[part] = loaded()
     if wrong := misfit(parts):
         raise CheckpointError(f"{folder}: {wrong}")
-    return parts, index
+    return parts
+
+
+def _check_defaults(defaults: Any, path: Path) -> None:
+    """What a call takes where nothing else is said: the scale, the rate, the words that are known, names of classes."""
+    if not isinstance(defaults, dict):
+        raise CheckpointError(f"{path}: '_vqlearn' must be a JSON object, got {shown(defaults)}")
+    try:
+        real("guidance_scale", defaults.get("guidance_scale", 1.0))
+        real("truncation_rate", defaults.get("truncation_rate", 1.0), 0, 1)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    for name in ("words", "labels"):
+        listed = defaults.get(name) or []
+        if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
+            raise CheckpointError(f"{path}: {name} must be a list of texts, got {shown(listed)}")
 
 
 def _check_index(index: dict[str, Any], path: Path, other: set[str]) -> None:
@@ -82,16 +103,18 @@ def _check_index(index: dict[str, Any], path: Path, other: set[str]) -> None:
     for part, (_, kind, *_) in PARTS.items():
         named = index.get(part)
         none = named == [None, None] and part not in ("transformer", "scheduler")
-        if part in other or none or (part == LEARNED and named is None):
+        if part in other or none or (part == LEARNED and part not in index):
             continue
         if not (isinstance(named, list) and len(named) == 2 and named[1] == kind):
-            raise CheckpointError(f"{path} names {named!r:.60} as its {part}, it should be a {kind}")
+            raise CheckpointError(f"{path} names {shown(named)} as its {part}, it should be a {kind}")
 
 
 def load_module(kind: type[nn.Module], folder: Path, dtype: Dtype = torch.float32, files: Files = ANY) -> nn.Module:
     """One of our modules from its folder, in evaluation mode; raises CheckpointError."""
     path = folder / "config.json"
     config = read_json(path)
+    if (named := config.get("_class_name", kind.__name__)) != kind.__name__:
+        raise CheckpointError(f"{path} describes a {shown(named)}, not a {kind.__name__}")
     found = weight_files(folder, OURS[0], files)
     tensors = read_tensors(found)
     if kind is VQModel:
@@ -102,6 +125,8 @@ def load_module(kind: type[nn.Module], folder: Path, dtype: Dtype = torch.float3
         dtype = dtype(sum(tensor.numel() for tensor in tensors.values()))
     module: nn.Module = build(kind, config, path, most=max(1, len(tensors)))
     assign(module, tensors, found[0], dtype=dtype)
+    if isinstance(module, VQModel) and (wrong := module.quantize.wrong()):
+        raise CheckpointError(f"{found[0]}: {wrong}")
     return module
 
 
@@ -118,9 +143,10 @@ def load_scheduler(folder: Path) -> VQDiffusionScheduler:
     config = read_json(path)
     if missing := [name for name in ("num_vec_classes", "num_train_timesteps", *ENDS) if name not in config]:
         raise CheckpointError(f"{path} lacks {', '.join(missing)}")
-    steps = config["num_train_timesteps"]
-    if not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
-        raise CheckpointError(f"{path}: num_train_timesteps must lie in 1 ... {MOST_STEPS}, got {steps!r:.60}")
+    try:
+        whole("num_train_timesteps", config["num_train_timesteps"], 1, MOST_STEPS)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     if "alpha_bar" not in config and "gamma_bar" not in config:
         made: VQDiffusionScheduler = build(VQDiffusionScheduler, config, path, device="cpu")
         return made
@@ -149,10 +175,11 @@ def load_text_tokenizer(folder: Path) -> Any:
         token = settings.get(name, "<|startoftext|>" if name == "bos_token" else "<|endoftext|>")
         special[name] = token.get("content") if isinstance(token, dict) else token
         if not isinstance(special[name], str) or special[name] not in vocab:
-            raise CheckpointError(f"{folder}: {name} {special[name]!r:.60} is not in the vocabulary")
-    length = settings.get("model_max_length", 77)
-    if not isinstance(length, int) or not 2 <= length <= 10_000:
-        raise CheckpointError(f"{folder}: model_max_length must lie in 2 ... 10000, got {length!r:.60}")
+            raise CheckpointError(f"{folder}: {name} {shown(special[name])} is not in the vocabulary")
+    try:
+        length = whole("model_max_length", settings.get("model_max_length", 77), 2, 10_000)
+    except ValueError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
     try:
         return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=length, **special)
     except Exception as error:  # the tokenizers library raises bare Exception
@@ -164,28 +191,30 @@ def _vocabulary(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]], Pa
     if (folder / "vocab.json").is_file() or not (folder / "tokenizer.json").is_file():
         where = folder / "vocab.json"
         vocab: Any = read_json(where)
-        try:
-            lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError):
-            raise CheckpointError(
-                f"{folder / 'merges.txt'} is missing or unreadable; without it every word would be lost"
-            ) from None
+        lines = read_text(folder / "merges.txt", hint="; without it every word would be lost").splitlines()
         merges: Any = [line for line in lines if line and not line.startswith("#version")]
     else:
         where = folder / "tokenizer.json"
         model = read_json(where).get("model")
         vocab, merges = (model.get("vocab"), model.get("merges")) if isinstance(model, dict) else (None, None)
-    if not (isinstance(vocab, dict) and vocab and all(type(value) is int for value in vocab.values())):
-        raise CheckpointError(f"{where} must map tokens to whole numbers")
+    if not (
+        isinstance(vocab, dict) and 0 < len(vocab) <= MOST_WORDS and all(type(value) is int for value in vocab.values())
+    ):
+        raise CheckpointError(f"{where} must map 1 to {MOST_WORDS} tokens to whole numbers")
     if set(vocab.values()) != set(range(len(vocab))):
         raise CheckpointError(f"{where} must give every token its own id, from 0 to their number less one")
     if not isinstance(merges, list):
         raise CheckpointError(f"{where} must list the merges")
-    pairs: list[Any] = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in merges]
-    for pair in pairs:
-        if len(pair) != 2 or "".join(pair) not in vocab:
-            raise CheckpointError(f"{folder}: the merge {' '.join(pair)!r:.60} gives no token of the vocabulary")
-    return vocab, pairs, where
+    return vocab, [_pair(merge, vocab, folder) for merge in merges], where
+
+
+def _pair(merge: Any, vocab: dict[str, int], folder: Path) -> tuple[str, str]:
+    pair = merge.split(" ") if isinstance(merge, str) else merge
+    if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(one, str) for one in pair)):
+        raise CheckpointError(f"{folder}: {shown(merge)} is no merge of two tokens")
+    if not {*pair, "".join(pair)} <= vocab.keys():
+        raise CheckpointError(f"{folder}: the merge {' '.join(pair)!r:.60} gives no token of the vocabulary")
+    return pair[0], pair[1]
 
 
 def load_text_encoder(folder: Path, dtype: torch.dtype = torch.float32, files: Files = ANY) -> Any:
@@ -207,22 +236,23 @@ def assign_text_encoder(
 ) -> Any:
     """A text encoder of a configuration, as transformers writes it for a CLIPTextModel, with given weights."""
     if config.get("model_type", "clip_text_model") not in ("clip_text_model", "clip"):
-        raise CheckpointError(f"{where} describes a {config['model_type']!r:.60}, not a clip_text_model")
+        raise CheckpointError(f"{where} describes a {shown(config['model_type'])}, not a clip_text_model")
     return assign(build(CLIPTextEncoder, config, where, most=len(tensors)), tensors, file, dtype=dtype)
 
 
 # ------------------------------------------------------------------------------------------ checksums
 
 
-def check_sums(folder: Path) -> None:
+def check_sums(folder: Path) -> int:
     """Compare the files with `checksums.json`, which `saving.save_components` writes; without one nothing is checked.
 
-    Raises CheckpointError for a file that is missing or is not the one that was saved.
+    Returns how many files were compared. Raises CheckpointError for a file that is missing or is not the one that was saved.
     """
     path = folder / CHECKSUMS
     if not path.exists():
-        return
-    for name, expected in read_json(path).items():
+        return 0
+    sums = read_json(path)
+    for name, expected in sums.items():
         if not re.fullmatch(r"(\w+/)?[\w.-]+", name) or ".." in name:
             raise CheckpointError(f"{path} names {name!r:.60}, which is no file of the model")
         if not (folder / name).is_file():
@@ -232,6 +262,7 @@ def check_sums(folder: Path) -> None:
                 f"{folder / name} is not the file that was saved, its checksum differs; "
                 f"if you changed it on purpose, delete {CHECKSUMS}"
             )
+    return len(sums)
 
 
 def checksum(path: Path) -> str:

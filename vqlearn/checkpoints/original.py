@@ -18,7 +18,7 @@ from torch import Tensor
 from vqlearn import assets
 from vqlearn.checkpoints.layout import TEXT_PARTS
 from vqlearn.checkpoints.loading import assign_text_encoder
-from vqlearn.checkpoints.reading import CheckpointError, read_pickle
+from vqlearn.checkpoints.reading import CheckpointError, described, read_pickle
 from vqlearn.checkpoints.sections import Section
 from vqlearn.checkpoints.weights import assign, build
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings, clip_tokenizer
@@ -53,17 +53,18 @@ def read_original(
     codes are in use) are looked for where `config` names them. Nothing in the files is run. Raises CheckpointError.
     """
     checkpoint, config = Path(checkpoint), Path(config)
-    model = Section.read(config).at("model", "params")
-    tensors = _merged(read_pickle(checkpoint), checkpoint)
-    codec = _codec(_under(tensors, "content_codec."), model, codec_config, mapping, checkpoint)
-    diffusion = model.at("diffusion_config", "params")
-    transformer = _transformer(_under(tensors, "transformer.transformer."), diffusion, checkpoint)
-    scheduler = _scheduler(_under(tensors, "transformer."), transformer.config, checkpoint)
-    text_parts: list[Any] = [None, None, None]
-    if transformer.reads == "text":
-        text_parts = _text(_under(tensors, "transformer."), model, checkpoint)
-    parts = {"vqvae": codec, "transformer": transformer, "scheduler": scheduler}
-    return parts | dict(zip(TEXT_PARTS, text_parts, strict=True)), _defaults(transformer, text_parts[-1], model)
+    with described(checkpoint):
+        model = Section.read(config).at("model", "params")
+        tensors = _merged(read_pickle(checkpoint), checkpoint)
+        codec = _codec(_under(tensors, "content_codec."), model, codec_config, mapping, checkpoint)
+        diffusion = model.at("diffusion_config", "params")
+        transformer = _transformer(_under(tensors, "transformer.transformer."), diffusion, checkpoint)
+        scheduler = _scheduler(_under(tensors, "transformer."), transformer.config, checkpoint)
+        text: list[Any] = [None, None, None]
+        if transformer.reads == "text":
+            text = _text(_under(tensors, "transformer."), model, checkpoint)
+        parts = {"vqvae": codec, "transformer": transformer, "scheduler": scheduler}
+        return parts | dict(zip(TEXT_PARTS, text, strict=True)), _defaults(transformer, text[-1], model)
 
 
 # ------------------------------------------------------------------------------------------ files

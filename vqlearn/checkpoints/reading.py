@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import re
@@ -30,6 +31,20 @@ class CheckpointError(OSError):
 def one_line(error: BaseException) -> str:
     """The first line of an error's message, or its kind."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+@contextlib.contextmanager
+def described(where: Path | str) -> Iterator[None]:
+    """The last net under what reads a stranger's files: an error that no check foresaw is a CheckpointError, too."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, OSError, RuntimeError,
+            TypeError, ValueError) as error:  # fmt: skip
+        raise CheckpointError(
+            f"{where} cannot be read as a model: {type(error).__name__}, {one_line(error)}"
+        ) from error
 
 
 def check_regular(path: Path, most: int | None = None, *, hint: str = "") -> int:

@@ -25,6 +25,14 @@ class Codebook(nn.Module):
         if num_tokens is not None:
             self.register_buffer("kept", torch.arange(num_tokens))
 
+    def wrong(self) -> str:
+        """What is wrong with the codes that are kept, in words; "" for nothing."""
+        if not hasattr(self, "kept"):
+            return ""
+        kept, count = self.kept, len(self.embedding.weight)
+        rising = bool((kept.diff() > 0).all()) and 0 <= int(kept[0]) and int(kept[-1]) < count
+        return "" if rising else f"the codes that are kept must rise, from 0 to {count - 1}"
+
     def codes(self, latents: Tensor) -> Tensor:
         """`[B, D, h, w]` -> int64 `[B, h, w]`."""
         if hasattr(self, "proj"):
