@@ -205,3 +205,13 @@ def test_the_gradient_is_finite_and_the_derivative(name, jumps):
     loss = continuous_loss(lambda x, t: single.log_softmax(-1), clean, schedule, jumps=jumps).mean()
     loss.backward()
     assert loss.isfinite() and single.grad.isfinite().all() and single.grad.abs().sum() > 0
+
+
+def test_the_rate_of_unmasking_near_time_0_is_that_of_the_formula():
+    """-alpha' / (1 - alpha) is 1 / time for masks that grow evenly, at 1e-14 too; without masks it is 0."""
+    log_p, mask, x_0 = random_belief(1, 1, CODES, seed=6), torch.full((1, 1), CODES), torch.tensor([[1]])
+    for time in (1e-14, 1e-9, 0.2):
+        found = continuous_terms(log_p, x_0, mask, torch.tensor([time]).double(), schedule_of("masks"))
+        assert_close(found, -log_p[:, :, 1] / time, rtol=1e-6, atol=0)
+    none = continuous_terms(log_p, x_0, mask, torch.tensor([0.5]).double(), schedule_of("uniform"))
+    assert none.tolist() == [[0.0]]

@@ -25,6 +25,9 @@ def draw(log_p: Tensor, generator: Generators = None) -> Tensor:
     uniform number per draw. Classes at `-inf` are never drawn. Raises ValueError for a row from which nothing can be
     drawn; its values are looked at on a CPU alone, a GPU would have to be waited for (`reverse.Checked` does it there).
     """
+    if not isinstance(log_p, Tensor) or not log_p.ndim or not log_p.shape[-1]:
+        got = [*log_p.shape] if isinstance(log_p, Tensor) else shown(log_p)
+        raise TypeError(f"log_p must be a tensor [..., K] of log-probabilities, got {got}")
     u = uniform(log_p.shape[:-1], generator, log_p.device)[..., None]
     drawn = in_blocks(_inverse, log_p, u)[..., 0]
     if drawn.device.type == "cpu" and bool((drawn < 0).any()):

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from vqlearn.arguments import real, whole
+from vqlearn.arguments import real, shown, whole
 from vqlearn.draws import uniform, uniform_codes, widest
-from vqlearn.reverse import Checked, Denoiser
+from vqlearn.reverse import Checked, Denoiser, whole_times
 from vqlearn.schedule import ROUNDING, MaskReplaceSchedule
 from vqlearn.transition import check_tokens, q_log_probs, q_posterior, q_sample
 
@@ -63,8 +63,7 @@ def training_loss(
     `p_t` `[B]` is the probability of each t; None means uniform, 1/T. The mean over the batch is an
     unbiased estimate of the bound's sum over t, in nats per token (without L_T, which has no gradient).
     """
-    real("auxiliary_weight", auxiliary_weight, 0)
-    steps = schedule.num_steps
+    auxiliary_weight, steps = real("auxiliary_weight", auxiliary_weight, 0), schedule.num_steps
     terms = bound_terms(log_p_x0, x_0, x_t, t, schedule).mean(-1)  # [B]
     nll = -log_p_x0.gather(-1, x_0[..., None])[..., 0].mean(-1)  # [B]
     weight = auxiliary_weight * (2 - torch.as_tensor(t - 1).to(nll) / steps if adaptive else 1.0)
@@ -129,8 +128,8 @@ def evidence_bound(
     to the whole sum: unbiased and cheaper. The expectation over x_t is estimated by draws. Raises ValueError for
     logits, NaN and inf.
     """
-    every = range(1, schedule.num_steps + 1) if times is None else torch.as_tensor(times).tolist()
-    every = [whole("each of times", t, 1, schedule.num_steps) for t in every]
+    last = schedule.num_steps
+    every = whole_times(range(1, last + 1) if times is None else times, 1, last)
     samples, total = whole("samples", samples), torch.zeros(len(x_0), dtype=torch.float64)
     checked = Checked(denoise, schedule.num_codes)
     for t in every * samples:
@@ -139,7 +138,7 @@ def evidence_bound(
         check_mass(log_p_x0)
         total += bound_terms(log_p_x0, x_0, x_t, t, schedule).cpu().double().mean(-1)
     checked.at_the_end()
-    total *= schedule.num_steps / (len(every) * samples)
+    total *= last / (len(every) * samples)
     total += prior_term(x_0.cpu(), schedule, dtype=torch.float64).mean(-1)
     return total / math.log(2)
 
@@ -172,6 +171,8 @@ class Moment(NamedTuple):
 
 def moment(time: Tensor, schedule: MaskReplaceSchedule) -> Moment:
     """A schedule in continuous time: `gamma` and `kept` are linear from each of its T + 1 entries to the next."""
+    if not isinstance(time, Tensor) or time.ndim != 1 or not time.is_floating_point():
+        raise TypeError(f"time must be a tensor [B] of numbers in (0, 1], got {shown(time)}")
     steps, seen = schedule.num_steps, 1 - schedule.gamma_bar
     kept = schedule.alpha_bar / seen.clamp(min=ROUNDING)
     kept = torch.where((kept - 1).abs() < ROUNDING, 1.0, kept)

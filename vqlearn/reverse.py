@@ -74,6 +74,8 @@ class Sampler:
         After each step `on_step(number, s, x_s)` is called. Raises ValueError for times that do not fall to 0, for
         tokens that are none, and for a prediction of another shape or with a value that is not finite (`Checked`).
         """
+        if not callable(denoise):
+            raise TypeError(f"denoise must be a function (x_t, t) -> log_p_x0, got {shown(denoise)}")
         times = falling(times, schedule.num_steps)
         check_tokens(x_t, schedule, "x_t", mask_allowed=True)
         check_generators(generator, len(x_t))
@@ -279,11 +281,18 @@ def follow(x_t: Tensor, times: list[int], step: Callable[[Tensor, int, int], Ten
 
 def falling(times: Iterable[int], last: int | None = None) -> list[int]:
     """The times of a run as a list of ints; raises ValueError unless they fall strictly, from at most `last` to 0."""
-    try:  # a tensor's or an array's entries are ints only after `tolist`
-        given = list(times.tolist() if hasattr(times, "tolist") else times)
-    except TypeError:
-        raise ValueError(f"times must be whole numbers that fall strictly and end at 0, got {shown(times)}") from None
-    found = [whole("each of times", t.item() if isinstance(t, Tensor) and t.ndim == 0 else t, 0, last) for t in given]
+    found = whole_times(times, 0, last)
     if len(found) < 2 or any(s >= t for t, s in itertools.pairwise(found)) or found[-1] != 0:
         raise ValueError(f"times must fall strictly and end at 0, got {shown(found)}")
     return found
+
+
+def whole_times(times: Any, least: int, last: int | None) -> list[int]:
+    """Times as a list of ints, from any sequence, tensor or array; ValueError unless each is from `least` to `last`."""
+    try:  # the entries of a tensor or an array are ints only after `tolist`
+        given = list(times.tolist() if hasattr(times, "tolist") else times)
+    except TypeError:
+        raise ValueError(f"times must be a sequence of whole numbers, got {shown(times)}") from None
+    return [
+        whole("each of times", t.item() if isinstance(t, Tensor) and t.ndim == 0 else t, least, last) for t in given
+    ]

@@ -246,7 +246,9 @@ def _spread(s: Time, t: Time, tokens: Tensor) -> tuple[Tensor, Tensor]:
     both = as_time("s", s), as_time("t", t)
     for name, time in zip("st", both, strict=True):
         if time.ndim > 1 or (time.ndim == 1 and len(time) != len(tokens)):
-            raise ValueError(f"{name} must be an int or an integer tensor [{len(tokens)}], got shape {tuple(time.shape)}")
+            raise ValueError(
+                f"{name} must be an int or an integer tensor [{len(tokens)}], got shape {tuple(time.shape)}"
+            )
     first, last = torch.broadcast_tensors(both[0].to(both[1].device), both[1])
     return first, last
 
@@ -267,6 +269,8 @@ def check_tokens(tokens: Tensor, schedule: MaskReplaceSchedule, name: str, *, ma
     Only a CPU is asked for the values of its tokens: on a GPU every sampling step would have to wait for the answer.
     """
     top = schedule.mask_id if mask_allowed else schedule.mask_id - 1
+    if not isinstance(tokens, Tensor):
+        raise TypeError(f"{name} must be a tensor of tokens, int64 [B, L], got {shown(tokens)}")
     if tokens.dtype != torch.int64 or tokens.ndim != 2:
         raise ValueError(f"{name} must be int64 [B, L], got {tokens.dtype} {list(tokens.shape)}")
     if tokens.device.type != "cpu":
@@ -279,6 +283,8 @@ def check_tokens(tokens: Tensor, schedule: MaskReplaceSchedule, name: str, *, ma
 
 def _check_prediction(log_p_x0: Tensor, x_t: Tensor, schedule: MaskReplaceSchedule) -> None:
     check_tokens(x_t, schedule, "x_t", mask_allowed=True)
+    if not isinstance(log_p_x0, Tensor):
+        raise TypeError(f"log_p_x0 must be a tensor [B, L, K], got {shown(log_p_x0)}")
     expected = (*x_t.shape, schedule.num_codes)
     if tuple(log_p_x0.shape) != expected or not log_p_x0.is_floating_point():
         raise ValueError(

@@ -38,7 +38,7 @@ class Unmasking(FromMasks):
     def __post_init__(self) -> None:
         """Raise ValueError for numbers of tokens that are none: with most=0 a step would never end."""
         if self.most is not None:
-            whole("most", self.most)
+            object.__setattr__(self, "most", whole("most", self.most, 1, 2**31))
         if self.quota is not None:
             if not isinstance(self.quota, tuple | list):
                 raise ValueError(f"quota must be a tuple of numbers of tokens, one per step, got {shown(self.quota)}")

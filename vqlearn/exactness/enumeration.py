@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vqlearn.arguments import real, whole
 from vqlearn.choices import joint_of
 from vqlearn.objective import kl_divergence, prior_term
 from vqlearn.reverse import Denoiser, Evaluation, as_sampler, falling
@@ -27,7 +28,8 @@ CHUNK = 2**23  # numbers at once
 
 def grids(base: int, length: int) -> Tensor:
     """All grids of `length` digits in the order of their numbers, int64 `[base^length, length]`."""
-    if base**length > MOST:
+    base, length = whole("base", base), whole("length", length)
+    if length * math.log(base) > math.log(MOST) + 1e-9:
         raise ValueError(f"at most {MOST} grids can be enumerated, got {base}^{length}")
     return torch.cartesian_prod(*[torch.arange(base)] * length).view(-1, length)
 
@@ -44,7 +46,7 @@ def markov_chain(num_codes: int, length: int, stay: float) -> Tensor:
     >>> markov_chain(num_codes=2, length=2, stay=0.9)  # of 00, 01, 10, 11
     tensor([0.4500, 0.0500, 0.0500, 0.4500], dtype=torch.float64)
     """
-    x_0 = grids(num_codes, length)
+    x_0, stay = grids(whole("num_codes", num_codes, 2), length), real("stay", stay, 0, 1)
     same = (x_0[:, 1:] == x_0[:, :-1]).double()
     return (same * stay + (1 - same) * (1 - stay) / (num_codes - 1)).prod(-1) / num_codes
 
@@ -71,7 +73,12 @@ def oracle(joint: Tensor, schedule: MaskReplaceSchedule) -> Denoiser:
             rows.append(torch.where(total > 0, weight / total, joint) @ hot)
         return torch.cat(rows).view(-1, length, codes).log()
 
-    return lambda x_t, t: table(t)[numbers(x_t, codes + 1)]
+    def denoise(x_t: Tensor, t: int) -> Tensor:
+        if x_t.shape[-1] != length:
+            raise ValueError(f"this denoiser is that of a joint over {length} tokens, got {x_t.shape[-1]}")
+        return table(t)[numbers(x_t, codes + 1)]
+
+    return denoise
 
 
 class Outcome(NamedTuple):
