@@ -507,6 +507,11 @@ OBJECTS = {
     "latents must be a dense tensor with values, got torch.sparse_coo": {
         "latents": torch.zeros(1, 64, dtype=torch.int64).to_sparse()
     },
+    "on_predictions must be a function, got 5": {"on_predictions": 5},
+    "callback_on_step_end must return a dict or None, got 'x'": {"callback_on_step_end": lambda *_: "x"},
+    r"prompt embeddings must be \[1, 32, 96\] as those of the null text, got \[1, 4, 96\]": {
+        "prompt": torch.zeros(1, 4, 96)
+    },
     "num_images_per_prompt must be a whole number from 1 to 1048576, got 10": {"num_images_per_prompt": 10**18},
     "num_inference_steps must be a whole number from 1 to 100, got True": {"num_inference_steps": True},
     "each of times must be a whole number of at least 0, got 100.0": {"times": [100.0, 0.0]},
@@ -530,6 +535,12 @@ def test_objects_of_the_wrong_kind_are_named(shipped, sentence):
 def test_the_steps_of_variations_are_those_of_the_schedule(shipped, picture, steps):
     with pytest.raises(ValueError, match="num_inference_steps must be a whole number from 1 to 100, got "):
         shipped.variations(picture[0], PROMPT, num_inference_steps=steps)
+
+
+@pytest.mark.parametrize("name", ["latents", "times"])
+def test_what_variations_makes_itself_is_not_taken(shipped, picture, name):
+    with pytest.raises(ValueError, match=f"{name} is what variations makes of the picture and of strength"):
+        shipped.variations(picture[0], PROMPT, **{name: [100, 0]})
 
 
 WRONG_STATES = {

@@ -304,6 +304,16 @@ def test_a_wrong_configuration_is_named(sentence):
         VQDiffusionScheduler.from_config(WRONG_CONFIGS[sentence])
 
 
+def test_a_place_that_is_none_is_named(tmp_path):
+    with pytest.raises(ValueError, match="device must be one that torch can use, got 'nowhere'"):
+        VQDiffusionScheduler(17).set_timesteps(5, device="nowhere")
+    (tmp_path / "file").write_text("mine")
+    for write in (VQDiffusionScheduler(17).save_pretrained, VQDiffusionScheduler(17).save_config):
+        with pytest.raises(OSError, match="file is a file; a model is saved to a folder"):
+            write(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_numbers_of_numpy_are_numbers_and_saved_as_such():
     ours = VQDiffusionScheduler(np.int64(17), np.int32(50), gamma_cum_end=np.float64(0.9))
     assert ours.config == VQDiffusionScheduler(17, 50, gamma_cum_end=0.9).config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +33,7 @@ class OnStep:
 
     def __post_init__(self) -> None:
         whole("callback_steps", self.callback_steps)
-        for name, function in (("callback", self.callback), ("callback_on_step_end", self.at_end)):
-            if function is not None and not callable(function):
-                raise TypeError(f"{name} must be a function, got {shown(function)}")
+        check_functions(callback=self.callback, callback_on_step_end=self.at_end)
         if not isinstance(self.at_end_inputs, list | tuple) or [*self.at_end_inputs] != ["latents"]:
             got = shown(self.at_end_inputs)
             raise ValueError(f"callback_on_step_end_tensor_inputs must be ['latents'], got {got}")
@@ -46,8 +44,17 @@ class OnStep:
             self.callback(number, times[number] - 1, x_s)
         if self.at_end is not None:
             answer = self.at_end(self.pipe, number, times[number] - 1, {"latents": x_s}) or {}
+            if not isinstance(answer, Mapping):
+                raise TypeError(f"callback_on_step_end must return a dict or None, got {shown(answer)}")
             if (changed := answer.get("latents", x_s)) is not x_s:
                 x_s.copy_(tokens(changed, tuple(x_s.shape), self.pipe.schedule))
+
+
+def check_functions(**functions: Any) -> None:
+    """Raise TypeError for what is neither a function nor None."""
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} must be a function, got {shown(function)}")
 
 
 def output_form(output_type: Any) -> str:

@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
+import torch
+
+from vqlearn.arguments import shown
 from vqlearn.remarks import remark
 
 Folder = str | os.PathLike[str]
@@ -172,9 +175,10 @@ class Configured:
 
     def save_config(self, folder: Folder, **options: Any) -> None:
         """Write the configuration alone, to the file `config_name` of a folder."""
+        from vqlearn.checkpoints.parts import made_folder
+
         check_saving(**options)
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        self.to_json_file(Path(folder) / self.config_name)
+        self.to_json_file(made_folder(folder) / self.config_name)
 
     def to_json_string(self) -> str:
         """The configuration as JSON, a line per entry."""
@@ -191,6 +195,24 @@ class Configured:
             warnings.warn(f"read {kind}.config.{name} in place of {kind}.{name}", FutureWarning, stacklevel=2)
             return config[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+def usable(device: Any) -> torch.device | None:
+    """A device that this torch can use, None for None; raises ValueError."""
+    if device is None:
+        return None
+    try:
+        found = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError, ImportError) as error:
+        raise ValueError(f"device must be one that torch can use, got {shown(device)} ({_first_line(error)})") from None
+    if found.type == "meta":
+        raise ValueError("device must be one that holds values, got 'meta'")
+    return found
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def check_saving(*, safe_serialization: bool | None = True, push_to_hub: bool = False, **options: Any) -> None:

@@ -98,7 +98,10 @@ class VQDiffusionPipeline(DropIn):
         Raises ValueError for wrong arguments.
         """
         self.check_parts()
+        calls.check_functions(on_predictions=on_predictions)
         form = calls.output_form(output_type)
+        if form != "latent":
+            self._codec()
         on_step = calls.OnStep(self, callback, callback_steps, callback_on_step_end, callback_on_step_end_tensor_inputs)
         self.check(num_inference_steps, guidance_scale, truncation_rate)
         chosen = samplers.find(sampler)
@@ -176,6 +179,8 @@ class VQDiffusionPipeline(DropIn):
         Of the steps only those from t on are taken. `strength` lies in (0, 1]; at 1 nothing of the picture is left.
         `image`, `resize` and `background` as in `inpaint`, `call` as in the pipeline. Raises ValueError.
         """
+        if taken := [name for name in ("latents", "times") if name in call]:
+            raise ValueError(f"{taken[0]} is what variations makes of the picture and of strength: leave it out")
         last = self.schedule.num_steps
         count = whole("num_inference_steps", call.pop("num_inference_steps", min(100, last)), 1, last)
         t = max(1, round(real("strength", strength, 0, 1, above=True) * last))
@@ -196,7 +201,7 @@ class VQDiffusionPipeline(DropIn):
 
     def truncate(self, log_p_x_0: Tensor, truncation_rate: float) -> Tensor:
         """`vqlearn.truncate` for class-first predictions `[B, K, L]`, as diffusers' pipeline has it."""
-        if not isinstance(log_p_x_0, Tensor) or log_p_x_0.ndim != 3:
+        if not isinstance(log_p_x_0, Tensor) or log_p_x_0.ndim != 3 or not log_p_x_0.is_floating_point():
             raise ValueError(f"log_p_x_0 must be class-first log probabilities [B, K, L], got {shown(log_p_x_0)}")
         return guidance.truncate(log_p_x_0.transpose(1, 2), truncation_rate).transpose(1, 2)
 

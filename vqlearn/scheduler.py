@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from vqlearn.arguments import real, shown, whole
-from vqlearn.compatibility import DEFAULTED, Config, Configured, Folder, Output, absent
+from vqlearn.compatibility import DEFAULTED, Config, Configured, Folder, Output, absent, usable
 from vqlearn.draws import Generators, check_finite, send
 from vqlearn.reverse import Denoiser, FromMasks, OnStep, strided_times
 from vqlearn.schedule import MaskReplaceSchedule
@@ -134,7 +134,7 @@ class VQDiffusionScheduler(Configured):
 
     def set_timesteps(self, num_inference_steps: int, device: torch.device | str | None = None) -> None:
         """Choose the timesteps of a run, from noisy to clean; raises ValueError unless 1 <= n <= T."""
-        times = self.times(self.schedule, num_inference_steps)
+        device, times = usable(device), self.times(self.schedule, num_inference_steps)
         self.num_inference_steps = len(times) - 1
         self.timesteps = torch.tensor(times[:-1], device=device) - 1
         self._before = dict(itertools.pairwise(times))

@@ -15,10 +15,11 @@ from vqlearn.checkpoints.hub import locate
 from vqlearn.checkpoints.layout import PARTS, Files
 from vqlearn.checkpoints.loading import load_module
 from vqlearn.checkpoints.reading import CheckpointError, one_line, read_json
-from vqlearn.checkpoints.saving import save_module as save_part
+from vqlearn.checkpoints.saving import save_module
+from vqlearn.compatibility import usable
 from vqlearn.networks import cost
 
-__all__ = ["HUB", "Options", "check_path", "check_placement", "load_part", "read_config", "save_part", "usable"]
+__all__ = ["HUB", "Options", "check_path", "check_placement", "load_part", "made_folder", "read_config", "save_part"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -100,20 +101,6 @@ def _one_device(device_map: Any) -> Any:
     return device_map
 
 
-def usable(device: Any) -> torch.device | None:
-    """A device that this torch can use, None for None; raises ValueError."""
-    if device is None:
-        return None
-    try:
-        found = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError, ImportError) as error:
-        raise ValueError(f"device must be one that torch can use, got {shown(device)} ({one_line(error)})") from None
-    if found.type == "meta":
-        raise ValueError("device must be one that holds values, got 'meta'")
-    return found
-
-
 def check_placement(*args: Any, **kwargs: Any) -> None:
     """Raise ValueError for arguments of `torch.nn.Module.to` that name no device to use, or no floating-point dtype."""
     known = str | int | torch.device | torch.dtype | torch.Tensor | torch.memory_format | None
@@ -136,6 +123,20 @@ def load_part(kind: type[Module], name: str | os.PathLike[str], subfolder: str |
     module: Any = load_module(kind, folder, wanted.dtype, wanted.files)
     loaded: Module = module if wanted.device is None else module.to(wanted.device)
     return loaded
+
+
+def save_part(module: Any, folder: str | os.PathLike[str]) -> None:
+    """Write one of our networks; raises CheckpointError where there is a file."""
+    save_module(module, made_folder(folder))
+
+
+def made_folder(folder: str | os.PathLike[str]) -> Path:
+    """A folder that is there now; raises CheckpointError where something else is."""
+    path = Path(check_path("folder", folder))
+    if path.exists() and not path.is_dir():
+        raise CheckpointError(f"{path} is a file; a model is saved to a folder")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def read_config(name: str | os.PathLike[str], file: str, subfolder: str | None = None, **hub: Any) -> dict[str, Any]:

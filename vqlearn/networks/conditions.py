@@ -150,7 +150,12 @@ class Texts:
         """Every block's keys and values of the texts, and of the null text or the negative prompts."""
         text = prompts if isinstance(prompts, Tensor) else self.encode(prompts)
         negatives = self._negatives(negative, len(text))
-        null = self.transformer.remember(self._null(negatives, len(text))) if guided else None
+        nothing = self._null(negatives, len(text)) if guided else None
+        if nothing is not None and nothing.shape != text.shape:
+            raise ValueError(
+                f"prompt embeddings must be {list(nothing.shape)} as those of the null text, got {list(text.shape)}"
+            )
+        null = None if nothing is None else self.transformer.remember(nothing)
         return Reading(len(text), self.transformer.remember(text), null)
 
     def encode(self, prompts: str | list[str]) -> Tensor:

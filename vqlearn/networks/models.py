@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -58,7 +57,7 @@ class Model(Configured, nn.Module):
         from vqlearn.checkpoints.parts import save_part
 
         check_saving(**options)
-        save_part(self, Path(folder))
+        save_part(self, folder)
 
     @property
     def device(self) -> torch.device:
