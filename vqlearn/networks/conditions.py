@@ -169,7 +169,7 @@ class Texts:
         for text in filter(None, cut):
             remark(f"the prompt is longer than {ids.shape[1]} tokens; this part was cut off: {text!r}", stacklevel=3)
         if unknown := self.unknown(prompts):
-            known = ", ".join(self.words or ())
+            known = ", ".join(word for word in self.words or () if word.isalnum())
             remark(f"this model has never seen {', '.join(map(repr, unknown))}; it knows: {known}", stacklevel=3)
         return encode_ids(self.text_encoder, ids.to(self.transformer.out.weight.device))
 
