@@ -161,6 +161,19 @@ def test_a_long_prompt_says_what_was_cut(shipped):
         shipped("a red circle and " * 8 + "a star", num_inference_steps=1)
 
 
+@pytest.mark.parametrize(
+    ("scale", "rows"), [(1.0, 2 * 3), (2.0, 2 * 2 * 3), (lambda t: 2.0 if t > 60 else 1.0, 3 + 2 * 3)]
+)
+def test_the_cost_counts_the_rows_of_all_network_calls(shipped, monkeypatch, scale, rows):
+    """Three pictures in two steps, at t = 100 and 50; guided ones are two rows."""
+    told = []
+    monkeypatch.setattr(
+        "vqlearn.pipeline.cost.announce", lambda network, calls, pictures: told.append((calls, pictures))
+    )
+    shipped(["a star"] * 3, num_inference_steps=2, guidance_scale=scale, output_type="latent")
+    assert told == [(2, rows)]
+
+
 def test_a_long_run_on_a_cpu_is_announced_before_it_begins(shipped):
     with pytest.warns(
         UserWarning, match=r"about \d+.* (minutes|hours) on this CPU \(100 network calls of .* TFLOP each\)"
