@@ -165,6 +165,12 @@ def test_what_is_written_is_read_again():
         torch.testing.assert_close(to_tensor(convert(wanted(ON_WHITE), form)[0], SIDE), wanted(ON_WHITE))
 
 
+@pytest.mark.parametrize("form", ["pil", "np", "pt"])
+def test_what_is_not_finite_is_no_picture(form):
+    with pytest.raises(ValueError, match="the codec has given values that are not finite"):
+        convert(torch.tensor([0.0, torch.nan]).expand(1, 3, 2, 2), form)
+
+
 # ------------------------------------------------------------------------------------------ another size
 
 

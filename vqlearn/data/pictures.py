@@ -95,7 +95,12 @@ def in_range(name: str, values: Tensor, least: int) -> Tensor:
 
 
 def convert(images: Tensor, output_type: str) -> Any:
-    """Images `[B, 3, H, W]` in [-1, 1] as PIL images, or in [0, 1] `[B, H, W, 3]` ("np") or as they are ("pt")."""
+    """Images `[B, 3, H, W]` in [-1, 1] as PIL images, or in [0, 1] `[B, H, W, 3]` ("np") or as they are ("pt").
+
+    Raises ValueError where a value is not finite.
+    """
+    if not bool(images.isfinite().all()):
+        raise ValueError("the codec has given values that are not finite; its weights, or their dtype, are not sound")
     images = (images / 2 + 0.5).clamp(0, 1)
     if output_type == "pt":
         return images
