@@ -9,22 +9,31 @@ from __future__ import annotations
 
 import argparse
 import collections
+import io
 import json
+import os
 import pickle
 import random
+import resource
 import shutil
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from vqlearn import CheckpointError, VQDiffusionPipeline
-from vqlearn.checkpoints.layout import CHECKSUMS, INDEX
+from vqlearn.checkpoints.layout import CHECKSUMS, INDEX, LEARNED
 
 SAMPLE = Path(__file__).parent / "data" / "tiny_pipeline"
 OTHER_FORMS = ("tokenizer.json", "merges.txt", "vocab.json")  # of one tokenizer: either form is enough
+HARMLESS = {  # keys of which other values load, because they mean nothing here or nothing wrong
+    "act_fn", "norm_type", "quantizer", "dropout", "scaling_factor", "upcast_attention", "use_linear_projection",
+    "lookup_from_codebook", "force_upcast", "interpolation_scale", "use_additional_conditions", "caption_channels",
+    "out_channels", "norm_num_groups",
+}  # fmt: skip
 VALUES = (None, True, -1, 0, 0.5, 1e300, 10**12, "", "many", [], [[]], ["x"], {}, {"a": 1}, "../../x")
 
 
@@ -81,9 +90,7 @@ def wrong_type(folder: Path, rng: random.Random) -> str:
         config = json.loads(path.read_text())
         key = rng.choice(sorted(set(config) - unsure - {"num_positions", "num_classes", "stem_channels", "num_tokens"}))
         value = rng.choice(VALUES)
-        if path.name == INDEX and key.startswith("learned") and value in (None, []):
-            continue  # a model without it is one of the published forms
-        if (key.startswith("_") and path.name != INDEX) or key in ("act_fn", "norm_type", "quantizer"):
+        if (key.startswith("_") and path.name != INDEX) or key in HARMLESS:
             continue
         if value == config[key] or (isinstance(value, bool) and value == config[key]):
             continue
@@ -147,7 +154,160 @@ def escaping(folder: Path, rng: random.Random) -> str:
     return f"shards: {name}"
 
 
-LOUD = (tensors_changed, pickled, escaping, deleted, wrong_type)  # seen without checksums
+# ------------------------------------------------------------------------------------------ attacks
+
+HUGE = 10**9
+
+
+def configuration_attack(folder: Path, rng: random.Random) -> str:
+    """A configuration that asks for too much, for what is not implemented, or for nothing that is known."""
+    path, change = rng.choice(
+        [
+            ("transformer", {"num_layers": HUGE}),
+            ("transformer", {"num_layers": 500}),
+            ("transformer", {"norm_eps": float(rng.choice(["nan", "inf", "1e9", "-1", "0"]))}),
+            ("transformer", {"num_attention_heads": HUGE, "attention_head_dim": HUGE}),
+            ("transformer", {"sample_size": HUGE}),
+            ("transformer", {"feed_forward_mult": rng.choice([1e300, 0, -1])}),
+            ("transformer", {rng.choice(["double_self_attention", "only_cross_attention"]): True}),
+            ("transformer", {"norm_type": rng.choice(["ada_norm_zero", "ada_norm_single", None])}),
+            ("transformer", {"activation_fn": rng.choice(["geglu", "gelu", "swiglu", ""])}),
+            ("transformer", {rng.choice(["in_channels", "patch_size"]): 4}),
+            ("transformer", {"_class_name": "UNet2DModel"}),
+            ("transformer", {"a_key_of_tomorrow": 1}),
+            ("transformer", {"self": 1}),
+            ("vqvae", {"act_fn": rng.choice(["gelu", "relu", "mish"])}),
+            ("vqvae", {"norm_type": "spatial"}),
+            ("vqvae", {"layers_per_block": rng.choice([HUGE, 300])}),
+            ("vqvae", {"block_out_channels": [16] * rng.choice([3, 16, 10_000])}),
+            ("vqvae", {"num_tokens": 5}),
+            ("text_encoder", {"num_labels": HUGE}),
+            ("text_encoder", {"attn_implementation": "owner/repo"}),
+            ("text_encoder", {"num_hidden_layers": HUGE}),
+            ("text_encoder", {"hidden_act": "os.system"}),
+            ("text_encoder", {"vocab_size": HUGE, "max_position_embeddings": HUGE}),
+            ("text_encoder", {"layer_norm_eps": float("nan")}),
+            ("text_encoder", {"quantization_config": {"load_in_8bit": True}}),
+        ]
+    )
+    file = folder / path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    return f"{path}: {change!r:.80}"
+
+
+def index_attack(folder: Path, rng: random.Random) -> str:
+    """An index, or what it says of a call, that is of another kind."""
+    part = rng.choice(["vqvae", "text_encoder", "tokenizer", "transformer", "scheduler", LEARNED])
+    change = rng.choice(
+        [
+            {part: None}, {part: [None]}, {part: ["diffusers", None]}, {part: [[], {}]}, {part: "VQModel"},
+            {"_vqlearn": rng.choice([[], "x", {"guidance_scale": "many"}, {"guidance_scale": float("inf")}])},
+            {"_vqlearn": rng.choice([{"truncation_rate": 2}, {"words": "red"}, {"labels": [1]}, {"words": [[]]}])},
+            {"_class_name": rng.choice([None, [], "StableDiffusionPipeline"])},
+        ]
+    )  # fmt: skip
+    path = folder / INDEX
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    return repr(change)
+
+
+def no_file(folder: Path, rng: random.Random) -> str:
+    """In place of a file something that never ends, is no file, leads nowhere or is far too large."""
+    path = rng.choice([path for path in files(folder) if path.name not in ("tokenizer.json", "tokenizer_config.json")])
+    if path.name == "vocab.json":
+        (folder / "tokenizer/tokenizer.json").unlink(missing_ok=True)
+    how = rng.choice(["fifo", "device", "folder", "loop", "long link", "large", "deep"])
+    path.unlink()
+    if how == "fifo":
+        os.mkfifo(path)
+    elif how == "device":
+        path.symlink_to("/dev/zero")
+    elif how == "folder":
+        path.mkdir()
+    elif how == "loop":
+        path.symlink_to(path)
+    elif how == "long link":
+        path.symlink_to("/".join(["x" * 200] * 19))
+    elif how == "large":
+        with path.open("wb") as file:
+            file.truncate(2**40)  # of zeros, on no disk
+    else:
+        path.write_text("[" * 1_000_000)
+    return f"{path.name}: {how}"
+
+
+def tensor_attack(folder: Path, rng: random.Random) -> str:
+    """A torch file whose tensors are no plain ones, or more than the file holds."""
+    part = rng.choice(["transformer", "vqvae", "text_encoder"])
+    (path,) = (folder / part).glob("*.safetensors")
+    tensors = dict(load_file(path))
+    path.unlink()
+    path = path.with_name("pytorch_model.bin") if part == "text_encoder" else path.with_suffix(".bin")
+    name = rng.choice(sorted(tensors))
+    one = tensors[name]
+    how = rng.choice(sorted(TENSORS))
+    tensors[name] = TENSORS[how](one)
+    torch.save(tensors, path, _use_new_zipfile_serialization=rng.random() < 0.7)
+    if how == "deflated":
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as out:
+            out.writestr("archive/data.pkl", b"\x80\x02}.")
+            out.writestr("archive/data/0", bytes(10**7))
+        path.write_bytes(content.getvalue())
+    return f"{part}: {name} {how}"
+
+
+class _Bytes:
+    def __reduce__(self):
+        return bytearray, (3 * 10**9,)
+
+
+TENSORS = {
+    "expanded": lambda x: torch.zeros(1).expand(10**9),
+    "expanded to its shape": lambda x: torch.zeros(()).expand(2, *x.shape),
+    "meta": lambda x: x.to("meta"),
+    "sparse": lambda x: x.to_sparse(),
+    "nested": lambda x: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+    "quantised": lambda x: torch.quantize_per_tensor(x.float(), 0.1, 0, torch.qint8),
+    "0-d": lambda x: torch.zeros(()),
+    "4-d": lambda x: torch.zeros(*x.shape, 0, 0),
+    "complex": lambda x: x.to(torch.complex64),
+    "bytes": lambda x: _Bytes(),
+    "number": lambda x: 3,
+    "deflated": lambda x: x,
+}
+
+
+def words_attack(folder: Path, rng: random.Random) -> str:
+    """A vocabulary, merges or special tokens of another kind."""
+    place = folder / "tokenizer"
+    vocab, merges = json.loads((place / "vocab.json").read_text()), (place / "merges.txt").read_text().splitlines()
+    odd = rng.choice([[1], [None], [["a"]], [["a", 1]], [[["a"], "b"]], ["a b c"], [""], ["a"], {"a": "b"}, 3, [True]])
+    how = rng.choice(["json merges", "text merges", "ids", "special", "length", "unknown"])
+    if how == "json merges":
+        (place / "vocab.json").unlink()
+        (place / "merges.txt").unlink()
+        (place / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocab, "merges": odd}}))
+    elif how == "text merges":
+        extra = rng.choice(["a", "a b c", " ", "zq qz", "a  b", "\u0000 x"])
+        (place / "merges.txt").write_text("\n".join([*merges, extra]) + "\n")
+    elif how == "ids":
+        changed = rng.choice([{"!": True}, {"!": 0.5}, {"!": None}, {"!": HUGE}, {"!": -1}, {"!": 1}])
+        (place / "vocab.json").write_text(json.dumps({**vocab, **changed}))
+    elif how == "unknown":
+        (place / "vocab.json").write_text(json.dumps(rng.choice([{}, [], {"a": {}}, "x", None])))
+    else:
+        change = {"special": ("pad_token", rng.choice([1, "no such", {}, {"content": 1}, []])),
+                  "length": ("model_max_length", rng.choice([HUGE, 0, "77", True, 1e30, 10_000]))}[how]  # fmt: skip
+        (place / "tokenizer_config.json").write_text(json.dumps(dict([change])))
+        (place / "special_tokens_map.json").unlink(missing_ok=True)
+    return how
+
+
+LOUD = (
+    tensors_changed, pickled, escaping, deleted, wrong_type, configuration_attack, index_attack, no_file, tensor_attack,
+    words_attack,
+)  # fmt: skip
 SILENT = (truncated, bit_flipped, swapped)  # some of them are seen by checksums alone
 
 
@@ -160,7 +320,12 @@ def main() -> None:
     print("| damage | copies | one clear error | loaded | something else |\n|---|---|---|---|---|")
     for kind, counts in ended.items():
         print(f"| {kind} | {sum(counts.values())} | {counts['error']} | {counts['loaded']} | {counts['other']} |")
-    print(f"slowest {slowest:.2f} s of processor time")
+    print(f"slowest {slowest:.2f} s of processor time, at most {_memory() / 1e6:.0f} MB of memory")
+
+
+def _memory() -> float:
+    """The most bytes that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1e3
 
 
 def survey(count: int, seed: int = 0) -> tuple[dict[str, collections.Counter], float]:

@@ -22,7 +22,7 @@ def describe(pipe: VQDiffusionPipeline, folder: Path) -> str:
     counts = {name: sum(weight.numel() for weight in part.parameters()) for name, part in modules.items()}
     lines = []
     for name, count in counts.items():
-        size = sum(file.stat().st_size for file in (folder / name).iterdir() if file.is_file())
+        size = sum(file.stat().st_size for file in (folder / name).glob("*") if file.is_file())
         lines.append(f"{name:44} {count:>13,} parameters {size / 1e6:9.1f} MB on disk")
     lines += ["", *(f"{name:10} {value}" for name, value in (*_facts(pipe), ("checksums", _sums(folder))))]
     total = sum(counts.values())

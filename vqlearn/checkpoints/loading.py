@@ -246,7 +246,7 @@ def assign_text_encoder(
 def check_sums(folder: Path) -> int:
     """Compare the files with `checksums.json`, which `saving.save_components` writes; without one nothing is checked.
 
-    Returns how many files were compared. Raises CheckpointError for a file that is missing or is not the one that was saved.
+    Returns how many were compared. Raises CheckpointError for a file that is missing or is not the one that was saved.
     """
     path = folder / CHECKSUMS
     if not path.exists():
