@@ -44,6 +44,7 @@ def test_the_same_seed_gives_the_same_picture_and_count_numbers_them(tmp_path, c
 
 
 WRONG = {
+    "say what to draw, for example: vqlearn generate a small red circle": ["generate"],
     "prompt must not be empty": ["generate", " \u200b\u3000"],
     "prompt holds U+DCFF, which is half a character and no text": ["generate", "a red\udcff circle"],
     "num_inference_steps must be a whole number from 1 to 100, got 1000": ["evaluate", "--steps", "1", "1000"],

@@ -45,10 +45,14 @@ def run(arguments: argparse.Namespace) -> None:
     """Draw pictures of a sentence with the shipped model (or another) and write them as PNG."""
     paths = targets(Path(arguments.out), arguments.count)
     from vqlearn.evaluation.verdict import verdict
+    from vqlearn.networks.conditions import Texts
     from vqlearn.networks.text import sentence
 
     prompt = sentence(" ".join(arguments.prompt)) if arguments.prompt else None
-    images = draw(load(arguments), prompt, arguments)
+    pipe = load(arguments)
+    if prompt is None and isinstance(pipe.conditions, Texts):
+        raise ValueError("say what to draw, for example: vqlearn generate a small red circle above a large blue square")
+    images = draw(pipe, prompt, arguments)
     write(paths, images)
     arguments.interrupted = "the pictures were written"
     for path, image in zip(paths, images, strict=True):
