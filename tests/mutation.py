@@ -36,17 +36,18 @@ LOOPS = 900  # seconds of processor time, which a busy machine does not use up: 
 HANGS = 4 * 3600  # seconds: or wait
 # The tests that are to notice, for each module; what is not listed is not mutated.
 TESTS = {
-    "schedule": "schedule transition continuous",
-    "draws": "transition sampling",
+    "schedule": "schedule transition continuous odd_arguments",
+    "draws": "transition sampling finite",
     "transition": "transition sampling",
     "guidance": "sampling open_pipeline pipeline",
-    "reverse": "sampling exact scheduler",
+    "reverse": "sampling exact scheduler finite",
     "choices": "unmasking exact",
     "objective": "objective continuous bound",
     "sampling": "sampling exact",
     "unmasking": "unmasking exact",
     "scheduler": "scheduler sampling open_pipeline diffusers",
     "samplers": "pipeline exact",
+    "keeping": "exact pipeline",
     "components": "open_pipeline checkpoints pipeline",
     "pipeline": "pipeline open_pipeline",
     "exactness/enumeration": "exact",

@@ -58,10 +58,10 @@ def training_loss(
 ) -> tuple[Tensor, Tensor]:
     """The published loss: bound term plus auxiliary term, over the probability of drawing t; and the bound terms `[B]`.
 
-    The auxiliary term is -log p(x_0 | x_t) with weight `auxiliary_weight` times, if `adaptive`, (1 - t/T) + 1
-    with t counted from 0 as in the public code (VQ-Diffusion, Eq. 12; microsoft/VQ-Diffusion, `_train_loss`).
-    `p_t` `[B]` is the probability of each t; None means uniform, 1/T. The mean over the batch is an
-    unbiased estimate of the bound's sum over t, in nats per token (without L_T, which has no gradient).
+    The auxiliary term is -log p(x_0 | x_t) with weight `auxiliary_weight` times, if `adaptive`, (1 - t/T) + 1 with t
+    counted from 0 as in the public code (VQ-Diffusion, Eq. 12; microsoft/VQ-Diffusion, `_train_loss`). `p_t` `[B]` is
+    the probability of each t; None means 1/T. The mean over the batch is an unbiased estimate of the bound's sum over
+    t, in nats per token (without L_T, which has no gradient).
     """
     auxiliary_weight, steps = real("auxiliary_weight", auxiliary_weight, 0), schedule.num_steps
     terms = bound_terms(log_p_x0, x_0, x_t, t, schedule).mean(-1)  # [B]
@@ -125,8 +125,7 @@ def evidence_bound(
     """Upper bound on -log2 p(x_0), in bits per token, `[B]` (VQ-Diffusion, Eq. 4): L_T + sum of L_{t-1} + L_0.
 
     Every t in 1 ... T is visited `samples` times; with `times` `[N]` (drawn uniformly from 1 ... T) only those, scaled
-    to the whole sum: unbiased and cheaper. The expectation over x_t is estimated by draws. Raises ValueError for
-    logits, NaN and inf.
+    to the whole sum: unbiased and cheaper. The mean over x_t is estimated by draws. ValueError for logits, NaN and inf.
     """
     last = schedule.num_steps
     every = whole_times(range(1, last + 1) if times is None else times, 1, last)

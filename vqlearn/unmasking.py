@@ -123,7 +123,11 @@ class Unmasking(FromMasks):
 
 
 def per_call(ask: Tensor, most: int | None) -> Tensor:
-    """Tokens of the next evaluation, `[B]`: at most `most`, but none is made for a single token that is left."""
+    """Tokens of the next evaluation, `[B]`: at most `most`, but none is made for a single token that is left.
+
+    >>> per_call(torch.tensor([11, 6]), 5)
+    tensor([5, 6])
+    """
     if most is None:
         return ask
     count = ask.clamp(max=most)
