@@ -77,7 +77,7 @@ TESTS = {
     "training/runs": "runs",
     "training/checkpoint": "runs training data_sets",
     "training/process": "runs",
-    "training/recipes": "recipes",
+    "training/recipes": "recipes training",
     "training/scenes": "training on_policy",
     "training/start": "training",
     "training/updates": "training data_sets",
