@@ -420,6 +420,77 @@ def test_half_of_a_surrogate_pair_is_not_sent():
 
 # ------------------------------------------------------------------------------------------------- whole notebooks
 
+
+class Scripted:
+    """A kernel in which `die` kills, `bomb N` kills N cells later, and naming a check gives it a function."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.log, self.left, self.given = log, 99, []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def run(self, source: str) -> str:
+        self.log.append(source)
+        self.left -= 1
+        if source.startswith("bomb"):
+            self.left = int(source.split()[1])
+        if source == "die" or self.left == 0:
+            raise kernel.Died("the kernel died")
+        self.given = re.findall(r"checks\.(\w+)", source)
+        return ""
+
+    def ask(self, question: str):
+        return "", self.given if question == "noted()" else False
+
+
+def examined(cells: list[str], monkeypatch) -> tuple[dict[str, str], list[list[str]]]:
+    """What becomes of the exercises a, b, c, and the cells that each kernel ran."""
+    logs: list[list[str]] = []
+
+    def verdict(running, name):
+        if f"{name} kills" in running.log[-1]:
+            raise kernel.Died("the kernel died")
+        return "done", ""
+
+    monkeypatch.setattr(exam, "verdict", verdict)
+    names = {"a": "f_a", "b": "f_b", "c": "f_c"}
+    found = exam.Exam(cells, names, lambda: Scripted(logs.append([]) or logs[-1]), lambda _: None).run()
+    return {name: found[name][0] for name in names}, logs
+
+
+A, B, C = "checks.a(x)", "checks.b(x)", "checks.c(x)"
+DEATHS = {  # cells -> what becomes of a, b, c, and the cells that each kernel ran
+    "none": ([A, "x = 1", B, C, "after"], "done done done", [[A, "x = 1", B, C]]),
+    "a cell": ([A, "die", B, C], "done done done", [[A, "die"], [A, B, C]]),
+    "the last exercise": ([A, B, C + "  # c kills"], "done done crashed", [[A, B, C + "  # c kills"]]),
+    "a function": (
+        [A, B + "  # b kills", C],
+        "done crashed done",
+        [[A, B + "  # b kills"], [A, B + "  # b kills", C]],
+    ),
+    "a cell of its own": ([A, "die", "die", B], "done done not", [[A, "die"], [A, "die"], [B]]),
+    "a while later": (
+        ["x = 1", "bomb 2", A, "y = x", B, C],
+        "done done done",
+        [["x = 1", "bomb 2", A, "y = x"], ["x = 1", "bomb 2", A, B], ["x = 1", B, C]],
+    ),
+    "nothing ahead": ([A, B, C, "die"], "done done done", [[A, B, C]]),
+    "no exercise": (["die"], "not not not", []),
+}
+
+
+@pytest.mark.parametrize("kind", DEATHS)
+def test_what_dies_is_left_out_and_the_rest_goes_on(kind, monkeypatch):
+    cells, verdicts, kernels = DEATHS[kind]
+    found, logs = examined(cells, monkeypatch)
+    assert [verdict.split()[0] for verdict in found.values()] == verdicts.split()
+    assert logs == kernels
+
+
 LOOP = "while True:\n    open(CLOCK, 'ab').write(b'.')"  # for ever; CLOCK becomes the path of the file below
 LIMIT = 2  # seconds that a cell may take, by the clock below: 200 bytes
 COLUMN = """def likelihood_row(x_t, s, t, schedule):
@@ -559,12 +630,11 @@ SUBMISSIONS = {
     "02_dies": [
         IMPORTS,
         exercise("visible_share", RIGHT["visible_share"]),
-        "import os\nruns = open('runs.txt', 'a')\nshared = 24",
-        "os._exit(0)",
-        exercise("compression", RIGHT["compression"].replace("24", "shared")),
-        exercise("fates", "def fates(*case):\n    os._exit(1)"),
+        "import os\nshared = 24",
         f"def one_step(*case):\n    while True:\n        try:\n{indent(LOOP, ' ' * 12)}\n"
         "        except BaseException:\n            pass\n\n\none_step()\nchecks.one_step(one_step)",
+        exercise("compression", RIGHT["compression"].replace("24", "shared")),
+        exercise("fates", "def fates(*case):\n    os._exit(1)"),
         exercise("fit_prompt", RIGHT["fit_prompt"]),
         "os._exit(0)",
     ],
@@ -673,7 +743,7 @@ def test_a_kernel_that_dies_costs_what_killed_it_alone(marked):
     found = marked[0]["02_dies"]
     assert found["visible_share"] == found["compression"] == found["fit_prompt"] == ("done", "")
     assert found["fates"] == ("crashed", "its function was called, and the kernel died")
-    assert found["one_step"] == ("crashed", f"cell 7: it ran longer than {LIMIT} seconds and could not be stopped")
+    assert found["one_step"] == ("crashed", f"cell 4: it ran longer than {LIMIT} seconds and could not be stopped")
 
 
 def test_an_answer_that_was_not_given_to_the_check_is_found(marked):

@@ -11,6 +11,7 @@ import os
 import posixpath
 import re
 import symtable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,7 +139,7 @@ def _only_exercises(cells: list[NotebookNode]) -> list[NotebookNode]:
     """Title, imports, the cards with their hints, the stubs, and the cells that define what the stubs need."""
     code = [i for i, cell in enumerate(cells) if cell.cell_type == "code"]
     stubs = [i for i in code if CHECK.search(cells[i].source)]
-    keep = {0, code[0], *stubs, *_needed(cells, code, stubs)}
+    keep = {0, code[0], *stubs, *needed({i: cells[i].source for i in code}, stubs)}
     for stub in stubs:
         keep.update(_card(cells, stub))
         if stub + 1 < len(cells) and "<details>" in cells[stub + 1].source:
@@ -159,17 +160,18 @@ def _card(cells: list[NotebookNode], stub: int) -> list[int]:
     return [i for i in range(first, stub) if cells[i].cell_type == "markdown"]
 
 
-def _needed(cells: list[NotebookNode], code: list[int], stubs: list[int]) -> set[int]:
-    """The cells that define the names that the stubs read, and the names that these cells read, and so on."""
-    needed: set[int] = set()
-    wanted = [(i, name) for i in stubs for name in _names(cells[i].source)[1]]
+def needed(sources: dict[int, str], readers: Iterable[int]) -> set[int]:
+    """The cells that define the names that some cells read, and the names that these cells read, and so on."""
+    names = {i: _names(source) for i, source in sources.items()}
+    found: set[int] = set()
+    wanted = [(i, name) for i in readers for name in names[i][1]]
     while wanted:
         reader, name = wanted.pop()
-        binding = next((i for i in reversed(code) if i < reader and name in _names(cells[i].source)[0]), None)
-        if binding is not None and binding not in needed:
-            needed.add(binding)
-            wanted += [(binding, other) for other in _names(cells[binding].source)[1]]
-    return needed
+        binding = max((i for i in sources if i < reader and name in names[i][0]), default=None)
+        if binding is not None and binding not in found:
+            found.add(binding)
+            wanted += [(binding, other) for other in names[binding][1]]
+    return found
 
 
 def _names(source: str) -> tuple[set[str], set[str]]:
@@ -178,7 +180,7 @@ def _names(source: str) -> tuple[set[str], set[str]]:
     reads: set[str] = set()
     try:
         statements = ast.parse(source).body
-    except SyntaxError:  # a magic of IPython
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # a magic of IPython, or no Python at all
         return binds, reads
     for statement in statements:
         tables = [symtable.symtable(ast.unparse(statement), "cell", "exec")]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from vqlearn.course import copying
 from vqlearn.course.kernel import Died, Kernel, NotStarted
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ class Exam:
 
     `exercises` maps the name of a check to that of its function, `start()` gives a fresh kernel, and `tell` hears what
     is being done. In a fresh kernel the cells before run again, as far as an exercise that is not done is still ahead.
+    After a second death, which an earlier cell may have prepared, all that died is tried once more, from then on with
+    those cells alone whose names it needs.
     """
 
     def __init__(
@@ -33,10 +36,12 @@ class Exam:
         tell: Callable[[str], None],
     ) -> None:
         self.cells, self.exercises, self.start, self.tell = dict(enumerate(cells, start=1)), exercises, start, tell
-        self.count = len(cells)
+        self.all = dict(self.cells)
+        self.deaths = 0
         self.found: Found = {}
         self.judged: dict[str, int] = {}  # exercise -> the cell that its verdict is about
         self.asked: set[tuple[str, int]] = set()  # exercises and the cells that gave a function to their check
+        self.died: set[str] = set()  # exercises at which a kernel died
 
     def run(self) -> Found:
         """The verdict on each exercise, and its reason."""
@@ -45,13 +50,23 @@ class Exam:
                 with self.start() as kernel:
                     self._through(kernel, upto)
                 break
-            except Died:
-                continue  # what it was is noted, and not tried again
+            except Died:  # what it was is noted, and not tried again
+                self.deaths += 1
+                if self.deaths == 2:
+                    self._once_more()
             except NotStarted as trouble:
                 self.found = {name: ("crashed", f"not reached: {trouble}") for name in self.exercises} | self.found
                 break
         absent = {n: ("not attempted", f"the notebook defines no function {f}") for n, f in self.exercises.items()}
         return absent | self.found
+
+    def _once_more(self) -> None:
+        self.cells = dict(self.all)
+        for name in self.died:
+            number = self.judged.pop(name)
+            self.asked.discard((name, number))
+            del self.found[name]
+        self.died.clear()
 
     def _ahead(self) -> Iterator[int]:
         """The cells that name an exercise which is not done, after its last verdict."""
@@ -61,14 +76,18 @@ class Exam:
                 yield from (n for n, text in self.cells.items() if n > self.judged.get(name, 0) and names.search(text))
 
     def _through(self, kernel: Kernel, upto: int) -> None:
-        for number, source in [cell for cell in self.cells.items() if cell[0] <= upto]:
-            self.tell(f"cell {number} of {self.count}")
+        wanted = set(range(1, upto + 1))
+        if self.deaths > 1:
+            wanted = set(self._ahead())
+            wanted |= copying.needed(self.cells, wanted)
+        for number, source in [cell for cell in self.cells.items() if cell[0] in wanted]:
+            self.tell(f"cell {number} of {len(self.all)}")
             for name in self._given(kernel, number, source):
                 if name in self.exercises and (name, number) not in self.asked:
                     self._judge(kernel, name, number)
         for name in self.exercises:  # defined, but not given to the check, or defined once more after it
             if self.found.get(name, ("",))[0] in UNJUDGED:
-                self._judge(kernel, name, self.count + 1)
+                self._judge(kernel, name, len(self.all) + 1)
 
     def _given(self, kernel: Kernel, number: int, source: str) -> list[str]:
         """Run a cell: the checks that it gave a function."""
@@ -77,7 +96,7 @@ class Exam:
             names = _noted(kernel)
         except Died as death:
             del self.cells[number]
-            self._crashed(number, source, str(death))
+            self.died |= self._crashed(number, source, str(death))
             raise
         if trouble:
             self._crashed(number, source, trouble)
@@ -85,21 +104,25 @@ class Exam:
             del self.cells[number]
         return names
 
-    def _crashed(self, number: int, source: str, trouble: str) -> None:
+    def _crashed(self, number: int, source: str, trouble: str) -> set[str]:
+        names = set()
         for name, function in self.exercises.items():
             if self.judged.get(name, 0) < number and re.search(rf"\bchecks\.{name}\b|\bdef {function}\b", source):
                 self.found[name] = "crashed", f"cell {number}: {trouble}"
                 self.judged[name] = number
+                names.add(name)
+        return names
 
     def _judge(self, kernel: Kernel, name: str, number: int) -> None:
         self.asked.add((name, number))
         self.judged[name] = number
         try:
-            if number <= self.count or kernel.ask(f"last({name!r}, {self.exercises[name]!r})")[1] is True:
+            if number <= len(self.all) or kernel.ask(f"last({name!r}, {self.exercises[name]!r})")[1] is True:
                 self.found[name] = verdict(kernel, name)
                 _noted(kernel)
         except Died as death:
             self.found[name] = "crashed", f"its function was called, and {death}"
+            self.died.add(name)
             raise
 
 
