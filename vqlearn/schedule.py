@@ -51,7 +51,7 @@ class MaskReplaceSchedule:
     """
 
     def __init__(self, alpha_bar: Any, gamma_bar: Any, *, num_codes: int):
-        self.num_codes = whole("num_codes", num_codes, 1, MOST)
+        self.num_codes = whole("num_codes", whole("num_codes", num_codes), 1, MOST)
         rounding = max(_rounding(alpha_bar), _rounding(gamma_bar))
         alpha_bar, gamma_bar = _curve(alpha_bar, "alpha_bar", rounding), _curve(gamma_bar, "gamma_bar", rounding)
         if alpha_bar.shape != gamma_bar.shape:
@@ -86,7 +86,7 @@ class MaskReplaceSchedule:
         gamma_end: float,
     ) -> MaskReplaceSchedule:
         """Both cumulative curves linear in t between their values at t = 1 and t = T (VQ-Diffusion, section 5.1)."""
-        num_steps = whole("num_steps", num_steps, 1, MOST)
+        num_steps = whole("num_steps", whole("num_steps", num_steps), 1, MOST)
         ends = {"alpha_start": alpha_start, "alpha_end": alpha_end, "gamma_start": gamma_start, "gamma_end": gamma_end}
         alpha_start, alpha_end, gamma_start, gamma_end = (real(name, end, 0, 1) for name, end in ends.items())
         alpha = torch.linspace(alpha_start, alpha_end, num_steps, dtype=torch.float64)
