@@ -265,6 +265,7 @@ def test_a_damaged_folder_is_one_clear_error(folder, damage):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch, when odd tensors are made
 def test_hundreds_of_damaged_folders_are_one_clear_error_each():
     """`python -m tests.damage` does a thousand."""
     ended, _ = survey(130, seed=1)

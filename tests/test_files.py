@@ -254,7 +254,7 @@ def test_a_writer_that_does_not_end_is_named(tmp_path, monkeypatch):
         _write(new, a="first")
     (tmp_path / "model" / SAVED).mkdir()
     _write(tmp_path / "model" / SAVED, a="of another process")
-    with files._held(tmp_path / "model" / SAVED):
+    with files._claimed(tmp_path / "model" / SAVED):
         late = replaced_folder(tmp_path / "model")
         with pytest.raises(OSError, match="another process is writing to"), late as new:
             _write(new, a="second")

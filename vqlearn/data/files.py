@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -79,9 +80,11 @@ def replaced_folder(folder: str | Path, earlier: Iterable[str] = ()) -> Iterator
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _clear_up(folder)
-        new.mkdir()
+        unseen = folder / f".vqlearn-{secrets.token_hex(8)}"  # until it is held
+        unseen.mkdir()
         try:
-            with _held(new):
+            with _claimed(unseen):
+                unseen.rename(new)
                 yield new
                 for path in _files(new):  # safetensors' are readable by their owner alone
                     path.chmod(new.stat().st_mode & 0o666)
@@ -111,44 +114,32 @@ def is_left_over(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """As long as this lasts, and the process, `_is_abandoned` is False; where there are no locks it never is."""
-    handle = os.open(folder, os.O_RDONLY) if fcntl is not None else -1
-    try:
-        with contextlib.suppress(OSError):
-            if fcntl is not None:
+def _claimed(folder: Path) -> Iterator[bool]:
+    """Whether no other writer that lives holds a folder, which is held meanwhile; without locks always True."""
+    handle, free = -1, fcntl is None
+    if fcntl is not None:
+        with contextlib.suppress(FileNotFoundError):  # its writer has just ended
+            handle = os.open(folder, os.O_RDONLY)
+            try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+                free = True
+            except OSError as error:  # held, or on a file system without locks
+                free = not isinstance(error, BlockingIOError)
+    try:
+        yield free
     finally:
-        if fcntl is not None:
+        if handle >= 0:
             os.close(handle)
-
-
-def _is_abandoned(folder: Path) -> bool:
-    if fcntl is None:
-        return True
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # its writer has just ended
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return True
 
 
 def _clear_up(folder: Path) -> None:
     """Finish what a killed process had written whole, remove what it had not."""
     for left in filter(is_left_over, sorted(folder.iterdir())):
-        if _is_abandoned(left):
-            if left.name == SAVED:
+        with _claimed(left) as free:
+            if free and left.name == SAVED and left.is_dir():
                 _move_in(left, folder, ())
-            shutil.rmtree(left, ignore_errors=True)
+            if free:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _rename(new: Path, whole: Path) -> None:
@@ -158,8 +149,8 @@ def _rename(new: Path, whole: Path) -> None:
         try:
             new.rename(whole)
             return
-        except OSError:
-            if not whole.is_dir():
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) and os.name != "nt":
                 raise
         if time.monotonic() > end:
             raise OSError(f"another process is writing to {str(whole.parent)!r}; try again when it is done")
