@@ -13,7 +13,7 @@ BOOK = nbformat.read(Path(__file__).parent.parent / "notebooks" / "12_one_page.i
 CODE = [cell.source for cell in BOOK.cells if cell.cell_type == "code"]
 NUMBERED = [source for source in CODE if re.match(r"# \d · ", source)]
 IMPORTS = [line for line in CODE[0].splitlines() if re.match(r"(import|from) (itertools|torch)\b", line)]
-STEPS = 1800
+STEPS = 900
 
 
 def test_the_cells_are_numbered_in_order():
@@ -46,9 +46,9 @@ def test_the_page_runs_as_a_script(tmp_path, steps):
     page = page.replace(f"Denoiser(), [], {STEPS}", f"Denoiser(), [], {steps}")
     tail = (
         "import sys\n"
-        "x, walk = generate(torch.tensor([0, 1, 2, 3]), steps=3)\n"
+        "x, states = generate(torch.tensor([0, 1, 2, 3]), steps=3)\n"
         "assert x.shape == (4, 64) and int(x.max()) < K and int(x.min()) >= 0, x\n"
-        "assert len(walk) == 4 and bool((walk[0] == MASK).any()) and not bool((walk[-1] == MASK).any())\n"
+        "assert len(states) == 4 and bool((states[0] == MASK).any()) and not bool((states[-1] == MASK).any())\n"
         "assert len(losses) == steps and losses[-1] < losses[0]\n"
         "assert not any(name.split('.')[0] in ('vqlearn', 'IPython') for name in sys.modules)\n"
         "print('ran', len(patterns))\n"
@@ -64,7 +64,7 @@ def test_the_printed_shares_are_what_the_text_says():
     valid, right, new, held_out = (
         int(re.search(rf"(\d+)% {words}", printed)[1])
         for words in (
-            "of 200 drawings are valid",
+            "of 200 samples are valid",
             "are of the shape asked for",
             "are patterns held out",
             "are held out",

@@ -442,7 +442,7 @@ def test_a_log_that_is_none_is_named(tmp_path, content):
 
 def test_a_log_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "log.csv").mkdir()
-    with pytest.raises(OSError, match="log.csv' is no regular file; choose another"):
+    with pytest.raises(OSError, match=r"log\.csv' is no regular file; choose another"):
         run(tmp_path)
 
 
