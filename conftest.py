@@ -28,8 +28,8 @@ QUICK: dict[str, tuple[str, ...]] = {
         "test_the_row_of_the_final_uniform_share_to_its_last_digit",
         "test_the_table_of_the_public_codes_skip_to_its_last_digit",
         "test_the_bound_is_never_under_the_likelihood_and_close_to_it",
-        "test_beside_known_tokens_the_error_falls_to_nothing_without_replacement",
-        "test_beside_known_tokens_replacement_leaves_an_error",
+        "test_beside_known_tokens_the_error_falls_with_the_steps",
+        "test_beside_known_tokens_with_every_step",
     ),
 }
 

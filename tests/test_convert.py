@@ -331,7 +331,7 @@ BAD = {
     ),
     "other heads": (lambda t, d: {"config": edited(d, t, "n_head: 2", "n_head: 5")}, "divisible by n_head"),
     "other layers": (lambda t, d: {"config": edited(d, t, "n_layer: 1", "n_layer: 2")}, "lacks 1[0-9] tensors"),
-    "a million layers": (lambda t, d: {"config": edited(d, t, "n_layer: 1", "n_layer: 9999999")}, "num_layers must be a"),
+    "millions of layers": (lambda t, d: {"config": edited(d, t, "n_layer: 1", "n_layer: 9999999")}, "num_layers must"),
     "a word for a number": (lambda t, d: {"config": edited(d, t, "n_embd: 32", "n_embd: wide")}, "n_embd must be a wh"),
     "another kind": (lambda t, d: {"config": edited(d, t, "selfcondition", "crossself")}, "attn_type must be"),
     "no mapping": (lambda t, d: {"mapping": None}, "give it with --mapping"),

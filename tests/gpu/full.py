@@ -233,12 +233,18 @@ def nothing(*_) -> None:
 
 
 def network_alone(pipe: VQDiffusionPipeline, draw: Callable, device: torch.device) -> Callable[[], Any]:
-    """The network's call of a step, with the arguments of one."""
-    network, seen = pipe.transformer, []
-    handle = network.register_forward_pre_hook(lambda module, arguments: seen.append(arguments))
+    """The call of the network, compiled or not, with the arguments of a step."""
+    network, seen = pipe._network, []
+
+    def noted(*arguments, **named):
+        seen.append((arguments, named))
+        return network(*arguments, **named)
+
+    pipe._network = noted
     draw(1, Generator(device), nothing)
-    handle.remove()
-    return torch.no_grad()(lambda: network(*seen[0]))
+    pipe._network = network
+    arguments, named = seen[0]
+    return torch.no_grad()(lambda: network(*arguments, **named))
 
 
 def waiting(bench: Bench, case: Case) -> dict[str, Any]:

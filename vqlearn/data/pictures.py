@@ -99,7 +99,7 @@ def convert(images: Tensor, output_type: str) -> Any:
 
     Raises ValueError where a value is not finite.
     """
-    if not bool(images.isfinite().all()):
+    if bool((~images.isfinite()).any()):
         raise ValueError("the codec has given values that are not finite; its weights, or their dtype, are not sound")
     images = (images / 2 + 0.5).clamp(0, 1)
     if output_type == "pt":
