@@ -20,7 +20,7 @@ from vqlearn.transition import check_tokens, q_log_probs, q_posterior, q_sample
 
 
 def bound_terms(log_p_x0: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor | int, schedule: MaskReplaceSchedule) -> Tensor:
-    """One term of the variational bound per token, `[B, L]`, in nats (VQ-Diffusion, Eq. 4 and 5).
+    """One term of the variational bound per token, `[B, L]`, in nats (VQ-Diffusion, Eq. 9).
 
     For t > 1 the divergence KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)); for t = 1 it is L_0, the code
     length -log p(x_0 | x_1), which the same formula gives because x_0 is then certain. `t` is an int or `[B]`.
@@ -35,7 +35,7 @@ def bound_terms(log_p_x0: Tensor, x_0: Tensor, x_t: Tensor, t: Tensor | int, sch
 
 
 def prior_term(x_0: Tensor, schedule: MaskReplaceSchedule, dtype: torch.dtype | None = None) -> Tensor:
-    """L_T = KL(q(x_T | x_0) || p(x_T)) per token, `[B, L]`, exact, in nats (VQ-Diffusion, Eq. 4)."""
+    """L_T = KL(q(x_T | x_0) || p(x_T)) per token, `[B, L]`, exact, in nats (VQ-Diffusion, Eq. 9)."""
     log_q = q_log_probs(x_0, schedule.num_steps, schedule, dtype=dtype)
     return kl_divergence(log_q, prior_log_probs(schedule).to(log_q))
 
@@ -122,7 +122,7 @@ def evidence_bound(
     times: Tensor | None = None,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Upper bound on -log2 p(x_0), in bits per token, `[B]` (VQ-Diffusion, Eq. 4): L_T + sum of L_{t-1} + L_0.
+    """Upper bound on -log2 p(x_0), in bits per token, `[B]` (VQ-Diffusion, Eq. 9): L_T + sum of L_{t-1} + L_0.
 
     Every t in 1 ... T is visited `samples` times; with `times` `[N]` (drawn uniformly from 1 ... T) only those, scaled
     to the whole sum: unbiased and cheaper. The mean over x_t is estimated by draws. ValueError for logits, NaN and inf.

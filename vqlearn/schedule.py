@@ -146,7 +146,7 @@ class MaskReplaceSchedule:
         return self.between(torch.zeros_like(t), t)
 
     def prior(self) -> Tensor:
-        """p(x_T), float64 `[K + 1]`: q(x_T) for a token whose value is uniform (VQ-Diffusion, Eq. 9).
+        """p(x_T), float64 `[K + 1]`: q(x_T) for a token whose value is uniform (VQ-Diffusion, Eq. 10).
 
         Unlike the paper's (0, beta_bar, gamma_bar) it sums to 1 although alpha_bar_T is not quite 0.
         """

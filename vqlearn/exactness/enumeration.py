@@ -145,7 +145,7 @@ def divergence(p: Tensor, q: Tensor) -> float:
 
 
 def bound(joint: Tensor, denoise: Denoiser, schedule: MaskReplaceSchedule) -> Tensor:
-    """The evidence bound -ELBO of every grid x_0 by enumeration, in nats, `[K^L]` (VQ-Diffusion, Eq. 4).
+    """The evidence bound -ELBO of every grid x_0 by enumeration, in nats, `[K^L]` (VQ-Diffusion, Eq. 9).
 
     Its expectation over x_t is a sum over all states, so nothing is drawn. Never under -log of the probability that
     `ancestral` gives it with this denoiser over all times.

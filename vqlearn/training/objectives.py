@@ -129,7 +129,7 @@ class CrossEntropy(Objective):
 
 
 class PublishedBound(Objective):
-    """The published loss, bound and auxiliary term, with importance-sampled times (VQ-Diffusion, Eq. 4 and 12)."""
+    """The published loss, bound and auxiliary term, with importance-sampled times (VQ-Diffusion, Eq. 9 and 12)."""
 
     def __init__(self, num_steps: int):
         self.times = TimeSampler(whole("num_steps", num_steps))
