@@ -19,6 +19,17 @@ from vqlearn.training.process import STOPS, on_stop
 posix = pytest.mark.skipif(os.name == "nt", reason="a system with POSIX signals, limits and locks")
 
 
+@pytest.fixture(autouse=True)
+def listening():
+    """The signals as a terminal sets them: a process begun in the background or with nohup ignores some."""
+    before = {number: signal.getsignal(number) for number in STOPS}
+    for number in STOPS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 class Toy:
     """A stage whose state is a function of its steps; `events` are called before the steps of their numbers."""
 
