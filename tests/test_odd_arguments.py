@@ -146,7 +146,7 @@ def test_what_is_no_generator_is_named(generator):
     ):
         with pytest.raises(TypeError, match=r"generator must be a torch\.Generator, a list of them or None, got"):
             call()
-    with pytest.raises(ValueError, match=r"a list of 2 \(one per row\), got 3"):
+    with pytest.raises(ValueError, match=r"a list of 2 \(one per picture\), got 3"):
         ancestral(flat, X_T, S, [10, 0], generator=[torch.Generator()] * 3)
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from vqlearn.arguments import shown, whole
 from vqlearn.data.pictures import OUTPUTS
-from vqlearn.draws import Generators
+from vqlearn.draws import Generators, check_generators
 from vqlearn.reverse import Sampler, falling
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import check_tokens
@@ -72,14 +72,10 @@ def copies(num_images_per_prompt: Any) -> int:
 
 
 def generators(generator: Any, batch: int) -> Generators:
-    """One generator, a list of one per picture, or None; raises ValueError for anything else."""
-    if generator is None or isinstance(generator, Generator):
-        return generator
-    if not isinstance(generator, list | tuple) or not all(isinstance(one, Generator) for one in generator):
-        raise ValueError(f"generator must be a torch.Generator, a list of them or None, got {shown(generator)}")
-    if len(generator) != batch:
-        raise ValueError(f"generator must be one or a list of {batch} (one per picture), got {len(generator)}")
-    return list(generator)
+    """One generator, a list or tuple of one per picture, or None; raises TypeError or ValueError for anything else."""
+    found: Generators = list(generator) if isinstance(generator, tuple) else generator
+    check_generators(found, batch)
+    return found
 
 
 def run_times(

@@ -113,7 +113,7 @@ def check_generators(generator: Generators, rows: int) -> None:
         if not isinstance(one, Generator) and (one is not None or generator is not None):
             raise TypeError(f"generator must be a torch.Generator, a list of them or None, got {shown(generator)}")
     if isinstance(generator, list) and len(generator) != rows:
-        raise ValueError(f"generator must be one or a list of {rows} (one per row), got {len(generator)}")
+        raise ValueError(f"generator must be one or a list of {rows} (one per picture), got {len(generator)}")
 
 
 def send(tensor: Tensor, device: torch.device | str) -> Tensor:

@@ -88,11 +88,8 @@ class Keeping(Sampler):
         generator: Generators = None,
         on_step: OnStep = None,
     ) -> Tensor:
-        along, x_0, was_known = (
-            masks_alone(schedule),
-            self._codes(x_t, schedule),
-            torch.zeros_like(x_t, dtype=torch.bool),
-        )
+        along, x_0 = masks_alone(schedule), self._codes(x_t, schedule)
+        was_known = torch.zeros_like(x_t, dtype=torch.bool)
         own = type(self.sampler).__call__ is not Sampler.__call__  # a call of its own takes the place of a run
         go = self.sampler if own else self.sampler.run
         if times[0] == schedule.num_steps and _masks(schedule):
