@@ -353,8 +353,8 @@ def test_a_folder_that_a_killed_save_left_is_read_and_saved_to(folder, tmp_path)
     pipe = VQDiffusionPipeline.from_pretrained(folder)
     pipe.save_pretrained(tmp_path / "whole")
     (tmp_path / "saved").mkdir()
-    shutil.copytree(tmp_path / "whole", tmp_path / "saved" / ".saved")  # killed before the first file was moved
-    (tmp_path / "saved" / ".saving-x").mkdir()
+    shutil.copytree(tmp_path / "whole", tmp_path / "saved" / files.SAVED)  # killed before the first file was moved
+    (tmp_path / "saved" / f"{files.SAVING}{0:016x}").mkdir()
     assert VQDiffusionPipeline.from_pretrained(tmp_path / "saved").schedule == pipe.schedule
     pipe.save_pretrained(tmp_path / "saved")
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == sorted(

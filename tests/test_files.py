@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from vqlearn.data import files
-from vqlearn.data.files import SAVED, SAVING, is_left_over, latest, replaced, replaced_folder
+from vqlearn.data.files import SAVED, SAVING, is_left_over, latest, replaced, replaced_files, replaced_folder
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX files")
 
@@ -27,7 +27,7 @@ def test_a_file_takes_the_place_of_the_old_one_at_the_end(tmp_path):
     path.write_text("old")
     with replaced(path) as part:
         part.write_text("new")
-        assert path.read_text() == "old" and part.parent == tmp_path
+        assert path.read_text() == "old" and part.parent.parent == tmp_path
     assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
 
 
@@ -101,6 +101,83 @@ def test_permissions_are_those_of_the_file_before_or_the_usual_ones(tmp_path):
     modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("private", "file", "folder/part/a")}
     assert modes == {"private": 0o600, "file": 0o640, "folder/part/a": 0o640}
     assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o750
+
+
+def test_several_files_take_their_places_together(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    paths = [tmp_path / "one" / "a", tmp_path / "two" / "a", tmp_path / "one" / "b"]
+    with pytest.raises(RuntimeError), replaced_files(paths) as parts:
+        parts[0].write_text("half")
+        raise RuntimeError
+    assert tree(tmp_path) == {}
+    with replaced_files(paths) as parts:
+        for text, part in zip("xyz", parts, strict=True):
+            part.write_text(text)
+    assert tree(tmp_path) == {"one/a": "x", "two/a": "y", "one/b": "z"}
+    assert {path.name for path in (tmp_path / "one").iterdir()} == {"a", "b"}  # and nothing else
+
+
+HALF = """
+import os, sys, time
+from vqlearn.data.files import replaced
+with replaced(sys.argv[1]) as part:
+    part.write_text("half")
+    print(part.parent, flush=True)
+    sys.stdin.read() or os._exit(9)
+"""
+
+
+@posix
+def test_what_a_killed_writer_of_one_file_has_left_goes_with_the_next_and_a_living_ones_stays(tmp_path):
+    command = [sys.executable, "-c", HALF, str(tmp_path / "a")]
+    dead = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    lives = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    left, held = dead.stdout.strip(), lives.stdout.readline().strip()
+    mine = [tmp_path / f"{SAVING}{name}" for name in ("notes", "0" * 15, "0" * 17)]  # of the user, who likes such names
+    for folder in mine:
+        folder.mkdir()
+    planted = tmp_path / f"{SAVING}{'0' * 16}"
+    planted.symlink_to(mine[0])
+    assert dead.returncode == 9 and is_left_over(tmp_path / left)
+    with replaced(tmp_path / "b") as part:
+        part.write_text("whole")
+    assert not os.path.exists(left) and os.path.exists(held) and planted.is_symlink()
+    lives.communicate("go on")
+    assert tree(tmp_path) == {"a": "half", "b": "whole"}
+    assert set(tmp_path.iterdir()) == {tmp_path / "a", tmp_path / "b", planted, *mine}
+
+
+@posix
+def test_without_locks_nothing_is_taken_for_dead(tmp_path, monkeypatch):
+    left = tmp_path / f"{SAVING}{'0' * 16}"
+    left.mkdir()
+    monkeypatch.setattr(files, "fcntl", None)
+    with replaced(tmp_path / "a") as part:
+        part.write_text("whole")
+    with replaced_folder(tmp_path) as new:
+        (new / "b").write_text("whole")
+    assert left.is_dir() and tree(tmp_path) == {"a": "whole", "b": "whole"}
+
+
+def test_a_writer_whose_folder_is_taken_for_left_over_takes_another(tmp_path, monkeypatch):
+    """Between making it and holding it another one may clear up."""
+    real, taken = files.secrets.token_hex, []
+
+    def name(count):
+        taken.append(real(count))
+        return taken[-1]
+
+    def claimed(folder, real=files._claimed):
+        if len(taken) == 1 and folder.name.endswith(taken[0]):
+            folder.rmdir()
+        return real(folder)
+
+    monkeypatch.setattr(files.secrets, "token_hex", name)
+    monkeypatch.setattr(files, "_claimed", claimed)
+    with replaced(tmp_path / "a") as part:
+        part.write_text("whole")
+    assert len(taken) == 2 and tree(tmp_path) == {"a": "whole"}
 
 
 # ------------------------------------------------------------------------------------------ a folder

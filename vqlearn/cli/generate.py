@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqlearn.cli.options import Commands, add_drawing, load, note, whole
-from vqlearn.data.files import replaced
+from vqlearn.data.files import replaced, replaced_files
 from vqlearn.remarks import heard_by
 
 if TYPE_CHECKING:
@@ -122,8 +122,7 @@ def _try(path: Path) -> None:
 
 def write(paths: list[Path], images: list[Image]) -> None:
     """Write PNGs: all of them beside their places first, then each in one move, so that none is ever half a picture."""
-    with contextlib.ExitStack() as moves:
-        parts = [moves.enter_context(replaced(path)) for path in paths]
+    with replaced_files(paths) as parts:
         for part, image in zip(parts, images, strict=True):
             factor = max(1, VIEW // image.width)
             image.resize((image.width * factor, image.height * factor), resample=0).save(part, format="PNG")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -17,14 +18,15 @@ try:
 except ImportError:  # on Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
 
-SAVING, SAVED = ".saving-", ".saved"  # folders that are being written, and the one that is whole and being moved in
-BEFORE = ".before"  # in it: the files whose places are being taken
+SAVING, SAVED = ".vqlearn-saving-", ".vqlearn-saved"  # what is being written, and what is whole and being moved in
+LEFT = re.compile(rf"{re.escape(SAVING)}[0-9a-f]{{16}}")
+BEFORE = ".before"  # in a folder that is being moved in: the files whose places are being taken
 PATIENCE = 10  # seconds that a writer waits for another one of the same folder
 
 
 @contextlib.contextmanager
 def replaced(path: str | Path) -> Iterator[Path]:
-    """A path to write to, beside `path`, whose place it takes at the end; after an error nothing has changed.
+    """A path to write to, near `path`, whose place it takes at the end; after an error nothing has changed.
 
     A link stays, and what it names is replaced. Raises OSError, before anything is written, where no file can be.
     Example::
@@ -32,19 +34,28 @@ def replaced(path: str | Path) -> Iterator[Path]:
         with replaced("model.json") as part:
             part.write_text("{}")
     """
-    path = Path(os.path.realpath(path))
-    before = _mode(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(path.parent)!r}; make it first or choose another")
-    part = _beside(path)
-    part.touch(exist_ok=False)
-    usual = stat.S_IMODE(part.stat().st_mode)
-    try:
+    with replaced_files([path]) as (part,):
         yield part
-        part.chmod(usual if before is None else before)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replaced_files(paths: Iterable[str | Path]) -> Iterator[list[Path]]:
+    """As `replaced`, for several files, which take their places one after the other at the end."""
+    places = [Path(os.path.realpath(path)) for path in paths]
+    modes = [_mode(place) for place in places]
+    for place in places:
+        if not place.parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {str(place.parent)!r}; make it first or choose another")
+    with contextlib.ExitStack() as stack:
+        near = {folder: stack.enter_context(_aside(folder)) for folder in dict.fromkeys(p.parent for p in places)}
+        parts = [near[place.parent] / str(number) for number, place in enumerate(places)]
+        for part in parts:
+            part.touch(exist_ok=False)
+        usual = [stat.S_IMODE(part.stat().st_mode) for part in parts]
+        yield parts
+        for part, place, mode, new in zip(parts, places, modes, usual, strict=True):
+            part.chmod(new if mode is None else mode)
+            os.replace(part, place)
 
 
 def _mode(path: Path) -> int | None:
@@ -58,9 +69,57 @@ def _mode(path: Path) -> int | None:
     return stat.S_IMODE(found)
 
 
-def _beside(path: Path) -> Path:
-    """A name in the same folder that nobody can know, and that is short whatever the file is called."""
-    return path.with_name(f".vqlearn-{secrets.token_hex(8)}.part")
+# ------------------------------------------------------------------------------------------ what a writer holds
+
+
+@contextlib.contextmanager
+def _aside(folder: Path) -> Iterator[Path]:
+    """A new folder inside another, held by its writer and gone at the end; those of writers that died go first."""
+    _clear_up(folder)
+    while True:
+        new = folder / f"{SAVING}{secrets.token_hex(8)}"
+        new.mkdir()
+        with _claimed(new) as held:
+            if held is False:  # who clears up has found it first
+                continue
+            try:
+                yield new
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
+        return
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[bool | None]:
+    """Hold a folder against all other writers: whether that went well, None where there are no locks.
+
+    The lock is the system's and ends with the process, however that ends.
+    """
+    handle, held = -1, None
+    if fcntl is not None:
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.path.samestat(os.fstat(handle), folder.stat())
+        except (BlockingIOError, FileNotFoundError):  # another holds it, or has just ended
+            held = False
+        except OSError:  # a file system without locks
+            held = None
+    try:
+        yield held
+    finally:
+        if handle >= 0:
+            os.close(handle)
+
+
+def _clear_up(folder: Path) -> None:
+    """Remove what writers that died have left in a folder; of one that may be alive nothing is touched."""
+    with contextlib.suppress(OSError):  # a folder that cannot be listed
+        left = [entry for entry in os.scandir(folder) if LEFT.fullmatch(entry.name)]
+        for path in (Path(entry) for entry in left if entry.is_dir(follow_symlinks=False)):
+            with _claimed(path) as held:
+                if held:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 # ------------------------------------------------------------------------------------------ folders
@@ -76,26 +135,20 @@ def replaced_folder(folder: str | Path, earlier: Iterable[str] = ()) -> Iterator
     """
     folder = Path(os.path.realpath(folder))
     made = [one for one in (folder, *folder.parents) if not one.exists()]
-    new, whole = folder / f"{SAVING}{secrets.token_hex(8)}", folder / SAVED
+    whole = folder / SAVED
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _clear_up(folder)
-        unseen = folder / f".vqlearn-{secrets.token_hex(8)}"  # until it is held
-        unseen.mkdir()
-        try:
-            with _claimed(unseen):
-                unseen.rename(new)
-                yield new
-                for path in _files(new):  # safetensors' are readable by their owner alone
-                    path.chmod(new.stat().st_mode & 0o666)
-                _check_places(new, folder)
-                _rename(new, whole)
-                try:
-                    _move_in(whole, folder, earlier)
-                finally:
-                    shutil.rmtree(whole, ignore_errors=True)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
+        _finish(folder)
+        with _aside(folder) as new:
+            yield new
+            for path in _files(new):  # safetensors' are readable by their owner alone
+                path.chmod(new.stat().st_mode & 0o666)
+            _check_places(new, folder)
+            _rename(new, whole)
+            try:
+                _move_in(whole, folder, earlier)
+            finally:
+                shutil.rmtree(whole, ignore_errors=True)
     except BaseException:
         for one in made:
             with contextlib.suppress(OSError):
@@ -110,36 +163,17 @@ def latest(folder: Path) -> Path:
 
 def is_left_over(path: Path) -> bool:
     """Whether a name is that of something which a killed process left."""
-    return path.name == SAVED or path.name.startswith(SAVING)
+    return path.name == SAVED or LEFT.fullmatch(path.name) is not None
 
 
-@contextlib.contextmanager
-def _claimed(folder: Path) -> Iterator[bool]:
-    """Whether no other writer that lives holds a folder, which is held meanwhile; without locks always True."""
-    handle, free = -1, fcntl is None
-    if fcntl is not None:
-        with contextlib.suppress(FileNotFoundError):  # its writer has just ended
-            handle = os.open(folder, os.O_RDONLY)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                free = True
-            except OSError as error:  # held, or on a file system without locks
-                free = not isinstance(error, BlockingIOError)
-    try:
-        yield free
-    finally:
-        if handle >= 0:
-            os.close(handle)
-
-
-def _clear_up(folder: Path) -> None:
-    """Finish what a killed process had written whole, remove what it had not."""
-    for left in filter(is_left_over, sorted(folder.iterdir())):
-        with _claimed(left) as free:
-            if free and left.name == SAVED and left.is_dir():
-                _move_in(left, folder, ())
-            if free:
-                shutil.rmtree(left, ignore_errors=True)
+def _finish(folder: Path) -> None:
+    """Give the files their places that a killed process had written whole."""
+    whole = folder / SAVED
+    if whole.is_dir():
+        with _claimed(whole) as held:
+            if held is not False:
+                _move_in(whole, folder, ())
+                shutil.rmtree(whole, ignore_errors=True)
 
 
 def _rename(new: Path, whole: Path) -> None:
@@ -154,7 +188,7 @@ def _rename(new: Path, whole: Path) -> None:
                 raise
         if time.monotonic() > end:
             raise OSError(f"another process is writing to {str(whole.parent)!r}; try again when it is done")
-        _clear_up(whole.parent)
+        _finish(whole.parent)
         time.sleep(0.02)
 
 
@@ -200,15 +234,13 @@ def _move_in(new: Path, folder: Path, earlier: Iterable[str]) -> None:
 
 
 def _put(source: Path, place: Path) -> None:
-    part = _beside(place)
-    try:
+    with _aside(place.parent) as near:
+        part = near / "0"
         try:
             os.link(source, part)
         except OSError:  # another file system, or one without links
             shutil.copy2(source, part)
         os.replace(part, place)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
