@@ -25,6 +25,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vqlearn import CheckpointError, VQDiffusionPipeline
+from vqlearn.checkpoints.checksums import checksum
 from vqlearn.checkpoints.layout import CHECKSUMS, INDEX, LEARNED
 
 SAMPLE = Path(__file__).parent / "data" / "tiny_pipeline"
@@ -278,6 +279,23 @@ TENSORS = {
 }
 
 
+def sums_attack(folder: Path, rng: random.Random) -> str:
+    """A file that has checksums, and behind what it holds a terabyte of zeros, on no disk."""
+    name = rng.choice(sorted(name for name in json.loads((folder / CHECKSUMS).read_text()) if "tokenizer" not in name))
+    path = folder / name
+    if rng.random() < 0.5 and path.suffix == ".safetensors" and "learned" not in name:  # behind a pickle it may stand
+        tensors, old = dict(load_file(path)), path
+        path = path.with_name("pytorch_model.bin" if "text" in name else "diffusion_pytorch_model.bin")
+        torch.save(tensors, path, _use_new_zipfile_serialization=False)
+        old.unlink()
+        sums = json.loads((folder / CHECKSUMS).read_text())
+        del sums[name]
+        (folder / CHECKSUMS).write_text(json.dumps({**sums, path.relative_to(folder).as_posix(): checksum(path)}))
+    with path.open("ab") as file:
+        file.truncate(2**40)
+    return str(path.relative_to(folder))
+
+
 def words_attack(folder: Path, rng: random.Random) -> str:
     """A vocabulary, merges or special tokens of another kind."""
     place = folder / "tokenizer"
@@ -308,7 +326,7 @@ LOUD = (
     tensors_changed, pickled, escaping, deleted, wrong_type, configuration_attack, index_attack, no_file, tensor_attack,
     words_attack,
 )  # fmt: skip
-SILENT = (truncated, bit_flipped, swapped)  # some of them are seen by checksums alone
+SILENT = (truncated, bit_flipped, swapped, sums_attack)  # some of them are seen by checksums alone
 
 
 def main() -> None:

@@ -268,9 +268,9 @@ def test_a_damaged_folder_is_one_clear_error(folder, damage):
 @pytest.mark.filterwarnings("ignore")  # of torch, when odd tensors are made
 def test_hundreds_of_damaged_folders_are_one_clear_error_each():
     """`python -m tests.damage` does a thousand."""
-    ended, _ = survey(130, seed=1)
+    ended, _ = survey(140, seed=1)
     assert {kind: dict(counts) for kind, counts in ended.items()} == {kind: {"error": 10} for kind in ended}
-    assert len(ended) == 13
+    assert len(ended) == 14
 
 
 def test_the_command_line_says_the_same_in_one_sentence(folder, capsys):
@@ -401,6 +401,46 @@ def test_the_hub_gives_what_is_needed_once(folder, tmp_path):
         assert {path.rpartition("/")[2] for method, path, _ in seen if method == "GET" and "resolve" in path} <= {
             "config.json"
         }
+
+
+PART_BY_PART = """
+from vqlearn import VQDiffusionScheduler, VQModel
+from pathlib import Path
+def got(loaded):
+    print(*sorted(p.relative_to(snapshot(p)).as_posix() for p in Path(cache).rglob("*") if p.is_file() and snapshot(p)))
+    return loaded
+def snapshot(path):
+    return next((one for one in path.parents if one.parent.name == "snapshots"), None)
+got(VQDiffusionScheduler.load_config("owner/tiny", subfolder="deep/scheduler/", cache_dir=cache))
+got(VQModel.from_pretrained("owner/tiny", subfolder="deep/vqvae", cache_dir=cache))
+try:
+    VQModel.from_pretrained("owner/tiny", subfolder="deep", cache_dir=cache)
+except OSError as error:
+    print(error)
+got(P.from_pretrained("owner/tiny", subfolder="./deep", cache_dir=cache)).save_pretrained(cache + "/saved")
+P.from_pretrained("owner/tiny", subfolder="deep", cache_dir=cache, local_files_only=True)
+"""
+
+
+def test_of_a_part_or_a_folder_of_a_repository_no_more_is_fetched(folder, tmp_path):
+    whole = tmp_path / "repository" / "deep"
+    VQDiffusionPipeline.from_pretrained(folder).save_pretrained(whole)
+    shutil.copytree(whole, tmp_path / "repository" / "other")
+    shutil.copytree(whole / "vqvae", tmp_path / "repository" / "vqvae")
+    slow = {"HF_HUB_ETAG_TIMEOUT": "600", "HF_HUB_DOWNLOAD_TIMEOUT": "600"}
+    with hub(tmp_path / "repository", "owner/tiny") as (address, _):
+        done = _python(f"cache = {str(tmp_path / 'cache')!r}\n{PART_BY_PART}", HF_ENDPOINT=address, **slow)
+    assert done.returncode == 0, done.stderr
+    scheduler, codec, none, model = done.stdout.splitlines()
+    assert scheduler.split() == ["deep/checksums.json", "deep/scheduler/scheduler_config.json"]
+    added = ["deep/vqvae/config.json", "deep/vqvae/diffusion_pytorch_model.safetensors"]
+    assert codec.split() == scheduler.split() + added
+    assert none == (
+        "'owner/tiny' holds no deep/config.json; it is in its vqvae or text_encoder or transformer or "
+        "learned_classifier_free_sampling_embeddings: subfolder='deep/vqvae'"
+    )
+    names = [path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file()]
+    assert model.split() == sorted(f"deep/{name}" for name in needed(names))
 
 
 def test_without_a_network_one_sentence_says_what_to_do(tmp_path):

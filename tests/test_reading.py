@@ -4,6 +4,8 @@ import collections
 import io
 import os
 import pickle
+import struct
+import time
 import zipfile
 
 import numpy as np
@@ -197,3 +199,18 @@ def test_other_yaml_is_one_sentence(tmp_path, monkeypatch, text, sentence):
 def test_what_is_no_whole_number_is_named(tmp_path, value):
     with pytest.raises(CheckpointError, match=r"c\.yaml\.n must be a whole number of at least 0, got "):
         section(tmp_path, f"n: {value}").number("n")
+
+
+def test_an_archive_of_millions_of_entries_is_not_listed(tmp_path):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}.")
+    whole, count = content.getvalue(), 500_000
+    begin, end = whole.index(b"PK\x01\x02"), whole.index(b"PK\x05\x06")
+    entries = whole[begin:end] * count
+    tail = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, count % 2**16, count % 2**16, len(entries), begin, 0)
+    (tmp_path / "a.bin").write_bytes(whole[:begin] + entries + tail)
+    start = time.process_time()
+    with pytest.raises(CheckpointError, match="not a readable torch file"):
+        read_pickle(tmp_path / "a.bin")
+    assert time.process_time() - start < 1

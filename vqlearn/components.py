@@ -76,7 +76,7 @@ class Components:
         Weights are mapped from their files, not copied, unless `torch_dtype` (float32 if None) or `device` ask for
         something else. `torch_dtype` is a dtype, its name, or "auto": for a denoiser of at least 100 million weights
         float16 on CUDA, and bfloat16 on a CPU where it multiplies faster (`cost.auto_dtype`), else float32. The
-        keywords from `revision` on concern the hub; `subfolder` is a folder's. `more` are the other keywords of
+        keywords from `revision` on concern the hub; `subfolder` is in either. `more` are the other keywords of
         diffusers (`checkpoints.parts.Options`: `variant`, `use_safetensors`, `device_map` ...), and parts by their
         names, which take the place of the folder's. Raises CheckpointError (an OSError) with one sentence when a file
         is missing, damaged or of another kind, ValueError for wrong values.
@@ -85,8 +85,8 @@ class Components:
         wanted = Options.of(torch_dtype=torch_dtype, device=device, **more)
         name = None if repo_or_dir is None else check_path("repo_or_dir", repo_or_dir)
         hub: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "token": token}
-        folder = locate(name, **hub, local_files_only=local_files_only, files=wanted.files)
-        folder /= check_path("subfolder", "" if subfolder is None else subfolder)
+        inside = check_path("subfolder", "" if subfolder is None else subfolder)
+        folder = locate(name, subfolder=inside, **hub, local_files_only=local_files_only, files=wanted.files)
         components, index = load_components(folder, wanted.dtype, files=wanted.files, given=given)
         pipe = cls(**components)
         pipe.defaults = index.get("_vqlearn", {})

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from vqlearn.checkpoints.checksums import read_sums
 from vqlearn.checkpoints.layout import CHECKSUMS
-from vqlearn.checkpoints.loading import check_sums
 from vqlearn.networks.cost import auto_dtype
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def describe(pipe: VQDiffusionPipeline, folder: Path) -> str:
 
 def _sums(folder: Path) -> str:
     """Whether the files are those that were saved; a folder of which one is not has been refused before."""
-    if not (count := check_sums(folder)):
+    if not (count := len(read_sums(folder))):
         return f"none ({CHECKSUMS} is not there): a damaged file may go unnoticed; saving the model writes them"
     return f"of {count} files, all as saved"
 

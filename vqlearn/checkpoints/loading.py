@@ -7,7 +7,6 @@ do differently from today's diffusers is accepted here, each in one named place.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from vqlearn.arguments import real, shown, whole
+from vqlearn.checkpoints.checksums import check_texts, check_weights, read_sums
 from vqlearn.checkpoints.fit import misfit, stranger
-from vqlearn.checkpoints.hub import part_files
-from vqlearn.checkpoints.layout import ANY, CHECKSUMS, INDEX, LEARNED, OURS, PARTS, TEXT_PARTS, Files, is_named
+from vqlearn.checkpoints.hub import stem_files
+from vqlearn.checkpoints.layout import ANY, INDEX, LEARNED, OURS, PARTS, TEXT_PARTS, Files, is_named
 from vqlearn.checkpoints.reading import CheckpointError, described, one_line, read_json, read_tensors, read_text
 from vqlearn.checkpoints.weights import assign, build, weight_files
 from vqlearn.networks.clip import CLIPTextEncoder
@@ -44,7 +44,7 @@ def load_components(
     All weights get one dtype; a function is asked for it with the number of the denoiser's. `given` parts are taken as
     they are, in place of the folder's.
     """
-    check_sums(folder)
+    check_texts(folder, sums := read_sums(folder))
     index = read_json(folder / INDEX)
     if index.get("_class_name") != "VQDiffusionPipeline":
         raise CheckpointError(f"{folder / INDEX} describes a {index.get('_class_name')}, not a VQDiffusionPipeline")
@@ -54,7 +54,16 @@ def load_components(
     if wrong := stranger(given):
         raise ValueError(wrong)
     with described(folder):
-        return _load(folder, index, dtype, files, given), index
+        parts = _load(folder, index, dtype, files, given)
+    for name, part in parts.items():
+        if part is not None and name not in given and PARTS[name].stems:
+            check_weights(stem_files(folder / name, PARTS[name].stems, files), numbers_of(part), folder, sums)
+    return parts, index
+
+
+def numbers_of(module: nn.Module) -> int:
+    """How many numbers the weights of a module are, with those that do not learn."""
+    return sum(tensor.numel() for tensor in module.state_dict().values())
 
 
 def _load(folder: Path, index: dict[str, Any], dtype: Dtype, files: Files, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,9 +147,13 @@ def _modern(name: str) -> str:
 
 
 def load_scheduler(folder: Path) -> VQDiffusionScheduler:
-    """The scheduler from its folder; the curves' ends must be stated, a default would be another schedule."""
+    """The scheduler from its folder; raises CheckpointError."""
     path = folder / "scheduler_config.json"
-    config = read_json(path)
+    return scheduler_of(read_json(path), path)
+
+
+def scheduler_of(config: dict[str, Any], path: Path) -> VQDiffusionScheduler:
+    """The scheduler of a file's content; the curves' ends must be stated, a default would be another schedule."""
     if missing := [name for name in ("num_vec_classes", "num_train_timesteps", *ENDS) if name not in config]:
         raise CheckpointError(f"{path} lacks {', '.join(missing)}")
     try:
@@ -221,7 +234,7 @@ def load_text_encoder(folder: Path, dtype: torch.dtype = torch.float32, files: F
     """A CLIP text encoder from its folder; tensor names with and without "text_model." are accepted."""
     path = folder / "config.json"
     config = read_json(path)
-    found = part_files(folder.parent, folder.name, files)
+    found = stem_files(folder, PARTS["text_encoder"].stems, files)
     tensors = {name.removeprefix("text_model."): tensor for name, tensor in read_tensors(found).items()}
     tensors.pop("embeddings.position_ids", None)
     return assign_text_encoder(config, tensors, path, found[0], dtype)
@@ -238,34 +251,3 @@ def assign_text_encoder(
     if config.get("model_type", "clip_text_model") not in ("clip_text_model", "clip"):
         raise CheckpointError(f"{where} describes a {shown(config['model_type'])}, not a clip_text_model")
     return assign(build(CLIPTextEncoder, config, where, most=len(tensors)), tensors, file, dtype=dtype)
-
-
-# ------------------------------------------------------------------------------------------ checksums
-
-
-def check_sums(folder: Path) -> int:
-    """Compare the files with `checksums.json`, which `saving.save_components` writes; without one nothing is checked.
-
-    Returns how many were compared. Raises CheckpointError for a file that is missing or is not the one that was saved.
-    """
-    path = folder / CHECKSUMS
-    if not path.exists():
-        return 0
-    sums = read_json(path)
-    for name, expected in sums.items():
-        if not re.fullmatch(r"(\w+/)?[\w.-]+", name) or ".." in name:
-            raise CheckpointError(f"{path} names {name!r:.60}, which is no file of the model")
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder / name} is missing, {CHECKSUMS} lists it")
-        if checksum(folder / name) != expected:
-            raise CheckpointError(
-                f"{folder / name} is not the file that was saved, its checksum differs; "
-                f"if you changed it on purpose, delete {CHECKSUMS}"
-            )
-    return len(sums)
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

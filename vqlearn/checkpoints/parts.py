@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from vqlearn.arguments import shown
-from vqlearn.checkpoints.hub import locate
-from vqlearn.checkpoints.layout import PARTS, Files
-from vqlearn.checkpoints.loading import load_module
+from vqlearn.checkpoints.checksums import check_texts, check_weights, read_sums
+from vqlearn.checkpoints.hub import elsewhere, locate, stem_files
+from vqlearn.checkpoints.layout import OURS, PARTS, Files, Part
+from vqlearn.checkpoints.loading import load_module, numbers_of, scheduler_of
 from vqlearn.checkpoints.reading import CheckpointError, one_line, read_json
 from vqlearn.checkpoints.saving import save_module
 from vqlearn.compatibility import usable
@@ -119,8 +120,11 @@ def check_placement(*args: Any, **kwargs: Any) -> None:
 def load_part(kind: type[Module], name: str | os.PathLike[str], subfolder: str | None, **options: Any) -> Module:
     """One of our networks from its folder, see `Model.from_pretrained`; raises CheckpointError."""
     wanted = Options.of(**options)
-    folder = part_folder(name, "config.json", subfolder, files=wanted.files, **wanted.hub)
+    folder = part_folder(name, Part("", "", stems=OURS), subfolder, files=wanted.files, **wanted.hub)
+    whole = folder.parent  # where it is a model's
+    check_texts(whole, sums := read_sums(whole, folder.name) if folder.name in PARTS else {})
     module: Any = load_module(kind, folder, wanted.dtype, wanted.files)
+    check_weights(stem_files(folder, OURS, wanted.files), numbers_of(module), whole, sums)
     loaded: Module = module if wanted.device is None else module.to(wanted.device)
     return loaded
 
@@ -140,15 +144,19 @@ def made_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def read_config(name: str | os.PathLike[str], file: str, subfolder: str | None = None, **hub: Any) -> dict[str, Any]:
-    """The configuration in the folder of one part; raises CheckpointError."""
-    return read_json(part_folder(name, file, subfolder, **hub) / file)
+    """The configuration in the folder of one part; raises CheckpointError, for what describes no schedule too."""
+    path = part_folder(name, Part("", "", (file,)), subfolder, **hub) / file
+    config = read_json(path)
+    if file in PARTS["scheduler"].configs:
+        scheduler_of(config, path)
+    return config
 
 
-def part_folder(name: str | os.PathLike[str], file: str, subfolder: str | None = None, **hub: Any) -> Path:
-    """The folder of one part, where `file` is; raises CheckpointError that says where it may be in its place."""
-    folder = locate(check_path("name", name), **hub) / check_path("subfolder", "" if subfolder is None else subfolder)
+def part_folder(name: str | os.PathLike[str], part: Part, subfolder: str | None = None, **hub: Any) -> Path:
+    """The folder of one part, where its configuration is; raises CheckpointError that says where it may be instead."""
+    inside = check_path("subfolder", "" if subfolder is None else subfolder)
+    folder, file = locate(check_path("name", name), subfolder=inside, part=part, **hub), part.configs[0]
     if not (folder / file).is_file():
-        inside = [part for part in PARTS if (folder / part / file).is_file()]
-        hint = f"; it is in its {' or '.join(inside)}: subfolder={inside[0]!r}" if inside else ""
-        raise CheckpointError(f"{folder} holds no {file}{hint}")
+        names = [path.relative_to(folder).as_posix() for path in folder.glob("*/*")]
+        raise CheckpointError(f"{folder} holds no {file}{elsewhere(file, names)}")
     return folder

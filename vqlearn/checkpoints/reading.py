@@ -182,7 +182,7 @@ def read_pickle(path: Path) -> Any:
 
 def _check_zip(path: Path) -> None:
     """An archive as torch writes it: entries are not compressed, and the pickle's program is short."""
-    with zipfile.ZipFile(path) as archive:
+    with path.open("rb") as file, zipfile.ZipFile(_Short(file)) as archive:  # type: ignore[arg-type]
         for entry in archive.infolist():
             if entry.compress_type != zipfile.ZIP_STORED:
                 raise CheckpointError(f"{path} has compressed entries, which torch never writes; it was not loaded")
@@ -191,6 +191,20 @@ def _check_zip(path: Path) -> None:
                     raise CheckpointError(f"{path} describes its tensors in {entry.file_size} bytes; it was not loaded")
                 if b"bytearray\n" in archive.read(entry):  # of any size, all of it written
                     raise CheckpointError(f"{path} holds more than tensors and plain values (bytearray)")
+
+
+class _Short:
+    """A file for `zipfile`, which reads the list of an archive's entries in one piece: no long one."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, count: int = -1) -> bytes:
+        found = self.file.read(min(count, MOST_HEADER + 1) if count >= 0 else MOST_HEADER + 1)
+        if len(found) > MOST_HEADER:
+            raise zipfile.BadZipFile
+        return found
 
 
 class _Bounded:

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from vqlearn.checkpoints.checksums import checksum
 from vqlearn.checkpoints.hub import needed
 from vqlearn.checkpoints.layout import CHECKSUMS, ENDINGS, INDEX, OURS, PARTS, Files, index_of
-from vqlearn.checkpoints.loading import checksum
 from vqlearn.checkpoints.reading import CheckpointError, read_json
 from vqlearn.data.files import is_left_over, latest, replaced_folder
 
