@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from vqlearn import plots
+from vqlearn.course.grids import distinct
 from vqlearn.schedule import MaskReplaceSchedule
 
 SCHEDULE = MaskReplaceSchedule.paper(num_codes=4, num_steps=10)
@@ -43,7 +44,62 @@ def test_tokens_hatches_masks_and_outlines_replaced_ones():
     assert [(round(x), round(y)) for x, y, _ in boxes(ax, outlined)] == [(0, 1)]
     assert {patch.get_edgecolor() for patch in filter(outlined, ax.patches)} == {to_rgba(plots.VERMILLION)}
     assert [text.get_text() for text in ax.texts] == ["1", "0"]
-    assert ax.images[0].get_cmap().name == "cividis"
+    assert ax.images[0].get_array().shape == (2, 2, 3)
+
+
+def test_codes_are_names_no_two_of_a_figure_share_a_colour():
+    for count in (3, 7, 8, 60, 700):
+        assert len(set(distinct(count))) == count
+    grids = [torch.tensor([[5, 900], [17, 1024]]), torch.tensor([[17, 900], [5, 18]])]
+    first, second = (ax.images[0].get_array() for ax in drawn(plots.tokens(grids, 1024)).axes)
+    assert (first[0, 1] == second[0, 1]).all() and (first[1, 0] == second[0, 0]).all()
+    assert len({tuple(color) for color in second.reshape(4, 3).tolist()}) == 4
+    assert to_rgba(plots.VERMILLION)[:3] not in distinct(7), "the colour of outlines"
+
+
+def test_a_cell_is_the_patch_that_its_code_decodes_to():
+    def decode(tokens):  # a patch of 2 x 2 pixels, black but for one pixel as bright as the code
+        side = round(tokens.shape[1] ** 0.5)
+        patch = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+        picture = torch.einsum("bhw,yx->bhywx", tokens.view(-1, side, side).float(), patch).flatten(1, 2).flatten(2)
+        return picture[:, None].expand(-1, 3, -1, -1) / 5 - 1
+
+    (ax,) = drawn(plots.tokens(torch.tensor([[3, 10], [9, 3]]), 10, decode=decode)).axes
+    shown = ax.images[0].get_array()
+    assert shown.shape == (4, 4, 3)
+    np.testing.assert_allclose(shown[..., 0], np.array([[3, 0, 9, 0], [0] * 4, [9, 0, 3, 0], [0] * 4]) / 10, atol=1e-6)
+    assert len(boxes(ax, hatched)) == 1
+
+
+def test_figures_carry_a_text_of_what_they_show():
+    truth = torch.tensor([[0, 1], [2, 3]])
+    figure = plots.name_rows(
+        plots.album([[torch.tensor([[4, 1], [0, 4]]), truth]] * 2, 4, truth=truth, titles=["$t$ = 9", "t = 0"]),
+        ["a", "b"],
+    )
+    assert figure.get_label() == (
+        "2 rows of 2 panels; row 1, t = 9: 2 of 4 tokens masked, 1 replaced; row 1, t = 0: 0 of 4 tokens masked, 0 "
+        "replaced; row 2, t = 9: 2 of 4 tokens masked, 1 replaced; row 2, t = 0: 0 of 4 tokens masked, 0 replaced. "
+        "row 1 a, row 2 b."
+    )
+    line = {"bits": ([1, 2, 3], [0.5, 2.0, 1.0]), "flat": ([1, 3], [1, 1])}
+    assert plots.curves(line, x_label="t", y_label="$H$").get_label() == (
+        "H against t. bits: from 0.5 at 1 to 1 at 3, highest 2 at 2. flat: 1 throughout."
+    )
+    assert plots.bars([{r"$q(x_s \mid x_0)$": [0.25, 0.75]}], row_titles=["$x_t$ = 1"]).get_label() == (
+        "Bar charts. x_t = 1, q(x_s | x_0): codes 0.25, mask 0.75."
+    )
+    assert plots.matrix({"$Q$": torch.tensor([[1.0, 0.0], [0.0, 1.0]])}).get_label() == (
+        "Matrices, column by column. Q, from 0: 1.00, 0.00; from the mask: 0.00, 1.00."
+    )
+    assert "paper, masked: from 0 at 0 to 0.9 at 10" in plots.schedule_curves(SCHEDULE, titles=["paper"]).get_label()
+    assert plots.strip([np.zeros((4, 4, 3))] * 2, ["a", "b"]).get_label() == "2 pictures side by side: a, b."
+    assert (
+        plots.cells({"x": (np.eye(2), np.eye(2)[:1])})
+        .get_label()
+        .endswith("x: 1 of 2 codes are the nearest of one of 1 points.")
+    )
+    assert plots.comparison({"": line}, x_label="t", y_label="H").get_label().startswith("H against t. bits: from 0.5")
 
 
 def test_tokens_takes_several_grids_and_titles():
@@ -158,6 +214,8 @@ def test_show_is_the_same_every_time_and_wants_a_text(displayed):
     plots.show(figure, "three curves")
     plots.show(figure, "three curves")
     assert displayed[0] == displayed[1]
+    plots.show(figure)
+    assert displayed[2]["text/plain"] == figure.get_label()
     with pytest.raises(ValueError, match="alt"):
         plots.show(figure, " ")
 

@@ -1,20 +1,31 @@
-"""Token grids and pictures: a masked token is a hatched cell, a replaced token is outlined."""
+"""Token grids and pictures: a masked token is a hatched cell, a replaced token is outlined.
+
+A code is a name, so a cell shows the patch that its code decodes to, or a colour that no other code of the figure has.
+"""
 
 from __future__ import annotations
 
+import colorsys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
+from matplotlib.patheffects import withStroke
 from PIL import Image
 
-from vqlearn.course.style import INK, NEUTRAL, VERMILLION, Values, array, row_of_axes
+from vqlearn.course import described
+from vqlearn.course.style import CODES, INK, NEUTRAL, VERMILLION, Values, array, row_of_axes
 from vqlearn.data.pictures import rgb
+
+Paint = Callable[[np.ndarray], np.ndarray]  # a grid [H, W] -> its colours [H * h, W * w, 3]
+HALO = [withStroke(linewidth=3.5, foreground="white")]  # an outline is seen on a patch of its own colour too
+Decode = Callable[[torch.Tensor], torch.Tensor]  # tokens [B, L] -> pictures [B, 3, H, W] in [-1, 1]
 
 
 def tokens(
@@ -24,16 +35,20 @@ def tokens(
     truth: Values = None,
     titles: Sequence[str] = (),
     numbers: bool = False,
+    decode: Decode | None = None,
     size: float = 1.7,
 ) -> Figure:
-    """Token grids `[H, W]`, one or a sequence of them, side by side: codes in cividis, masks hatched.
+    """Token grids `[H, W]`, one or a sequence of them, side by side: masks hatched.
 
+    With `decode`, a pipeline's or a codec's, a cell is the patch that its code stands for, else each code has a colour.
     With `truth` `[H, W]` a visible token that differs from it (a replaced one) is outlined. `numbers` writes the codes.
     """
     grids = [array(grid) for grid in ([grids] if getattr(grids, "ndim", 0) == 2 else grids)]
     figure, axes = row_of_axes(len(grids), titles, size, size)
+    paint = painter(grids, mask_id, decode)
     for ax, grid in zip(axes, grids, strict=True):
-        _token_panel(ax, grid, mask_id, truth, numbers)
+        _token_panel(ax, grid, mask_id, truth, numbers, paint)
+    figure.set_label(described.table_of_panels([grids], titles, mask_id, truth))
     return figure
 
 
@@ -44,22 +59,25 @@ def album(
     truth: Values = None,
     titles: Sequence[str] = (),
     numbers: bool = False,
+    decode: Decode | None = None,
     size: float = 1.6,
 ) -> Figure:
     """Token grids `[H, W]` and pictures (PIL images or arrays `[h, w, 3]`) in rows of equal length, in step.
 
     A picture below a grid is its decoding: hatched where the grid is masked and, with `truth` `[H, W]`, outlined where
-    a token is replaced. `titles` stand over the first row; `numbers` writes the codes into the grids.
+    a token is replaced. `titles` stand over the first row; `numbers` writes the codes into the grids. With `decode` a
+    grid's cell is the patch that its code stands for, as in `tokens`.
     """
     columns, lines = len(rows[0]), max((title.count("\n") + 1 for title in titles), default=0)
     figure = Figure(figsize=(columns * size, len(rows) * size + 0.22 * lines), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
+    paint = painter((array(entry) for row in rows for entry in row if _is_grid(entry)), mask_id, decode)
     for column, entries in enumerate(zip(*rows, strict=True)):
         grid = None
         for ax, entry in zip(axes[:, column], entries, strict=True):
-            if getattr(entry, "ndim", 0) == 2:
+            if _is_grid(entry):
                 grid = array(entry)
-                _token_panel(ax, grid, mask_id, truth, numbers)
+                _token_panel(ax, grid, mask_id, truth, numbers, paint)
                 continue
             height, width = pixels(entry).shape[:2]
             ax.imshow(pixels(entry), interpolation="nearest", extent=(0, width, height, 0))
@@ -67,6 +85,7 @@ def album(
             if grid is not None:
                 mark(ax, grid, mask_id, truth, height / len(grid), width / grid.shape[1])
         axes[0, column].set_title(titles[column] if titles else "")
+    figure.set_label(described.table_of_panels(rows, titles, mask_id, truth))
     return figure
 
 
@@ -75,6 +94,8 @@ def name_rows(figure: Figure, names: Sequence[str]) -> Figure:
     columns = len(figure.axes) // len(names)
     for ax, name in zip(figure.axes[::columns], names, strict=True):
         ax.text(-0.06, 0.5, name, transform=ax.transAxes, rotation=90, ha="right", va="center", fontsize=9)
+    named = ", ".join(f"row {number} {described.plain(name)}" for number, name in enumerate(names, 1))
+    figure.set_label(f"{figure.get_label()} {named}.".strip())
     return figure
 
 
@@ -87,8 +108,7 @@ def film(
     """
     grid, picture = array(grid), pixels(picture)
     figure, (left, right) = row_of_axes(2, (title or "tokens", "decoded"), size, size)
-    codes = np.ma.masked_equal(grid, mask_id)
-    left.imshow(codes, cmap="cividis", vmin=0, vmax=max(mask_id - 1, 1), extent=(0, grid.shape[1], len(grid), 0))
+    left.imshow(painter([grid], mask_id)(grid), extent=(0, grid.shape[1], len(grid), 0))
     right.imshow(picture, interpolation="nearest", extent=(0, picture.shape[1], len(picture), 0))
     mark(left, grid, mask_id, truth, 1, 1)
     mark(right, grid, mask_id, truth, len(picture) / len(grid), picture.shape[1] / grid.shape[1])
@@ -105,6 +125,7 @@ def strip(pictures: Sequence[Values], titles: Sequence[str] = (), *, size: float
         ax.imshow(pixels(picture), interpolation="nearest")
         ax.set_axis_off()
         ax.set_anchor("S")
+    figure.set_label(described.panels("pictures", titles or [""] * len(pictures)))
     return figure
 
 
@@ -113,17 +134,56 @@ def pixels(picture: Values) -> np.ndarray:
     return rgb(picture) if isinstance(picture, Image.Image) else np.asarray(picture)
 
 
-def _token_panel(ax: Axes, grid: np.ndarray, mask_id: int, truth: Values, numbers: bool) -> None:
+def painter(grids: Iterable[np.ndarray], mask_id: int, decode: Decode | None = None) -> Paint:
+    """The colours of the codes of some grids: of one patch each with `decode`, else as far apart as so many can be."""
+    codes = np.unique(np.concatenate([np.ravel(grid) for grid in grids] or [np.zeros(0, dtype=int)]))
+    codes = codes[codes != mask_id]
+    if decode is not None and len(codes):
+        around = torch.as_tensor(codes)[:, None].expand(
+            -1, 9
+        )  # a code among its like, and of its nine patches the middle
+        images = decode(around).clamp(-1, 1).permute(0, 2, 3, 1).numpy() / 2 + 0.5
+        side = images.shape[1] // 3
+        patches = images[:, side : 2 * side, side : 2 * side]  # [codes, h, w, 3]
+    else:
+        patches = np.array(distinct(len(codes)), dtype=float).reshape(-1, 1, 1, 3)
+
+    def paint(grid: np.ndarray) -> np.ndarray:
+        if not len(codes):
+            return np.ones((*grid.shape, 3))
+        cells = patches[np.searchsorted(codes, grid).clip(max=len(codes) - 1)]  # [H, W, h, w, 3]; any patch for a mask
+        (height, width), (h, w) = grid.shape, patches.shape[1:3]
+        colors: np.ndarray = cells.swapaxes(1, 2).reshape(height * h, width * w, 3)
+        return colors
+
+    return paint
+
+
+def distinct(count: int) -> list[tuple[float, ...]]:
+    """So many colours, all different: the fixed ones of the course, or hues around the circle in three lightnesses."""
+    if count <= len(CODES):
+        return [tuple(int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)) for color in CODES[:count]]
+    return [colorsys.hls_to_rgb(i / count, (0.35, 0.55, 0.75)[i % 3], 0.7) for i in range(count)]
+
+
+def _is_grid(entry: Values) -> bool:
+    return getattr(entry, "ndim", 0) == 2
+
+
+def _token_panel(ax: Axes, grid: np.ndarray, mask_id: int, truth: Values, numbers: bool, paint: Paint) -> None:
     height, width = grid.shape
-    shown = np.ma.masked_equal(grid, mask_id)
-    ax.imshow(shown, cmap="cividis", vmin=0, vmax=max(mask_id - 1, 1), extent=(0, width, height, 0))
+    colors = paint(grid)
+    ax.imshow(colors, interpolation="nearest", extent=(0, width, height, 0))
     ax.set_axis_off()
     ax.hlines(np.arange(height + 1), 0, width, color="white", linewidth=0.8)
     ax.vlines(np.arange(width + 1), 0, height, color="white", linewidth=0.8)
     mark(ax, grid, mask_id, truth, 1, 1)
+    if not numbers:
+        return
+    light = colors.reshape(height, -1, width, colors.shape[1] // width, 3).mean((1, 3)) @ (0.3, 0.59, 0.11)  # [H, W]
     for (row, col), code in np.ndenumerate(grid):
-        if numbers and code != mask_id:
-            shade = "white" if code < (mask_id - 1) / 2 else "black"
+        if code != mask_id:
+            shade = "white" if light[row, col] < 0.5 else "black"
             ax.text(col + 0.5, row + 0.5, str(int(code)), ha="center", va="center", color=shade, fontsize=9)
 
 
@@ -137,7 +197,7 @@ def mark(ax: Axes, grid: np.ndarray, mask_id: int, truth: Values, height: float,
     for where, inset, look in (
         (masked, 0, {"facecolor": "white", "edgecolor": "white", "linewidth": 0.8}),
         (masked, 0.02, {"facecolor": NEUTRAL, "edgecolor": INK, "hatch": "///", "linewidth": 0}),
-        (replaced, 0.08, {"fill": False, "edgecolor": VERMILLION, "linewidth": 2}),
+        (replaced, 0.08, {"fill": False, "edgecolor": VERMILLION, "linewidth": 2, "path_effects": HALO}),
     ):
         if where.any():
             ax.add_artist(_boxes(where, height, width, left, inset, **look))

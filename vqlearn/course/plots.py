@@ -1,7 +1,8 @@
 """The figures of the course: pure functions from numbers to a matplotlib `Figure`, and `show` to display one.
 
 Sequences are coloured by `cividis`, categories by Okabe and Ito's palette, and colour never speaks alone: alpha is
-solid, beta dashed, gamma dotted; a masked token is a hatched neutral cell, a replaced token is outlined.
+solid, beta dashed, gamma dotted; a masked token is a hatched neutral cell, a replaced token is outlined. The label of a
+figure is its alternative text, written from the numbers that are drawn.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from vqlearn.course.grids import album, film, mark, name_rows, strip, tokens
+from vqlearn.course import described
+from vqlearn.course.grids import album, film, mark, name_rows, painter, strip, tokens
 from vqlearn.course.style import (
     BLUE,
     INK,
@@ -65,6 +67,13 @@ def schedule_curves(*schedules: MaskReplaceSchedule, titles: Sequence[str] = ())
         _share_lines(ax, schedule)
     axes[0].set_ylabel("share of the tokens")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    names = [f"{title}, " if title else "" for title in [*titles, *[""] * len(schedules)][: len(schedules)]]
+    shares = {
+        f"{title}{name}": (range(len(share)), share)
+        for title, schedule in zip(names, schedules, strict=True)
+        for name, share in _shares(schedule).items()
+    }
+    figure.set_label(described.lines(shares, "time t", "share of the tokens"))
     return figure
 
 
@@ -85,13 +94,13 @@ def _row_of_grids(ax: Axes, grids: Sequence[np.ndarray], mask_id: int, times: Se
     """Token grids side by side in one panel, each under its time: one image is quick enough to follow a slider."""
     height, width = grids[0].shape
     step = width + max(1, width // 6)  # a grid and the gap after it
-    row = np.ma.array(np.zeros((height, step * len(grids) - step + width)), mask=True)
+    row, paint = np.ones((height, step * len(grids) - step + width, 3)), painter(grids, mask_id)
     for number, (grid, t) in enumerate(zip(grids, times, strict=True)):
         left = number * step
-        row[:, left : left + width] = np.ma.masked_equal(grid, mask_id)
+        row[:, left : left + width] = paint(grid)
         mark(ax, grid, mask_id, truth, 1, 1, left=left)
         ax.text(left + width / 2, -0.3, f"t = {t}", ha="center", va="bottom")
-    ax.imshow(row, cmap="cividis", vmin=0, vmax=max(mask_id - 1, 1), extent=(0, row.shape[1], height, 0))
+    ax.imshow(row, interpolation="nearest", extent=(0, row.shape[1], height, 0))
     ax.set_axis_off()
 
 
@@ -103,6 +112,7 @@ def curves(lines: Mapping[str, tuple[Values, Values]], *, x_label: str, y_label:
     ax.set(xlabel=x_label, ylabel=y_label, yscale="log" if log_y else "linear")
     ax.grid(axis="y")
     ax.legend()
+    figure.set_label(described.lines(lines, x_label, y_label))
     return figure
 
 
@@ -114,16 +124,19 @@ def comparison(
     log: bool = False,
     least: float = 0.0,
 ) -> Figure:
-    """Up to nine named lines `(x, y)` per panel, told apart by colour and marker, with one legend and one scale.
+    """Up to nine named lines `(x, y)` per panel, told apart by colour, marker and, in threes, by style; one scale.
 
-    `log` makes both axes logarithmic; with `least` the vertical one is linear below it, down to 0.
+    Up to three lines have a legend; where there are more, each name stands at the end of its line. `log` makes both
+    axes logarithmic; with `least` the vertical one is linear below it, down to 0.
     """
     width, names = 6.4 if len(panels) == 1 else 4.6, list(next(iter(panels.values())))
-    figure, axes = row_of_axes(len(panels), list(panels), width, 3.9 if log else 3.0)
+    direct = len(names) > 3
+    figure, axes = row_of_axes(len(panels), list(panels), width + direct, 3.9 if log else 3.0)
     for ax, lines in zip(axes, panels.values(), strict=True):
         ax.sharey(axes[0])
-        for (color, marker), (name, (x, y)) in zip(MARKS, lines.items(), strict=False):
-            (line,) = ax.plot(array(x), array(y), color=color, marker=marker, markersize=5, linewidth=1.6, label=name)
+        for number, ((color, marker), (name, (x, y))) in enumerate(zip(MARKS, lines.items(), strict=False)):
+            look = {"color": color, "marker": marker, "markersize": 5, "linestyle": ("-", "--", ":")[number // 3]}
+            (line,) = ax.plot(array(x), array(y), linewidth=1.6, label=name, **look)
             line.set_clip_on(False)
         ax.set_xlabel(x_label)
         ax.grid(axis="y")
@@ -131,9 +144,28 @@ def comparison(
             x, y = (np.concatenate([array(line[i]) for line in lines.values()]) for i in (0, 1))
             _log_axes(ax, x, y, least)
     axes[0].set_ylabel(y_label)
-    columns = int(figure.get_figwidth() / (0.55 + 0.085 * max(map(len, names))))
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns)
+    for ax in axes if direct else ():
+        _name_ends(ax)
+    if not direct:
+        columns = int(figure.get_figwidth() / (0.55 + 0.085 * max(map(len, names))))
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns)
     return figure
+
+
+def _name_ends(ax: Axes, gap: float = 0.062) -> None:
+    """Write each line's name to the right of the panel, at the height of its last point, or as near as there is room."""
+    ends = [line.get_xydata()[-1] for line in ax.lines]
+    heights = ax.transAxes.inverted().transform(ax.transData.transform(ends))[:, 1]
+    order, top = heights.argsort(kind="stable"), 1 - gap * (len(ends) - 1)
+    places, below = np.empty(len(ends)), -gap
+    for rank, index in enumerate(order):
+        places[index] = below = max(below + gap, min(heights[index], top + gap * rank))
+    for line, end, height in zip(ax.lines, ends, places, strict=True):
+        thin = {"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.7, "shrinkA": 1, "shrinkB": 3}
+        ax.annotate(
+            line.get_label(), end, (1.06, height), textcoords="axes fraction", va="center", fontsize=9, arrowprops=thin,
+            annotation_clip=False,
+        )  # fmt: skip
 
 
 def _log_axes(ax: Axes, x: np.ndarray, y: np.ndarray, least: float) -> None:
@@ -171,6 +203,7 @@ def bars(
                 ax.plot(exact, linestyle="none", marker="D", markersize=6, color=VERMILLION, markeredgecolor="white")
         if index < len(row_titles):
             axes[index, 0].set_ylabel(row_titles[index])
+    figure.set_label(described.distributions(rows, row_titles))
     return figure
 
 
@@ -192,6 +225,7 @@ def matrix(matrices: Mapping[str, Values], *, row: int | None = None, column: in
             _outline(ax, column - 0.5, -0.5, 1, len(values), linewidth=3, linestyle="--")
         if row is not None:
             _outline(ax, -0.5, row - 0.5, len(values), 1, linewidth=3)
+    figure.set_label(described.tables(matrices))
     return figure
 
 
@@ -202,7 +236,8 @@ def cells(panels: Mapping[str, tuple[Values, Values]], *, numbers: bool = False)
     shows all of them, and draws a line from each point to its vector.
     """
     figure, axes = row_of_axes(len(panels), list(panels), 3.6, 3.4)
-    for ax, (vectors, points) in zip(axes, panels.values(), strict=True):
+    counted = []
+    for ax, (title, (vectors, points)) in zip(axes, panels.items(), strict=True):
         vectors, points = array(vectors), array(points)
         nearest = np.linalg.norm(points[:, None] - vectors, axis=-1).argmin(1)
         _borders(ax, vectors, np.concatenate([points, vectors]) if numbers else points)
@@ -211,10 +246,12 @@ def cells(panels: Mapping[str, tuple[Values, Values]], *, numbers: bool = False)
                 ax.plot(*zip(point, vectors[code], strict=True), color=BLUE, linewidth=1.2)
         ax.plot(*points.T, linestyle="none", marker="o", markersize=6 if numbers else 2.5, color=BLUE)
         used = np.isin(np.arange(len(vectors)), nearest)
+        counted.append(f"{title}: {used.sum()} of {len(used)} codes are the nearest of one of {len(points)} points.")
         for some, marker in ((used, "s"), (~used, "x")):
             ax.plot(*vectors[some].T, linestyle="none", marker=marker, markersize=7, color=VERMILLION)
         for code, vector in enumerate(vectors if numbers else ()):
             ax.annotate(f"code {code}", vector, xytext=(6, 6), textcoords="offset points", fontsize=9)
+    figure.set_label(f"The plane cut into one cell per code. {' '.join(counted)}")
     return figure
 
 
@@ -275,10 +312,14 @@ def growth(points: Mapping[str, Mapping[int, Mapping[str, float]]]) -> Figure:
 # ------------------------------------------------------------------------------------------ inside
 
 
+def _shares(schedule: MaskReplaceSchedule) -> dict[str, Values]:
+    shares = (schedule.alpha_bar, schedule.num_codes * schedule.beta_bar, schedule.gamma_bar)
+    return dict(zip(("kept", "replaced", "masked"), shares, strict=True))
+
+
 def _share_lines(ax: Axes, schedule: MaskReplaceSchedule) -> None:
     names = (r"kept $\bar\alpha_t$", r"replaced $K\bar\beta_t$", r"masked $\bar\gamma_t$")
-    shares = (schedule.alpha_bar, schedule.num_codes * schedule.beta_bar, schedule.gamma_bar)
-    for (color, line), name, share in zip(LINES, names, shares, strict=False):
+    for (color, line), name, share in zip(LINES, names, _shares(schedule).values(), strict=False):
         ax.plot(array(share), color=color, linestyle=line, label=name)
     ax.set(xlabel="time t", ylim=(-0.03, 1.03))
     ax.grid(axis="y")

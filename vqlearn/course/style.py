@@ -17,6 +17,7 @@ from PIL import Image
 
 BLUE, VERMILLION, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"  # Okabe and Ito
 NEUTRAL, INK = "#E4E4E4", "#8A8A8A"  # a masked token: the cell and its hatching
+CODES = (BLUE, "#E69F00", "#CC79A7", GREEN, "#F0E442", "#56B4E9", BLACK)  # their others, for codes as names
 LINES = ((BLUE, "-"), (VERMILLION, "--"), (BLACK, ":"), (GREEN, "-."))
 MARKS = tuple(
     zip((BLACK, "#E69F00", BLUE, "#CC79A7", GREEN, "#56B4E9", VERMILLION, "#F0E442", INK), "oXsDv^Pd*", strict=True)
@@ -41,13 +42,15 @@ def set_style() -> None:
     matplotlib.rcParams.update(STYLE)
 
 
-def show(figure: Figure, alt: str) -> None:
+def show(figure: Figure, alt: str = "") -> None:
     """Display a figure in a notebook as a PNG with an alternative text, for whoever cannot see the picture.
 
-    It goes out as HTML with the picture inside: JupyterLab and nbconvert drop the `alt` metadata of an image output.
+    The figures of this package bring their own text, their label, which `alt` replaces. The picture goes out inside
+    HTML: JupyterLab and nbconvert drop the `alt` metadata of an image output.
     """
     from IPython.display import display
 
+    alt = alt or str(figure.get_label())
     if not alt.strip():
         raise ValueError("alt must say what the figure shows, got an empty text")
     buffer = io.BytesIO()
