@@ -7,12 +7,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vqlearn.autoregression import AutoregressivePipeline as AutoregressivePipeline
     from vqlearn.checkpoints.reading import CheckpointError as CheckpointError
     from vqlearn.guidance import guide as guide
     from vqlearn.guidance import keep_known as keep_known
     from vqlearn.guidance import top_k as top_k
     from vqlearn.guidance import truncate as truncate
     from vqlearn.keeping import Keeping as Keeping
+    from vqlearn.networks.autoregressive import AutoregressiveTransformer as AutoregressiveTransformer
     from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings as LearnedClassifierFreeSamplingEmbeddings
     from vqlearn.networks.transformer import Transformer2DModel as Transformer2DModel
     from vqlearn.networks.vqvae import VQModel as VQModel
@@ -59,6 +61,8 @@ _HOME = {
     "VQDiffusionScheduler": "scheduler",
     "VQDiffusionSchedulerOutput": "scheduler",
     "VQDiffusionPipeline": "pipeline",
+    "AutoregressivePipeline": "autoregression",
+    "AutoregressiveTransformer": "networks.autoregressive",
     "CheckpointError": "checkpoints.reading",
     "ImagePipelineOutput": "pipeline",
 }

@@ -1,11 +1,11 @@
-"""The six parts of a model: where they come from, what they do, and where they are saved."""
+"""The parts of a model: where they come from, what they do, and where they are saved."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from vqlearn.arguments import shown
 from vqlearn.checkpoints.fit import misfit
 from vqlearn.checkpoints.hub import locate
-from vqlearn.checkpoints.layout import PARTS
+from vqlearn.checkpoints.layout import LAYOUTS
 from vqlearn.checkpoints.loading import load_components
 from vqlearn.checkpoints.original import read_original
 from vqlearn.checkpoints.parts import Options, check_path, check_placement
@@ -30,20 +30,21 @@ from vqlearn.scheduler import VQDiffusionScheduler
 
 
 class Components:
-    """The six parts of a model: loaded, moved and saved together, and what each of them does for a call."""
+    """The parts of a model: loaded, moved and saved together, and what each of them does for a call."""
+
+    layout: ClassVar[str]  # the kind of pipeline, a name in `checkpoints.layout.LAYOUTS`
+    shipped: ClassVar[str]  # the name of the model that is meant where none is named
 
     def __init__(
         self,
         vqvae: VQModel | None,
         text_encoder: Any,
         tokenizer: Any,
-        transformer: Transformer2DModel,
-        scheduler: VQDiffusionScheduler,
+        transformer: Any,
         learned_classifier_free_sampling_embeddings: LearnedClassifierFreeSamplingEmbeddings | None = None,
     ):
         self.vqvae: Any = vqvae  # without a codec a call that needs one says so
-        self.text_encoder, self.tokenizer = text_encoder, tokenizer
-        self.transformer, self.scheduler = transformer, scheduler
+        self.text_encoder, self.tokenizer, self.transformer = text_encoder, tokenizer, transformer
         null_text = learned_classifier_free_sampling_embeddings
         if null_text is None and text_encoder is not None:
             null_text = LearnedClassifierFreeSamplingEmbeddings(False)  # the empty prompt
@@ -54,7 +55,7 @@ class Components:
 
     def check_parts(self) -> None:
         """Raise ValueError where parts of different models do not go together."""
-        if wrong := misfit(self.components):
+        if wrong := misfit(self.components, self.layout):
             raise ValueError(f"these parts cannot make a pipeline: {wrong}")
 
     @classmethod
@@ -71,42 +72,27 @@ class Components:
         token: str | bool | None = None,
         **more: Any,
     ) -> Self:
-        """Load the shipped model (None or "scenes"), a folder in the diffusers layout, or a repository of the hub.
+        """Load the shipped model (None, or its name), a folder in the diffusers layout, or a repository of the hub.
 
         Weights are mapped from their files, not copied, unless `torch_dtype` (float32 if None) or `device` ask for
-        something else. `torch_dtype` is a dtype, its name, or "auto": for a denoiser of at least 100 million weights
+        something else. `torch_dtype` is a dtype, its name, or "auto": for a network of at least 100 million weights
         float16 on CUDA, and bfloat16 on a CPU where it multiplies faster (`cost.auto_dtype`), else float32. The
         keywords from `revision` on concern the hub; `subfolder` is in either. `more` are the other keywords of
         diffusers (`checkpoints.parts.Options`: `variant`, `use_safetensors`, `device_map` ...), and parts by their
         names, which take the place of the folder's. Raises CheckpointError (an OSError) with one sentence when a file
         is missing, damaged or of another kind, ValueError for wrong values.
         """
-        given = {name: more.pop(name) for name in PARTS if name in more}
+        given = {name: more.pop(name) for name in LAYOUTS[cls.layout] if name in more}
         wanted = Options.of(torch_dtype=torch_dtype, device=device, **more)
-        name = None if repo_or_dir is None else check_path("repo_or_dir", repo_or_dir)
+        name = cls.shipped if repo_or_dir is None else check_path("repo_or_dir", repo_or_dir)
         hub: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "token": token}
         inside = check_path("subfolder", "" if subfolder is None else subfolder)
         folder = locate(name, subfolder=inside, **hub, local_files_only=local_files_only, files=wanted.files)
-        components, index = load_components(folder, wanted.dtype, files=wanted.files, given=given)
+        components, index = load_components(folder, wanted.dtype, files=wanted.files, given=given, kind=cls.layout)
         pipe = cls(**components)
         pipe.defaults = index.get("_vqlearn", {})
-        pipe.name_or_path = name or "scenes"
+        pipe.name_or_path = name
         return pipe if wanted.device is None else pipe.to(wanted.device)
-
-    @classmethod
-    def from_original(
-        cls,
-        checkpoint: str | Path,
-        config: str | Path,
-        *,
-        codec_config: str | Path | None = None,
-        mapping: str | Path | None = None,
-    ) -> Self:
-        """The pipeline of a checkpoint of the original code, see `checkpoints.original.read_original`."""
-        components, defaults = read_original(checkpoint, config, codec_config=codec_config, mapping=mapping)
-        pipe = cls(**components)
-        pipe.defaults = defaults
-        return pipe
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:
         """Write a folder that `from_pretrained` and diffusers' components read, whole or not at all.
@@ -116,20 +102,22 @@ class Components:
         """
         check_saving(**options)
         check_path("folder", folder)
-        save_components(self.components, folder, {"_vqlearn": self.defaults} if self.defaults else {})
+        save_components(self.components, folder, {"_vqlearn": self.defaults} if self.defaults else {}, self.layout)
 
     @property
     def components(self) -> dict[str, Any]:
-        """The six components by name, to share them with another pipeline: `VQDiffusionPipeline(**pipe.components)`."""
-        return {name: getattr(self, name) for name in PARTS}
+        """The components by name, to share them with another pipeline: `VQDiffusionPipeline(**pipe.components)`."""
+        return {name: getattr(self, name) for name in LAYOUTS[self.layout]}
 
     @property
     def device(self) -> torch.device:
-        return self.transformer.out.weight.device
+        device: torch.device = self.transformer.out.weight.device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.transformer.out.weight.dtype
+        dtype: torch.dtype = self.transformer.out.weight.dtype
+        return dtype
 
     @property
     def guidance_scale(self) -> float:
@@ -143,31 +131,10 @@ class Components:
         return float(self.defaults.get("truncation_rate", 1.0))
 
     @property
-    def schedule(self) -> MaskReplaceSchedule:
-        """The noise schedule; any other over as many codes and steps may take its place, and is saved with the model.
-
-        Raises ValueError for what is none, and for one over other codes or steps than the network has.
-        """
-        return self.scheduler.schedule
-
-    @schedule.setter
-    def schedule(self, schedule: MaskReplaceSchedule) -> None:
-        if not isinstance(schedule, MaskReplaceSchedule):
-            raise ValueError(f"schedule must be a MaskReplaceSchedule, got {shown(schedule)}")
-        config = self.transformer.config
-        wanted = config["num_vector_embeds"] - 1, config["num_embeds_ada_norm"]
-        if (schedule.num_codes, schedule.num_steps) != wanted:
-            raise ValueError(
-                f"this network has {wanted[0]} codes and {wanted[1]} steps, the schedule {schedule.num_codes} and "
-                f"{schedule.num_steps}"
-            )
-        self.scheduler = VQDiffusionScheduler.from_schedule(schedule, spacing=self.scheduler.config["spacing"])
-
-    @property
     def conditions(self) -> Conditions:
         """What this model is conditioned on, as the object that reads prompts for it."""
         config = self.transformer.config
-        if config["num_classes"] is not None:
+        if self.transformer.reads == "class":
             return Classes(config["num_classes"], self.defaults.get("labels", []), self.device)
         if config["cross_attention_dim"] is None:
             return Nothing()
@@ -177,7 +144,8 @@ class Components:
     @property
     def length(self) -> int:
         """Tokens per picture."""
-        return self.transformer.num_positions
+        length: int = self.transformer.num_positions
+        return length
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move or cast all networks, with the arguments of `torch.nn.Module.to`; raises ValueError for wrong ones."""
@@ -209,7 +177,7 @@ class Components:
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Images `[B, 3, H, W]` in [-1, 1] to tokens `[B, L]`; raises ValueError for values that are not."""
-        codec, codes = self._codec(), self.schedule.num_codes
+        codec, codes = self._codec(), self.transformer.num_codes
         if not isinstance(images, Tensor):
             raise ValueError(f"images must be float [B, 3, H, W] in [-1, 1], got {shown(images)}")
         weight = codec.quant_conv.weight
@@ -248,3 +216,59 @@ class Components:
         if codec is None:
             raise ValueError("this model has no codec, it draws tokens: use output_type='latent'")
         return codec
+
+
+class DiffusionComponents(Components):
+    """The six parts of a VQ-Diffusion model, of which the scheduler is one."""
+
+    layout = "VQDiffusionPipeline"
+    shipped = "scenes"
+    transformer: Transformer2DModel
+
+    def __init__(
+        self,
+        vqvae: VQModel | None,
+        text_encoder: Any,
+        tokenizer: Any,
+        transformer: Transformer2DModel,
+        scheduler: VQDiffusionScheduler,
+        learned_classifier_free_sampling_embeddings: LearnedClassifierFreeSamplingEmbeddings | None = None,
+    ):
+        self.scheduler = scheduler
+        super().__init__(vqvae, text_encoder, tokenizer, transformer, learned_classifier_free_sampling_embeddings)
+
+    @classmethod
+    def from_original(
+        cls,
+        checkpoint: str | Path,
+        config: str | Path,
+        *,
+        codec_config: str | Path | None = None,
+        mapping: str | Path | None = None,
+    ) -> Self:
+        """The pipeline of a checkpoint of the original code, see `checkpoints.original.read_original`."""
+        components, defaults = read_original(checkpoint, config, codec_config=codec_config, mapping=mapping)
+        pipe = cls(**components)
+        pipe.defaults = defaults
+        return pipe
+
+    @property
+    def schedule(self) -> MaskReplaceSchedule:
+        """The noise schedule; any other over as many codes and steps may take its place, and is saved with the model.
+
+        Raises ValueError for what is none, and for one over other codes or steps than the network has.
+        """
+        return self.scheduler.schedule
+
+    @schedule.setter
+    def schedule(self, schedule: MaskReplaceSchedule) -> None:
+        if not isinstance(schedule, MaskReplaceSchedule):
+            raise ValueError(f"schedule must be a MaskReplaceSchedule, got {shown(schedule)}")
+        config = self.transformer.config
+        wanted = config["num_vector_embeds"] - 1, config["num_embeds_ada_norm"]
+        if (schedule.num_codes, schedule.num_steps) != wanted:
+            raise ValueError(
+                f"this network has {wanted[0]} codes and {wanted[1]} steps, the schedule {schedule.num_codes} and "
+                f"{schedule.num_steps}"
+            )
+        self.scheduler = VQDiffusionScheduler.from_schedule(schedule, spacing=self.scheduler.config["spacing"])

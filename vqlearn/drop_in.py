@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from vqlearn.arguments import shown
 from vqlearn.checkpoints.hub import locate
-from vqlearn.checkpoints.layout import INDEX, PARTS, index_of
+from vqlearn.checkpoints.layout import INDEX, LAYOUTS, index_of
 from vqlearn.checkpoints.parts import HUB, check_path
 from vqlearn.compatibility import Config, Configured, absent, unneeded
 from vqlearn.components import Components
@@ -42,7 +42,7 @@ class DropIn(Configured, Components):
     @property
     def config(self) -> Config:
         """What `model_index.json` says of the parts: for each the library and the class, or twice None."""
-        return Config({**index_of(self.components, {}), "_name_or_path": self.name_or_path})
+        return Config({**index_of(self.components, {}, self.layout), "_name_or_path": self.name_or_path})
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -66,8 +66,8 @@ class DropIn(Configured, Components):
     def register_modules(self, **parts: Any) -> None:
         """Set parts by name; raises ValueError for a name that is none."""
         for name, part in parts.items():
-            if name not in PARTS:
-                raise ValueError(f"a pipeline has the parts {', '.join(PARTS)}, got {name!r}")
+            if name not in LAYOUTS[self.layout]:
+                raise ValueError(f"a pipeline has the parts {', '.join(LAYOUTS[self.layout])}, got {name!r}")
             setattr(self, name, part)
 
     @staticmethod
@@ -83,6 +83,7 @@ class DropIn(Configured, Components):
     # -------------------------------------------------------------------------------------- the progress bar
 
     _bar: dict[str, Any] = {}  # noqa: RUF012, replaced and never changed
+    _progress: dict[str, str] = {"desc": "denoising", "unit": "step"}  # noqa: RUF012, read alone
 
     def set_progress_bar_config(self, **kwargs: Any) -> None:
         """Arguments for the progress bar; `disable=True` switches it off."""
@@ -92,7 +93,7 @@ class DropIn(Configured, Components):
         """The progress bar of a call, over something or of so many steps."""
         if iterable is None and total is None:
             raise ValueError("progress_bar needs an iterable or a total")
-        return tqdm(iterable, total=total, **{"desc": "denoising", "unit": "step", **self._bar})
+        return tqdm(iterable, total=total, **{**self._progress, **self._bar})
 
     # -------------------------------------------------------------------------------------- memory
 

@@ -13,6 +13,7 @@ from vqlearn import calls, guidance, keeping, samplers
 from vqlearn.arguments import real, shown, whole
 from vqlearn.calls import Callback, OnStepEnd
 from vqlearn.compatibility import Output
+from vqlearn.components import DiffusionComponents
 from vqlearn.data import pictures
 from vqlearn.data.pictures import Color, Pictures
 from vqlearn.drop_in import DropIn
@@ -32,7 +33,7 @@ class ImagePipelineOutput(Output, _Images):
     """The pictures: PIL images, floats in [0, 1] `[B, H, W, 3]` or `[B, 3, H, W]`, or tokens `[B, L]`."""
 
 
-class VQDiffusionPipeline(DropIn):
+class VQDiffusionPipeline(DropIn, DiffusionComponents):
     """Images from a text, a class or nothing with VQ-Diffusion (Gu et al. 2021), of six parts like the published one.
 
     `from_pretrained()` loads the shipped model of the toy world. What the first argument of a call is, the transformer

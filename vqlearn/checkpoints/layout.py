@@ -57,6 +57,13 @@ PARTS = {
     "scheduler": Part("diffusers", "VQDiffusionScheduler", ("scheduler_config.json",)),
     LEARNED: Part("diffusers", "LearnedClassifierFreeSamplingEmbeddings", stems=OURS),
 }
+LAYOUTS = {  # the parts of each kind of pipeline, by its name in the index
+    "VQDiffusionPipeline": PARTS,
+    "AutoregressivePipeline": {
+        **{name: part for name, part in PARTS.items() if name != "scheduler"},
+        "transformer": Part("vqlearn", "AutoregressiveTransformer", stems=OURS),
+    },
+}
 TEXT_PARTS = ("text_encoder", "tokenizer", LEARNED)  # what a model of classes, or of nothing, does without
 
 
@@ -65,9 +72,10 @@ def is_named(index: dict[str, Any], part: str) -> bool:
     return index.get(part) not in (None, [None, None])
 
 
-def index_of(parts: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
-    """What the index of a model of some parts says; `extra` joins it."""
+def index_of(parts: dict[str, Any], extra: dict[str, Any], kind: str = "VQDiffusionPipeline") -> dict[str, Any]:
+    """What the index of a model of some parts says, a pipeline of `kind`; `extra` joins it."""
     named = {
-        name: [part.library, part.kind] if parts[name] is not None else [None, None] for name, part in PARTS.items()
+        name: [part.library, part.kind] if parts[name] is not None else [None, None]
+        for name, part in LAYOUTS[kind].items()
     }
-    return {"_class_name": "VQDiffusionPipeline", **extra, **named}
+    return {"_class_name": kind, **extra, **named}

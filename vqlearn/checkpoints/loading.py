@@ -1,4 +1,4 @@
-"""A pipeline's six parts from a folder in the diffusers layout.
+"""A pipeline's parts from a folder in the diffusers layout.
 
 A folder holds `model_index.json` and one folder per part. Every way in which one can be incomplete, damaged or of
 another kind is one CheckpointError that names the file and what would be right. What the published models of 2022
@@ -18,14 +18,13 @@ from torch import Tensor, nn
 
 from vqlearn.arguments import real, shown, whole
 from vqlearn.checkpoints.checksums import check_texts, check_weights, read_sums
-from vqlearn.checkpoints.fit import misfit, stranger
+from vqlearn.checkpoints.fit import CLASSES, misfit, stranger
 from vqlearn.checkpoints.hub import stem_files
-from vqlearn.checkpoints.layout import ANY, INDEX, LEARNED, OURS, PARTS, TEXT_PARTS, Files, is_named
+from vqlearn.checkpoints.layout import ANY, INDEX, LAYOUTS, LEARNED, OURS, PARTS, TEXT_PARTS, Files, is_named
 from vqlearn.checkpoints.reading import CheckpointError, described, one_line, read_json, read_tensors, read_text
 from vqlearn.checkpoints.weights import assign, build, weight_files
 from vqlearn.networks.clip import CLIPTextEncoder
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings
-from vqlearn.networks.transformer import Transformer2DModel
 from vqlearn.networks.vqvae import VQModel
 from vqlearn.scheduler import ENDS, MOST_STEPS, VQDiffusionScheduler
 
@@ -37,21 +36,26 @@ Dtype = torch.dtype | Callable[[int], torch.dtype]  # one, or what to make of a 
 
 
 def load_components(
-    folder: Path, dtype: Dtype = torch.float32, *, files: Files = ANY, given: Mapping[str, Any] = MappingProxyType({})
+    folder: Path,
+    dtype: Dtype = torch.float32,
+    *,
+    files: Files = ANY,
+    given: Mapping[str, Any] = MappingProxyType({}),
+    kind: str = "VQDiffusionPipeline",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All six parts of a pipeline folder (None for those that the model does without), and its index.
+    """All parts of the folder of a pipeline of `kind` (None for those that the model does without), and its index.
 
-    All weights get one dtype; a function is asked for it with the number of the denoiser's. `given` parts are taken as
-    they are, in place of the folder's.
+    All weights get one dtype; a function is asked for it with the number of the transformer's. `given` parts are taken
+    as they are, in place of the folder's.
     """
     check_texts(folder, sums := read_sums(folder))
     index = read_json(folder / INDEX)
-    if index.get("_class_name") != "VQDiffusionPipeline":
-        raise CheckpointError(f"{folder / INDEX} describes a {index.get('_class_name')}, not a VQDiffusionPipeline")
+    if index.get("_class_name") != kind:
+        raise CheckpointError(f"{folder / INDEX} describes a {index.get('_class_name')}, not a {kind}")
     _check_defaults(index.get("_vqlearn", {}), folder / INDEX)
     if files.variant and not any(folder.glob(f"*/*.{files.variant}.*")):
         raise CheckpointError(f"{folder} has no weights of the variant {files.variant!r}")
-    if wrong := stranger(given):
+    if wrong := stranger(given, kind):
         raise ValueError(wrong)
     with described(folder):
         parts = _load(folder, index, dtype, files, given)
@@ -67,11 +71,11 @@ def numbers_of(module: nn.Module) -> int:
 
 
 def _load(folder: Path, index: dict[str, Any], dtype: Dtype, files: Files, given: Mapping[str, Any]) -> dict[str, Any]:
-    denoiser: Any = given.get("transformer")
-    if denoiser is None:
-        denoiser = load_module(Transformer2DModel, folder / "transformer", dtype, files)
-    one: torch.dtype = dtype if isinstance(dtype, torch.dtype) else next(denoiser.parameters()).dtype
-    _check_index(index, folder / INDEX, {*given, *(() if denoiser.reads == "text" else TEXT_PARTS)})
+    kind, network = index["_class_name"], given.get("transformer")
+    if network is None:
+        network = load_module(CLASSES[LAYOUTS[kind]["transformer"].kind], folder / "transformer", dtype, files)
+    one: torch.dtype = dtype if isinstance(dtype, torch.dtype) else next(network.parameters()).dtype
+    _check_index(index, folder / INDEX, {*given, *(() if network.reads == "text" else TEXT_PARTS)})
     load: dict[str, Callable[[], Any]] = {
         "vqvae": lambda: load_module(VQModel, folder / "vqvae", one, files),
         "text_encoder": lambda: load_text_encoder(folder / "text_encoder", one, files),
@@ -79,11 +83,11 @@ def _load(folder: Path, index: dict[str, Any], dtype: Dtype, files: Files, given
         "scheduler": lambda: load_scheduler(folder / "scheduler"),
         LEARNED: lambda: load_module(LearnedClassifierFreeSamplingEmbeddings, folder / LEARNED, one, files),
     }
-    parts: dict[str, Any] = {**dict.fromkeys(PARTS), "transformer": denoiser, **given}
-    for part, loaded in load.items():
-        if part not in given and is_named(index, part) and (denoiser.reads == "text" or part not in TEXT_PARTS):
-            parts[part] = loaded()
-    if wrong := misfit(parts):
+    parts: dict[str, Any] = {**dict.fromkeys(LAYOUTS[kind]), "transformer": network, **given}
+    for part in [name for name in load if name in parts and name not in given]:
+        if is_named(index, part) and (network.reads == "text" or part not in TEXT_PARTS):
+            parts[part] = load[part]()
+    if wrong := misfit(parts, kind):
         raise CheckpointError(f"{folder}: {wrong}")
     return parts
 
@@ -109,7 +113,7 @@ def _check_index(index: dict[str, Any], path: Path, other: set[str]) -> None:
     A part may be named as none, except for transformer and scheduler; the null text may be unnamed, as in the published
     model's revision "fp16". What is said of `other` parts does not matter.
     """
-    for part, (_, kind, *_) in PARTS.items():
+    for part, (_, kind, *_) in LAYOUTS[index["_class_name"]].items():
         named = index.get(part)
         none = named == [None, None] and part not in ("transformer", "scheduler")
         if part in other or none or (part == LEARNED and part not in index):

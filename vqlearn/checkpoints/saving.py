@@ -12,13 +12,13 @@ import torch
 
 from vqlearn.checkpoints.checksums import checksum
 from vqlearn.checkpoints.hub import needed
-from vqlearn.checkpoints.layout import CHECKSUMS, ENDINGS, INDEX, OURS, PARTS, Files, index_of
+from vqlearn.checkpoints.layout import CHECKSUMS, ENDINGS, INDEX, LAYOUTS, OURS, PARTS, Files, index_of
 from vqlearn.checkpoints.reading import CheckpointError, read_json
 from vqlearn.data.files import is_left_over, latest, replaced_folder
 
 
-def save_components(parts: dict[str, Any], folder: str | Path, extra: dict[str, Any]) -> None:
-    """Write a model folder whole or not at all; `extra` joins the index.
+def save_components(parts: dict[str, Any], folder: str | Path, extra: dict[str, Any], kind: str) -> None:
+    """Write the model folder of a pipeline of `kind`, whole or not at all; `extra` joins the index.
 
     The files of an older model there are replaced, all others (a card, say) are kept, in the folders of the parts too.
     Raises CheckpointError, and changes nothing, where there is something that is no model folder.
@@ -32,7 +32,7 @@ def save_components(parts: dict[str, Any], folder: str | Path, extra: dict[str, 
             f"{folder} holds something else than a model ({INDEX} is not there); choose a new folder or an empty one"
         )
     with replaced_folder(folder, _of_a_model(folder)) as new:
-        _write(parts, new, extra)
+        _write(parts, new, extra, kind)
 
 
 def _of_a_model(folder: Path) -> set[str]:
@@ -44,16 +44,17 @@ def _of_a_model(folder: Path) -> set[str]:
     return {*saved, *needed(names), *needed(names, Files(safetensors=False))}
 
 
-def _write(parts: dict[str, Any], folder: Path, extra: dict[str, Any]) -> None:
-    for name, part in PARTS.items():
+def _write(parts: dict[str, Any], folder: Path, extra: dict[str, Any], kind: str) -> None:
+    for name, part in LAYOUTS[kind].items():
         if part.stems == OURS and parts[name] is not None:
             save_module(parts[name], folder / name)
-    parts["scheduler"].save_pretrained(folder / "scheduler")
+    if "scheduler" in parts:
+        parts["scheduler"].save_pretrained(folder / "scheduler")
     if parts["text_encoder"] is not None:
         with _Quiet():
             parts["text_encoder"].save_pretrained(folder / "text_encoder")
         save_tokenizer(parts["tokenizer"], folder / "tokenizer")
-    write_json(folder / INDEX, index_of(parts, extra))
+    write_json(folder / INDEX, index_of(parts, extra, kind))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     write_json(folder / CHECKSUMS, {path.relative_to(folder).as_posix(): checksum(path) for path in files})
 

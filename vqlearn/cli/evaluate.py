@@ -6,7 +6,7 @@ import argparse
 import itertools
 from typing import TYPE_CHECKING
 
-from vqlearn.cli.options import Commands, add_drawing, load, whole
+from vqlearn.cli.options import Commands, add_drawing, load, numbers_of, whole
 
 if TYPE_CHECKING:
     from vqlearn.evaluation.agreement import Report
@@ -30,17 +30,15 @@ def run(arguments: argparse.Namespace) -> None:
 
     pipe = load(arguments)
     chosen = {"split": arguments.split, "count": arguments.count}
-    pairs = list(itertools.product(arguments.steps, arguments.guidance or [pipe.guidance_scale]))
-    for steps, scale in pairs:  # wrong arguments are found before the work
-        pipe.check(num_inference_steps=steps, guidance_scale=scale, truncation_rate=arguments.truncation)
+    pairs = itertools.product(arguments.steps or [None], arguments.guidance or [pipe.guidance_scale])
+    rows = [numbers_of(pipe, arguments, steps, scale) for steps, scale in pairs]  # checked before the work
     print(f"codec alone: {reconstruction(pipe, **chosen):.1%} of {arguments.count} scenes read the same\n")
     head = ["steps", "guidance", "all right", "new combinations", "1 object", "2", "3", *ATTRIBUTES]
     print("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
-    for steps, scale in pairs:
-        call = {"num_inference_steps": steps, "guidance_scale": scale, "truncation_rate": arguments.truncation,
-                "sampler": arguments.sampler}  # fmt: skip
+    for call in rows:
         report = evaluate(pipe, seed=arguments.seed, **chosen, **call)
-        print(f"| {steps} | {scale:g} | {row(report)} |", flush=True)
+        steps = call.get("num_inference_steps", pipe.length)
+        print(f"| {steps} | {call['guidance_scale']:g} | {row(report)} |", flush=True)
     bits = ", ".join(f"{name} {bits:.2f}" for name, bits in report.entropy.items())
     print(f"\nwhat captions left open, entropy in bits (last row): {bits}")
 

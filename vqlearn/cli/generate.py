@@ -9,13 +9,14 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vqlearn.cli.options import Commands, add_drawing, load, note, whole
+from vqlearn.cli.options import Commands, add_drawing, load, note, numbers_of, whole
 from vqlearn.data.files import replaced, replaced_files
 from vqlearn.remarks import heard_by
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from vqlearn.autoregression import AutoregressivePipeline
     from vqlearn.pipeline import VQDiffusionPipeline
 
 VIEW = 256  # pictures smaller than this are enlarged by a whole factor, so that pixels stay square
@@ -60,17 +61,16 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"wrote {path}" + (f": {found}" if found else ""))
 
 
-def draw(pipe: VQDiffusionPipeline, prompt: str | None, arguments: argparse.Namespace) -> list[Image]:
+def draw(
+    pipe: VQDiffusionPipeline | AutoregressivePipeline, prompt: str | None, arguments: argparse.Namespace
+) -> list[Image]:
     """The pictures, as PIL images; remarks are printed as notes."""
     import torch
 
     with heard_by(note):  # at once: what a picture will cost is said before the work, not after it
         images: list[Image] = pipe(
             prompt,
-            num_inference_steps=arguments.steps,
-            guidance_scale=arguments.guidance,
-            truncation_rate=arguments.truncation,
-            sampler=arguments.sampler,
+            **numbers_of(pipe, arguments, arguments.steps, arguments.guidance),
             num_images_per_prompt=arguments.count,
             generator=torch.Generator().manual_seed(arguments.seed),
         ).images

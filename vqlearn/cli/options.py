@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from vqlearn import arguments as numbers
 
 if TYPE_CHECKING:
+    from vqlearn.autoregression import AutoregressivePipeline
     from vqlearn.pipeline import VQDiffusionPipeline
 
 LONG = 1000  # characters of a remark, which may quote a prompt
+STEPS = 25
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # what `add_subparsers` returns
 
@@ -57,31 +59,56 @@ class _Samplers(Container[str]):
 
 def add_drawing(parser: argparse.ArgumentParser, **several: Any) -> None:
     """The options of a call of the pipeline; with `nargs` the steps and the guidance scale take several values."""
-    default = [25] if several else 25
-    parser.add_argument(
-        "--steps", type=whole(1), default=default, help="sampling steps, 1 to T (default 25)", **several
-    )
+    steps = f"sampling steps, 1 to T (default {STEPS}); an autoregressive model has none"
+    parser.add_argument("--steps", type=whole(1), help=steps, **several)
     parser.add_argument(
         "--guidance", type=real(), help="classifier-free guidance scale (default: the model's own)", **several
     )
-    truncation = "truncation rate in [0, 1], 1 is off (default: the model's)"
+    truncation = "truncation rate in [0, 1], the top-p of an autoregressive model; 1 is off (default: the model's)"
     parser.add_argument("--truncation", type=real(), help=truncation)
-    named = "how the reverse process is sampled, one of %(choices)s (default %(default)s)"
-    parser.add_argument("--sampler", metavar="NAME", choices=_Samplers(), default="ancestral", help=named)
+    named = "how the reverse process is sampled, one of %(choices)s (default ancestral)"
+    parser.add_argument("--sampler", metavar="NAME", choices=_Samplers(), help=named)
     parser.add_argument("--model", help="a model folder or a hub name (default: the shipped model)")
     dtypes = ["auto", "float32", "bfloat16", "float16"]
     dtype = "of the weights (default %(default)s: float32, and for a large model what is fast on this machine)"
     parser.add_argument("--dtype", choices=dtypes, default="auto", help=dtype)
 
 
-def load(arguments: argparse.Namespace) -> VQDiffusionPipeline:
-    """The pipeline that --model names, in the dtype of --dtype; a note says so where it is not float32."""
+def load_pipeline(name: str | None, **options: Any) -> VQDiffusionPipeline | AutoregressivePipeline:
+    """A model of either kind, as its folder says; None is the shipped one."""
+    from vqlearn.autoregression import AutoregressivePipeline
+    from vqlearn.checkpoints.hub import locate
+    from vqlearn.checkpoints.layout import INDEX
+    from vqlearn.checkpoints.reading import read_json
     from vqlearn.pipeline import VQDiffusionPipeline
 
-    pipe = VQDiffusionPipeline.from_pretrained(arguments.model, torch_dtype=arguments.dtype)
+    folder = locate(name)
+    rival = read_json(folder / INDEX).get("_class_name") == AutoregressivePipeline.layout
+    return (AutoregressivePipeline if rival else VQDiffusionPipeline).from_pretrained(folder, **options)
+
+
+def load(arguments: argparse.Namespace) -> VQDiffusionPipeline | AutoregressivePipeline:
+    """The pipeline that --model names, in the dtype of --dtype; a note says so where it is not float32."""
+    pipe = load_pipeline(arguments.model, torch_dtype=arguments.dtype)
     if (name := str(pipe.dtype).removeprefix("torch.")) != "float32":
         note(f"the weights are in {name} (vqlearn doctor says why; --dtype float32 is more exact)")
     return pipe
+
+
+def numbers_of(pipe: Any, arguments: argparse.Namespace, steps: int | None, scale: float | None) -> dict[str, Any]:
+    """The numbers of a call of a pipeline, checked; raises ValueError, and for options that its kind does not have."""
+    from vqlearn.autoregression import AutoregressivePipeline
+
+    if isinstance(pipe, AutoregressivePipeline):
+        for option, value in {"--steps": steps, "--sampler": arguments.sampler}.items():
+            if value is not None:
+                raise ValueError(f"{option} is for diffusion models, this one is autoregressive: leave it out")
+        call: dict[str, Any] = {"guidance_scale": scale, "top_p": arguments.truncation}
+        pipe.check(**call)
+        return call
+    call = {"num_inference_steps": steps or STEPS, "guidance_scale": scale, "truncation_rate": arguments.truncation}
+    pipe.check(**call)
+    return {**call, "sampler": arguments.sampler or "ancestral"}
 
 
 def note(message: str) -> None:

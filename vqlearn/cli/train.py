@@ -6,8 +6,13 @@ import argparse
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from vqlearn.cli.options import Commands, whole
+from vqlearn.cli.options import Commands, load_pipeline, whole
+
+if TYPE_CHECKING:
+    from vqlearn.autoregression import AutoregressivePipeline
+    from vqlearn.pipeline import VQDiffusionPipeline
 
 OBJECTIVES = ("ideal", "cross_entropy", "bound", "continuous")  # those of `training.scenes`, without its imports
 
@@ -18,9 +23,12 @@ def add(commands: Commands) -> None:
         "--out", required=True, help="folder for checkpoints, logs and the finished model; an earlier run there goes on"
     )
     command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    command.add_argument("--start-from", metavar="MODEL", help="a model of this kind to learn on, or 'shipped'")
+    start = "a model of this kind to learn on, or 'shipped'; a rival takes the codec alone of a denoiser"
+    command.add_argument("--start-from", metavar="MODEL", help=start)
+    rival = "train the autoregressive rival, on as many scenes in as many updates"
+    command.add_argument("--autoregressive", action="store_true", help=rival)
     command.add_argument("--codec-steps", type=whole(1), help="updates of the codec")
-    command.add_argument("--steps", type=whole(1), help="updates of the denoiser")
+    command.add_argument("--steps", type=whole(1), help="updates of the denoiser, or of its rival")
     command.add_argument("--objective", choices=OBJECTIVES, help="what the denoiser minimises")
     command.set_defaults(run=run, interrupted="no training had begun")
 
@@ -40,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _kept(out: Path) -> str:
     """What an interrupted training has left in its folder."""
-    for stage in ("denoiser", "codec"):
+    for stage in ("denoiser", "autoregressive", "codec"):
         if (path := out / stage / "checkpoint.pt").is_file():
             return f"the same command goes on from {path}"
     return f"there is no checkpoint in {out} yet, the same command begins anew"
@@ -49,23 +57,47 @@ def _kept(out: Path) -> str:
 def _run(arguments: argparse.Namespace, out: Path) -> None:
     from vqlearn.course.plots import loss_curve
     from vqlearn.evaluation.agreement import evaluate
+
+    _check_device(arguments.device)
+    pipe = (_rival if arguments.autoregressive else _denoiser)(arguments, out)
+    for log in sorted(out.glob("*/log.csv")):
+        loss_curve(log).savefig(log.with_name("loss.png"), dpi=120)
+    call: dict[str, Any] = {} if arguments.autoregressive else {"num_inference_steps": 25}
+    found = evaluate(pipe, count=200, **call)
+    at = " at 25 steps" if call else ""
+    print(f"wrote {out / 'model'}: {found.all:.1%} ± {found.margin:.1%} of 200 held-out captions all right{at}")
+
+
+def _denoiser(arguments: argparse.Namespace, out: Path) -> VQDiffusionPipeline:
     from vqlearn.pipeline import VQDiffusionPipeline
     from vqlearn.training import CodecRecipe, shipped
 
-    start = arguments.start_from
-    _check_device(arguments.device)
+    start = _start(arguments)
+    if not (start is None or isinstance(start, VQDiffusionPipeline)):
+        raise ValueError(f"--start-from {arguments.start_from} is autoregressive: it learns on with --autoregressive")
     codec, denoiser = CodecRecipe(), shipped.recipe(arguments.device, from_nothing=start is None)
     codec = replace(codec, steps=arguments.codec_steps or codec.steps)
     denoiser = replace(
         denoiser, steps=arguments.steps or denoiser.steps, objective=arguments.objective or denoiser.objective
     )
-    if start is not None:
-        start = VQDiffusionPipeline.from_pretrained(None if start == "shipped" else start)
-    pipe = shipped.train(out, codec=codec, denoiser=denoiser, start_from=start, device=arguments.device)
-    for stage in ("codec", "denoiser") if start is None else ("denoiser",):
-        loss_curve(out / stage / "log.csv").savefig(out / stage / "loss.png", dpi=120)
-    found = evaluate(pipe, count=200, num_inference_steps=25)
-    print(f"wrote {out / 'model'}: {found.all:.1%} ± {found.margin:.1%} of 200 held-out captions all right at 25 steps")
+    return shipped.train(out, codec=codec, denoiser=denoiser, start_from=start, device=arguments.device)
+
+
+def _rival(arguments: argparse.Namespace, out: Path) -> AutoregressivePipeline:
+    from vqlearn.training import CodecRecipe, shipped
+
+    if arguments.objective:
+        raise ValueError("--objective is the denoiser's; an autoregressive model has one, -log p of the next token")
+    codec, rival = CodecRecipe(), shipped.rival_recipe(arguments.device)
+    codec = replace(codec, steps=arguments.codec_steps or codec.steps)
+    rival = replace(rival, steps=arguments.steps or rival.steps)
+    return shipped.train_rival(out, codec=codec, rival=rival, start_from=_start(arguments), device=arguments.device)
+
+
+def _start(arguments: argparse.Namespace) -> VQDiffusionPipeline | AutoregressivePipeline | None:
+    """The model that --start-from names."""
+    name = arguments.start_from
+    return None if name is None else load_pipeline(None if name == "shipped" else name)
 
 
 def _out(name: str) -> Path:

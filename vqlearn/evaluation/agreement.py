@@ -20,6 +20,8 @@ from vqlearn.objective import kl_divergence
 from vqlearn.transition import q_sample
 
 if TYPE_CHECKING:
+    from vqlearn.autoregression import AutoregressivePipeline
+    from vqlearn.components import Components
     from vqlearn.pipeline import VQDiffusionPipeline
 
 LAST = 2**63 - 1  # the largest seed of a generator
@@ -72,7 +74,7 @@ def states_new_combination(claim: scenes.Claim) -> bool:
     )
 
 
-def check_world(pipe: VQDiffusionPipeline) -> None:
+def check_world(pipe: Components) -> None:
     """Raises ValueError for a pipeline that reads no text or draws pictures of another size than the toy world's."""
     pixels = 0 if pipe.vqvae is None else pipe.vqvae.factor**2 * pipe.transformer.num_positions
     if pipe.transformer.reads != "text" or pixels != scenes.SIZE**2:
@@ -81,9 +83,15 @@ def check_world(pipe: VQDiffusionPipeline) -> None:
 
 @torch.no_grad()
 def evaluate(
-    pipe: VQDiffusionPipeline, *, split: str = "test", count: int = 500, seed: int = 0, batch: int = 100,
-    progress: bool = True, **call: Any,
-) -> Report:  # fmt: skip
+    pipe: VQDiffusionPipeline | AutoregressivePipeline,
+    *,
+    split: str = "test",
+    count: int = 500,
+    seed: int = 0,
+    batch: int = 100,
+    progress: bool = True,
+    **call: Any,
+) -> Report:
     """Draw a picture for each of the first `count` captions of a split, read it back; `call` goes to the pipeline.
 
     Raises ValueError for another split, numbers out of range and a pipeline that draws no pictures of the toy world.
@@ -181,7 +189,7 @@ def excess(
 
 
 @torch.no_grad()
-def reconstruction(pipe: VQDiffusionPipeline, *, split: str = "test", count: int = 500) -> float:
+def reconstruction(pipe: Components, *, split: str = "test", count: int = 500) -> float:
     """Share of scenes that read the same after the codec's round trip as before, positions included."""
     count = whole("count", count)
     drawn = [scenes.draw(scenes.sample(split, index)[0]) for index in range(count)]

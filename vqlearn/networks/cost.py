@@ -11,7 +11,7 @@ import re
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from vqlearn.data.files import replaced
+from vqlearn.networks.autoregressive import AutoregressiveTransformer
 from vqlearn.networks.transformer import Transformer2DModel
 from vqlearn.remarks import remark
 
@@ -30,9 +31,10 @@ LARGE = 100_000_000  # weights of a denoiser from which torch_dtype="auto" may c
 GAIN = 1.25  # how many times as fast another dtype's products must be before it is worth a change
 FLOATS = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
 AUTO = ("float32", "bfloat16")  # those that a CPU is measured in
+Network = Transformer2DModel | AutoregressiveTransformer
 
 
-def work(transformer: Transformer2DModel) -> float:
+def work(transformer: Network) -> float:
     """Floating-point operations of one call for one picture and one branch, those of the matrix products.
 
     Scales and shifts of a norm are made for one row, keys and values of a text for one prompt: they do not count.
@@ -44,10 +46,10 @@ def work(transformer: Transformer2DModel) -> float:
     return 2.0 * (each + attention) * transformer.num_positions
 
 
-def announce(transformer: Transformer2DModel, calls: int, pictures: int) -> None:
+def announce(transformer: Network, calls: int, pictures: float, *, instead: Sequence[str] = ("fewer steps",)) -> None:
     """Warn of a long run on a CPU: its work, at the share of a timed matrix product's speed that whole steps reach.
 
-    `pictures` are all pictures of all calls, those with guidance counted twice.
+    `pictures` are all pictures of all calls, those with guidance counted twice; `instead` is what would take less.
     """
     weight = transformer.out.weight
     if weight.device.type != "cpu":
@@ -58,7 +60,7 @@ def announce(transformer: Transformer2DModel, calls: int, pictures: int) -> None
     seconds = total / (REACHED * cpu_rate(weight.dtype))
     if seconds > LONG:
         long = f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
-        ways = ["a CUDA GPU", "fewer steps", *faster_dtype(weight.dtype)]
+        ways = ["a CUDA GPU", *instead, *faster_dtype(weight.dtype)]
         remark(
             f"in {_name(weight.dtype)} this will take about {long} on this CPU ({calls} network calls of "
             f"{total / calls / 1e12:.2g} TFLOP each); {', '.join(ways[:-1])} or {ways[-1]} are faster",
@@ -224,11 +226,11 @@ def _name(dtype: torch.dtype) -> str:
 # ------------------------------------------------------------------------------------------ memory
 
 
-def pictures_at_once(transformer: Transformer2DModel, branches: int) -> int:
+def pictures_at_once(transformer: Network, branches: int) -> int:
     """How many pictures a call should hold, each in one or two `branches`: what fits, on a CPU into its cache."""
     weight, config = transformer.out.weight, transformer.config
     inside = branches * (12 + config.feed_forward_mult) * transformer.width
-    predictions = (2 * branches + 4) * config.num_vector_embeds
+    predictions = (2 * branches + 4) * (transformer.num_codes + 1)
     needed = transformer.num_positions * (inside + predictions) * max(4, weight.itemsize)
     fits = SHARE_OF_MEMORY * free_bytes(weight.device) / needed
     if weight.device.type == "cpu":

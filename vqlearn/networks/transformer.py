@@ -127,7 +127,21 @@ class TransformerConfiguration(Configuration):
         return self.num_attention_heads * self.attention_head_dim
 
 
-class Transformer2DModel(DenoisingModel):
+class Blocks(nn.Module):
+    """A stack of layers over `width` numbers for each of L positions, which may read a text."""
+
+    transformer_blocks: Any
+
+    def remember(self, text: Tensor) -> list[KeysValues]:
+        """Every block's keys and values of a text `[B, S, D]`: they are the same in every call, so once is enough."""
+        return [block.attn2.keys_values(text) for block in self.transformer_blocks]
+
+    def each_reads(self, condition: Condition) -> list[Any]:
+        """What each block is given of a condition: its own keys and values, or what all of them are given."""
+        return condition if isinstance(condition, list) else [condition] * len(self.transformer_blocks)
+
+
+class Transformer2DModel(DenoisingModel, Blocks):
     """Logits of p(x_0 | x_t, condition): `[B, L]` tokens, a condition and a timestep -> `[B, L, K]`.
 
     The arguments are the fields of `TransformerConfiguration`, which `config` is. Raises ValueError for sizes out of
@@ -148,6 +162,11 @@ class Transformer2DModel(DenoisingModel):
         self.out = nn.Linear(config.width, config.num_vector_embeds - 1)  # no logit for the mask: x_0 holds none
 
     @property
+    def num_codes(self) -> int:
+        """K, the mask not counted."""
+        return self.config.num_vector_embeds - 1
+
+    @property
     def reads(self) -> str:
         """What the condition is: "text", "class" or "nothing"."""
         if self.config.num_classes is not None:
@@ -161,9 +180,8 @@ class Transformer2DModel(DenoisingModel):
         With two `branches` (guidance) there are 2 B conditions and the logits are `[2 B, L, K]`, of all x_t under the
         first B conditions, then under the others.
         """
-        conditions = condition if isinstance(condition, list) else [condition] * len(self.transformer_blocks)
+        conditions, blocks = self.each_reads(condition), self.transformer_blocks
         timestep = timestep.expand(len(x_t)) if timestep.ndim else timestep
-        blocks: Any = self.transformer_blocks
         x = blocks[0].look(self.latent_image_embedding(x_t), timestep)  # [B, L, C], the same in all branches
         if branches > 1:  # from here on one row per branch
             x = x.repeat(branches, 1, 1)
@@ -172,11 +190,6 @@ class Transformer2DModel(DenoisingModel):
         for block, read in zip(blocks[1:], conditions[1:], strict=True):
             x = block(x, read, timestep)
         return self.out(self.norm_out(x))
-
-    def remember(self, text: Tensor) -> list[KeysValues]:
-        """Every block's keys and values of a text `[B, S, D]`: they are the same at all times, so once is enough."""
-        blocks: Any = self.transformer_blocks
-        return [block.attn2.keys_values(text) for block in blocks]
 
 
 class TokenEmbedding(nn.Module):
@@ -188,9 +201,12 @@ class TokenEmbedding(nn.Module):
         self.height_emb = nn.Embedding(side, width)
         self.width_emb = nn.Embedding(side, width)
 
+    def positions(self) -> Tensor:
+        """The vectors of all positions alone, `[side^2, C]`."""
+        return (self.height_emb.weight[:, None] + self.width_emb.weight).flatten(0, 1)
+
     def forward(self, tokens: Tensor) -> Tensor:
-        position = (self.height_emb.weight[:, None] + self.width_emb.weight).flatten(0, 1)  # [side^2, C]
-        return self.emb(tokens) + position[: tokens.shape[1]]
+        return self.emb(tokens) + self.positions()[: tokens.shape[1]]
 
 
 class SequenceEmbedding(nn.Module):
@@ -201,8 +217,12 @@ class SequenceEmbedding(nn.Module):
         self.emb = nn.Embedding(num_embeds, width)
         self.position_emb = nn.Embedding(length, width)
 
+    def positions(self) -> Tensor:
+        """The vectors of all positions alone, `[length, C]`."""
+        return self.position_emb.weight
+
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.emb(tokens) + self.position_emb.weight[: tokens.shape[1]]
+        return self.emb(tokens) + self.positions()[: tokens.shape[1]]
 
 
 class Block(nn.Module):
@@ -283,13 +303,16 @@ class Attention(nn.Module):
         """Each `[B, heads, S, C / heads]`."""
         return self._heads(self.to_k(context)), self._heads(self.to_v(context))
 
-    def read(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """What queries find, `[B, L, C]`."""
+    def read(self, q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
+        """What queries find, `[B, L, C]`; if `causal` query i of L looks at the first i of as many keys alone."""
         if q.requires_grad and q.device.type == "cpu":
-            # On a CPU the fused kernel's backward pass takes 1.5 to 2.5 times as long as these three lines'.
-            found = ((q * q.shape[-1] ** -0.5) @ k.mT).softmax(-1) @ v
+            # On a CPU the fused kernel's backward pass takes 1.5 to 2.5 times as long as these lines'.
+            scores = (q * q.shape[-1] ** -0.5) @ k.mT
+            if causal:
+                scores = scores + torch.full_like(scores[0, 0], -torch.inf).triu(1)
+            found = scores.softmax(-1) @ v
         else:
-            found = F.scaled_dot_product_attention(q, k, v)
+            found = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
         return self.to_out[1](self.to_out[0](found.transpose(1, 2).flatten(2)))
 
     def _heads(self, x: Tensor) -> Tensor:

@@ -3,19 +3,21 @@
 A stage takes a data set, a recipe and an objective as values, and `fit` runs it.
 """
 
+from vqlearn.training.autoregressive import AutoregressiveStage, TeacherForcing, autoregressive_scene_stage
 from vqlearn.training.batches import Rows, Source
 from vqlearn.training.codec import CodecStage
 from vqlearn.training.conditioned import Task
 from vqlearn.training.denoiser import DenoiserStage
 from vqlearn.training.objectives import Batch, ContinuousTime, CrossEntropy, Objective, PublishedBound
-from vqlearn.training.recipes import CodecRecipe, DenoiserRecipe, SceneRecipe
+from vqlearn.training.recipes import CodecRecipe, DenoiserRecipe, SceneRecipe, WorldRecipe
 from vqlearn.training.runs import fit
 from vqlearn.training.scenes import scene_stage
-from vqlearn.training.shipped import networks
+from vqlearn.training.shipped import networks, rival_networks
 from vqlearn.training.start import initialise
 from vqlearn.training.updates import has_fast_bfloat16, learning_rate
 
 __all__ = [
+    "AutoregressiveStage",
     "Batch",
     "CodecRecipe",
     "CodecStage",
@@ -29,10 +31,14 @@ __all__ = [
     "SceneRecipe",
     "Source",
     "Task",
+    "TeacherForcing",
+    "WorldRecipe",
+    "autoregressive_scene_stage",
     "fit",
     "has_fast_bfloat16",
     "initialise",
     "learning_rate",
     "networks",
+    "rival_networks",
     "scene_stage",
 ]

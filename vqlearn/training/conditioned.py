@@ -1,4 +1,4 @@
-"""The networks that learn together: the denoiser and, for text, its encoder, its null text and a task for them."""
+"""The networks that learn together: the transformer and, for text, its encoder, its null text and a task for them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Task(nn.Module):
 
 
 class Conditioned(nn.Module):
-    """Denoiser, text encoder and null text (None for a network that reads no text), and a task (None for none)."""
+    """Transformer, text encoder and null text (None for a network that reads no text), and a task (None for none)."""
 
     null_ids: Tensor | None
 
@@ -49,20 +49,20 @@ class Conditioned(nn.Module):
         self.transformer, self.text_encoder, self.null_text, self.task = transformer, text_encoder, null_text, task
         self.register_buffer("null_ids", null_ids, persistent=False)  # of the empty prompt, where no null text learns
 
-    def forward(self, x_t: Tensor, t: Tensor, conditions: Conditions) -> tuple[Tensor, Tensor | None]:
-        """Logits `[B, L, K]`, and the task's loss or None; `t` int64 `[B]` in 1 ... T."""
+    def forward(self, tokens: Tensor, conditions: Conditions, *more: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits `[B, L, K]` of the transformer, which is given `more` besides, and the task's loss or None."""
         values, is_null = conditions.values, conditions.is_null
         if self.text_encoder is None or values is None:
             if values is not None:  # classes, of which the last is the null class
                 values = torch.where(is_null, self.transformer.config["num_classes"], values)
-            return self.transformer(x_t, values, t - 1), None
+            return self.transformer(tokens, values, *more), None
         if self.null_ids is not None:
             values = torch.where(is_null[:, None], self.null_ids, values)
-        with sdpa_kernel([SDPBackend.MATH] if x_t.device.type == "cpu" else list(SDPBackend.__members__.values())):
+        with sdpa_kernel([SDPBackend.MATH] if tokens.device.type == "cpu" else list(SDPBackend.__members__.values())):
             text = hidden = encode_ids(self.text_encoder, values)
         if self.null_ids is None and self.null_text is not None:
             text = torch.where(is_null[:, None, None], self.null_text.embeddings, hidden)
-        logits = self.transformer(x_t, text, t - 1)
+        logits = self.transformer(tokens, text, *more)
         return logits, None if self.task is None else self.task(hidden, conditions)
 
 

@@ -60,7 +60,7 @@ class CodecRecipe(_Recipe):
 
 @dataclass(frozen=True)
 class DenoiserRecipe(_Recipe):
-    """How a denoiser learns, whatever its data and objective are.
+    """How a denoiser or its autoregressive rival learns, whatever its data and objective are.
 
     The learning rate falls to zero over the last `decay` of the `steps`; `null_share` of the rows are trained without
     their condition; `ema` is the decay of the averaged weights and `clip` the largest norm of a gradient.
@@ -78,7 +78,19 @@ class DenoiserRecipe(_Recipe):
 
 
 @dataclass(frozen=True)
-class SceneRecipe(DenoiserRecipe):
+class WorldRecipe(DenoiserRecipe):
+    """How any network of tokens learns the toy world.
+
+    `counts` are the shares of scenes with one, two and three objects, `relation_weight` is that of the text encoder's
+    task (`RelationTask`).
+    """
+
+    counts: tuple[float, float, float] = (0.25, 0.45, 0.3)
+    relation_weight: float = 0.2
+
+
+@dataclass(frozen=True)
+class SceneRecipe(WorldRecipe):
     """How a denoiser learns the toy world.
 
     `objective` is a name in `training.scenes.OBJECTIVES`: "ideal" is the cross-entropy from the ideal denoiser's
@@ -86,14 +98,11 @@ class SceneRecipe(DenoiserRecipe):
     expectation given x_t, so the same with less noise; "bound" the published loss; "continuous" the bound in continuous
     time. Times of the first two are uniform for `uniform_share` of the batch, and for the rest have a density in
     proportion to t^(`time_power` - 1), because the layout is decided late. With "ideal", from update `own_from` on
-    `own_share` of each batch are states of the network's own trajectories (`on_policy`). `counts` are the shares of
-    scenes with one, two and three objects, `relation_weight` is that of the text encoder's task (`RelationTask`).
+    `own_share` of each batch are states of the network's own trajectories (`on_policy`).
     """
 
     uniform_share: float = 1 / 3
     time_power: float = 4.0
-    counts: tuple[float, float, float] = (0.25, 0.45, 0.3)
-    relation_weight: float = 0.2
     objective: str = "ideal"
     own_share: float = 0.5
     own_from: int = 4000

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from vqlearn.arguments import shown
+from vqlearn.components import Components
 from vqlearn.data import layouts
 from vqlearn.data.layouts import Claims, CodeTable, TextTable
 from vqlearn.evaluation.agreement import check_world
@@ -31,7 +32,7 @@ from vqlearn.training.objectives import (
     soft_cross_entropy,
 )
 from vqlearn.training.on_policy import Trajectories
-from vqlearn.training.recipes import SceneRecipe
+from vqlearn.training.recipes import SceneRecipe, WorldRecipe
 from vqlearn.training.relations import RelationTask
 from vqlearn.training.updates import of_kind, step_generator
 from vqlearn.transition import q_sample
@@ -139,6 +140,15 @@ OBJECTIVES: dict[str, Callable[[VQDiffusionPipeline, SceneRecipe, SceneTokens, s
 }
 
 
+def learned_world(pipe: Components, recipe: WorldRecipe, device: str) -> tuple[SceneTokens, RelationTask]:
+    """What a network learns the toy world from, and its text encoder's own task; raises ValueError where it cannot."""
+    check_world(pipe)
+    codes = layouts.code_table(pipe.vqvae.to(device).eval().encode).to(device)
+    tables = SceneTokens(codes, layouts.text_table(pipe.tokenizer), recipe.counts)
+    width = pipe.transformer.config["cross_attention_dim"]
+    return tables, RelationTask(tables.texts, width, weight=recipe.relation_weight, seed=recipe.seed)
+
+
 def scene_stage(
     pipe: VQDiffusionPipeline,
     recipe: SceneRecipe | None = None,
@@ -155,10 +165,6 @@ def scene_stage(
     of_kind("pipe", pipe, VQDiffusionPipeline)
     if recipe.objective not in list(OBJECTIVES):
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {shown(recipe.objective)}")
-    check_world(pipe)
-    codes = layouts.code_table(pipe.vqvae.to(device).eval().encode).to(device)
-    tables = SceneTokens(codes, layouts.text_table(pipe.tokenizer), recipe.counts)
-    width = pipe.transformer.config["cross_attention_dim"]
-    task = RelationTask(tables.texts, width, weight=recipe.relation_weight, seed=recipe.seed)
+    tables, task = learned_world(pipe, recipe, device)
     objective = OBJECTIVES[recipe.objective](pipe, recipe, tables, device)
     return DenoiserStage(pipe, tables, recipe, objective, task=task, device=device, dtype=dtype)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vqlearn.arguments import shown, whole
+from vqlearn.autoregression import AutoregressivePipeline
 from vqlearn.data import scenes
+from vqlearn.networks.autoregressive import AutoregressiveTransformer
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings, clip_tokenizer, word_merges
 from vqlearn.networks.transformer import Transformer2DModel
 from vqlearn.networks.vqvae import VQModel
 from vqlearn.pipeline import VQDiffusionPipeline
 from vqlearn.scheduler import VQDiffusionScheduler
+from vqlearn.training.autoregressive import autoregressive_scene_stage
 from vqlearn.training.codec import CodecStage
-from vqlearn.training.recipes import CodecRecipe, SceneRecipe
+from vqlearn.training.recipes import CodecRecipe, SceneRecipe, WorldRecipe
 from vqlearn.training.runs import fit
 from vqlearn.training.scenes import ScenePictures, scene_stage
+from vqlearn.training.stage import TokenStage
 from vqlearn.training.start import initialise
 from vqlearn.training.updates import has_fast_bfloat16
 
@@ -77,6 +81,36 @@ def _transformer(side: int, text_width: int | None) -> Transformer2DModel:
     )
 
 
+def rival_networks(
+    seed: int = 0,
+    *,
+    words: Iterable[str] | None = (*scenes.VOCABULARY, ","),
+    side: int = scenes.SIZE,
+    order: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """The five components of an autoregressive pipeline of the shipped model's sizes, untrained, as in `networks`.
+
+    A 3 x 3 convolution over the grid sees what comes later, so the feed-forward is linear here. With nine times the
+    width inside it has as many weights, 18 C^2, and does as many operations per token. `order` is the network's.
+    """
+    parts = networks(seed, words=words, side=side)
+    del parts["scheduler"]
+    old = parts["transformer"].config
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        parts["transformer"] = AutoregressiveTransformer(
+            num_codes=NUM_CODES,
+            num_positions=old.sample_size**2,
+            num_attention_heads=old.num_attention_heads,
+            attention_head_dim=old.attention_head_dim,
+            num_layers=old.num_layers,
+            cross_attention_dim=old.cross_attention_dim,
+            feed_forward_mult=9 * old.feed_forward_mult,
+            order=order,
+        )
+    return parts
+
+
 def _text_parts(words: Iterable[str]) -> dict[str, Any]:
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -100,6 +134,7 @@ def _text_parts(words: Iterable[str]) -> dict[str, Any]:
 
 
 LARGE_BATCH = SceneRecipe(steps=12000, batch=512, learning_rate=2e-3, own_from=1500)  # no GPU has run it yet
+GUIDED = {"guidance_scale": 1.15, "truncation_rate": 0.6}
 
 
 def recipe(device: str, *, from_nothing: bool = True) -> SceneRecipe:
@@ -109,6 +144,12 @@ def recipe(device: str, *, from_nothing: bool = True) -> SceneRecipe:
     """
     found = SceneRecipe() if torch.device(device).type == "cpu" else LARGE_BATCH
     return found if from_nothing else replace(found, own_from=0)
+
+
+def rival_recipe(device: str) -> WorldRecipe:
+    """How its autoregressive rival learns: in as many updates, on as many scenes, as the denoiser."""
+    of_denoiser = recipe(device)
+    return WorldRecipe(**{field.name: getattr(of_denoiser, field.name) for field in fields(WorldRecipe)})
 
 
 def train(
@@ -125,20 +166,63 @@ def train(
 
     With `start_from`, a pipeline of this kind, its codec is kept and its denoiser learns on.
     """
-    out = Path(out)
-    fast = torch.device(device).type != "cpu" or has_fast_bfloat16()
+    run = _Run(Path(out), device, {"save_every": save_every, "progress": progress})
     if start_from is None:
         pipe = VQDiffusionPipeline(**networks())
-        codec_stage = CodecStage(pipe.vqvae, ScenePictures(), codec, device=device, autocast=fast)
-        fit(codec_stage, out / "codec", save_every=save_every, progress=progress)
+        run.codec(pipe.vqvae, codec)
         initialise(pipe.transformer, pipe.vqvae)
     else:
         pipe = start_from.to(torch.float32)
     chosen = denoiser or recipe(device, from_nothing=start_from is None)
-    stage = scene_stage(pipe, chosen, device=device, dtype=torch.bfloat16 if fast else None)
-    fit(stage, out / "denoiser", save_every=save_every, progress=progress)
-    pipe = stage.averaged().to("cpu")
-    pipe.defaults = {"guidance_scale": 1.15, "truncation_rate": 0.6, "words": sorted((*scenes.VOCABULARY, ","))}
-    pipe.transformer.half()  # 10.5 MB on disk instead of 17.2; loading casts back
-    pipe.save_pretrained(out / "model")
-    return VQDiffusionPipeline.from_pretrained(out / "model")
+    return run.finished(scene_stage(pipe, chosen, device=device, dtype=run.dtype), "denoiser", GUIDED)
+
+
+def train_rival(
+    out: str | Path,
+    *,
+    codec: CodecRecipe | None = None,
+    rival: WorldRecipe | None = None,
+    start_from: VQDiffusionPipeline | AutoregressivePipeline | None = None,
+    device: str = "cpu",
+    save_every: int = 250,
+    progress: bool = True,
+) -> AutoregressivePipeline:
+    """Train the autoregressive rival in `out`, as `train` does the shipped model.
+
+    With `start_from` the codec of that pipeline is kept, and if it is autoregressive too, its networks learn on.
+    """
+    run = _Run(Path(out), device, {"save_every": save_every, "progress": progress})
+    if isinstance(start_from, AutoregressivePipeline):
+        pipe = start_from.to(torch.float32)
+    else:
+        pipe = AutoregressivePipeline(**rival_networks())
+        if start_from is None:
+            run.codec(pipe.vqvae, codec)
+        else:
+            pipe.vqvae = start_from.to(torch.float32).vqvae
+        initialise(pipe.transformer, pipe.vqvae)
+    stage = autoregressive_scene_stage(pipe, rival or rival_recipe(device), device=device, dtype=run.dtype)
+    return run.finished(stage, "autoregressive", {"guidance_scale": 1.0})
+
+
+class _Run:
+    """The folder of a run, and its stages."""
+
+    def __init__(self, out: Path, device: str, how: dict[str, Any]):
+        self.out, self.device, self.how = out, device, how
+        fast = torch.device(device).type != "cpu" or has_fast_bfloat16()
+        self.dtype = torch.bfloat16 if fast else None
+
+    def codec(self, codec: VQModel, recipe: CodecRecipe | None) -> None:
+        """Train a codec."""
+        stage = CodecStage(codec, ScenePictures(), recipe, device=self.device, autocast=self.dtype is not None)
+        fit(stage, self.out / "codec", **self.how)
+
+    def finished(self, stage: TokenStage, name: str, defaults: dict[str, Any]) -> Any:
+        """The pipeline of a stage, trained, written, and read back."""
+        fit(stage, self.out / name, **self.how)
+        pipe = stage.averaged().to("cpu")
+        pipe.defaults = {**defaults, "words": sorted((*scenes.VOCABULARY, ","))}
+        pipe.transformer.half()  # half the size on disk; loading casts back
+        pipe.save_pretrained(self.out / "model")
+        return type(pipe).from_pretrained(self.out / "model")

@@ -1,4 +1,4 @@
-"""Where a denoiser begins."""
+"""Where a denoiser, or its autoregressive rival, begins."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ import torch
 from torch import Generator, Tensor, nn
 
 from vqlearn.arguments import whole
+from vqlearn.networks.autoregressive import AutoregressiveTransformer
 from vqlearn.networks.transformer import Transformer2DModel
 from vqlearn.networks.vqvae import VQModel
 from vqlearn.training.updates import of_kind
 
+Network = Transformer2DModel | AutoregressiveTransformer
+
 
 @torch.no_grad()
-def initialise(transformer: Transformer2DModel, codec: VQModel | None = None, seed: int = 0) -> None:
-    """Start the denoiser with smooth time tables, no effect of time at first, and small residual branches.
+def initialise(transformer: Network, codec: VQModel | None = None, seed: int = 0) -> None:
+    """Start a network with small residual branches; a denoiser with smooth time tables, and no effect of time at first.
 
     With a codec similar codes start similar: token table and head are projections of its codebook. Raises ValueError
     for a codec with another number of codes.
     """
-    of_kind("transformer", transformer, Transformer2DModel)
+    of_kind("transformer", transformer, Transformer2DModel, AutoregressiveTransformer)
     generator = Generator().manual_seed(whole("seed", seed, 0, 2**32 - 1))
     embedding = transformer.latent_image_embedding
     if codec is not None:
@@ -32,12 +35,14 @@ def initialise(transformer: Transformer2DModel, codec: VQModel | None = None, se
             )
         _project(codec.quantize.vectors(torch.arange(codec.num_tokens)).cpu(), transformer, generator)
     tables = [weight for name, weight in embedding.named_parameters() if name != "emb.weight"]
-    for table in (*tables, embedding.emb.weight[-1:]):  # positions, and the mask
+    rival = isinstance(transformer, AutoregressiveTransformer)
+    others: Any = transformer.next_embedding.parameters() if rival else [embedding.emb.weight[-1:]]  # here the mask
+    for table in (*tables, *others):  # positions first
         table.copy_(0.5 * torch.randn(table.shape, generator=generator))
     blocks: Any = transformer.transformer_blocks
     for block in blocks:
         reads_text = hasattr(block, "attn2")
-        for norm in (block.norm1, block.norm2) if reads_text else (block.norm1,):
+        for norm in [] if rival else [block.norm1, block.norm2] if reads_text else [block.norm1]:
             norm.emb.weight.copy_(_waves(*norm.emb.weight.shape))
             nn.init.zeros_(norm.linear.weight)
             nn.init.zeros_(norm.linear.bias)
@@ -46,7 +51,7 @@ def initialise(transformer: Transformer2DModel, codec: VQModel | None = None, se
             layer.weight /= math.sqrt(3 * len(blocks))
 
 
-def _project(codebook: Tensor, transformer: Transformer2DModel, generator: Generator) -> None:
+def _project(codebook: Tensor, transformer: Network, generator: Generator) -> None:
     """Fill token table and head with random projections of a codebook `[K, D]`."""
     table, head = transformer.latent_image_embedding.emb.weight, transformer.out.weight
     codes = (codebook - codebook.mean(0)) / codebook.std()

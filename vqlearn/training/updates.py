@@ -14,10 +14,11 @@ from vqlearn.training.checkpoint import check_form
 from vqlearn.training.recipes import CodecRecipe, DenoiserRecipe
 
 
-def of_kind(name: str, value: Any, kind: type) -> None:
-    """Raises TypeError for an argument that is no object of a class."""
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {kind.__name__}, got {shown(value)}")
+def of_kind(name: str, value: Any, *kinds: type) -> None:
+    """Raises TypeError for an argument that is no object of one of some classes."""
+    if not isinstance(value, kinds):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"{name} must be a {wanted}, got {shown(value)}")
 
 
 def learning_rate(step: int, steps: int, decay: float, warmup: int = 200) -> float:

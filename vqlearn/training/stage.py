@@ -1,0 +1,188 @@
+"""What learning any network of tokens takes, a denoiser or its autoregressive rival, on any data set.
+
+Every draw of step i comes from a generator seeded by (seed, i). So a run is a function of its recipe and its step
+number, and one that was killed goes on exactly as if it had not been.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import Dataset
+
+from vqlearn.arguments import shown, whole
+from vqlearn.checkpoints.parts import check_placement
+from vqlearn.training.batches import RowError, Source, as_source, check_image, check_within
+from vqlearn.training.checkpoint import check_form
+from vqlearn.training.conditioned import Conditioned, Task, condition_reader, conditioned
+from vqlearn.training.objectives import Batch, Conditions, Figures, as_objective
+from vqlearn.training.recipes import DenoiserRecipe
+from vqlearn.training.updates import groups, load_optimizer, of_kind, step_generator, update, warm_average
+
+
+class Evaluated:
+    """The networks as an objective evaluates them, on a batch; the task's losses add up.
+
+    A subclass defines the call that an objective makes.
+    """
+
+    def __init__(self, model: Conditioned, batch: Batch):
+        self.model, self.batch = model, batch
+        self.task_loss: Tensor | float = 0.0
+
+    def logits(self, tokens: Tensor, conditions: Conditions | None, *more: Any) -> Tensor:
+        """`[B, L, K]` under some conditions, None for those of the batch, see `Batch.conditions`."""
+        logits, task_loss = self.model(tokens, self.batch.conditions() if conditions is None else conditions, *more)
+        if task_loss is not None:
+            self.task_loss = task_loss + self.task_loss
+        return logits
+
+
+class TokenStage:
+    """The base class of what trains a pipeline's transformer, its text encoder and its null text.
+
+    A subclass says as what an objective sees the networks (`network`), and which objective is meant by None.
+    """
+
+    network: ClassVar[type[Evaluated]] = Evaluated
+    schedule: Any = None  # of the noise, where there is one
+
+    def __init__(
+        self,
+        pipe: Any,
+        data: Dataset[Any] | Source,
+        recipe: DenoiserRecipe | None,
+        objective: Callable[..., Any],
+        *,
+        task: Task | None = None,
+        device: str = "cpu",
+        dtype: torch.dtype | None = None,
+        workers: int = 0,
+    ):
+        self.recipe = recipe = DenoiserRecipe() if recipe is None else recipe
+        of_kind("recipe", recipe, DenoiserRecipe)
+        check_placement(str(device), dtype)
+        self.pipe, self.device = pipe, device
+        self.source = as_source(data, condition_reader(pipe), batch=recipe.batch, seed=recipe.seed, workers=workers)
+        self.objective = as_objective(objective)
+        if pipe.vqvae is not None:
+            pipe.vqvae.to(device).eval()
+        self.model = conditioned(pipe, task).to(device).train()
+        self.working = self.model if dtype is None else copy.deepcopy(self.model).to(dtype)
+        self.average = AveragedModel(self.model, multi_avg_fn=warm_average(recipe.ema))
+        self.average.n_averaged.fill_(1)  # the start counts, and the first update is averaged with it
+        self.optimizer = torch.optim.AdamW(
+            groups(self.model),
+            lr=recipe.learning_rate,
+            betas=(0.9, 0.96),
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+
+    def step(self, number: int) -> dict[str, float]:
+        """One update on batch `number`; returns the figures of the log.
+
+        Raises ValueError for rows that the network cannot read, FloatingPointError before an update that is not finite.
+        """
+        batch = self._batch(whole("number", number, 0))
+        self._renew()
+        network: Any = self.network(self.working, batch)
+        loss, figures = _found(self.objective(batch, network))
+        total = loss
+        if self.model.task is not None:
+            total = loss + self.model.task.weight * network.task_loss
+            figures = {self.model.task.name: network.task_loss, **figures}
+        total.backward()
+        self._hand_over()
+        norm = update(self.optimizer, loss, number, self.recipe, self.model.parameters(), self.recipe.clip)
+        self.average.update_parameters(self.model)
+        return {name: _figure(name, value) for name, value in {"loss": loss, **figures, "gradient": norm}.items()}
+
+    def _batch(self, number: int) -> Batch:
+        recipe, generator = self.recipe, step_generator(self.recipe.seed, number, self.device)
+        count = self.objective.rows(number, recipe.batch)
+        with self.source.named(number):
+            rows = self.source.checked(number, count, generator)
+            x_0 = self._tokens(rows.x)
+        if rows.condition is None and self.pipe.transformer.reads != "nothing":
+            raise ValueError(f"this network reads a {self.pipe.transformer.reads}, but batch {number} has no condition")
+        condition = None if rows.condition is None else rows.condition.to(self.device)
+        return Batch(number, x_0, condition, rows.notes, self.schedule, generator, recipe.null_share)
+
+    @torch.no_grad()
+    def _tokens(self, x: Tensor) -> Tensor:
+        """Tokens as they are, images as the codec encodes them; raises ValueError for what the network cannot read."""
+        if x.is_floating_point():
+            if self.pipe.vqvae is None:
+                raise ValueError("this pipeline has no codec, so the data set must hold tokens, int64 [L], not images")
+            check_image(x, self.pipe.vqvae)
+            x = self.pipe.vqvae.encode(x.to(self.device, torch.float32))
+        positions, codes = self.pipe.transformer.num_positions, self.pipe.transformer.num_codes
+        if x.dtype != torch.int64 or x.shape[1:] != (positions,):
+            raise RowError(0, f"has {x.dtype} tokens {list(x.shape[1:])}, the network has {positions} positions")
+        check_within(x, 0, codes - 1, f"tokens in 0 ... {codes - 1}")
+        return x.to(self.device)
+
+    def _renew(self) -> None:
+        """Bring the working copy up to date, and forget the last gradient."""
+        if self.working is not self.model:
+            with torch.no_grad():
+                torch._foreach_copy_(list(self.working.parameters()), list(self.model.parameters()))
+        self.working.zero_grad(set_to_none=True)
+
+    def _hand_over(self) -> None:
+        """Give the gradients of the working copy to the weights themselves."""
+        if self.working is self.model:
+            return
+        for own, used in zip(self.model.parameters(), self.working.parameters(), strict=True):
+            own.grad = None if used.grad is None else used.grad.to(own.dtype)
+
+    @torch.no_grad()
+    def averaged(self) -> Any:
+        """The pipeline, with the averaged weights copied in, ready to draw (the weights being learned are lost)."""
+        for value, mean in zip(self.model.parameters(), self.average.module.parameters(), strict=True):
+            value.copy_(mean)
+        self.model.eval()
+        return self.pipe
+
+    def settings(self) -> dict[str, Any]:
+        """What a checkpoint must have in common with a run that goes on from it."""
+        return {**self.objective.settings(), **asdict(self.recipe)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, their average, what the objective has learned, and the optimizer's state."""
+        return {"model": self.model.state_dict(), "average": self.average.state_dict(),
+                "objective": self.objective.state_dict(), "optimizer": self.optimizer.state_dict()}  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave; a state of another form raises."""
+        apart = dict.fromkeys(("objective", "optimizer"))  # they see for themselves
+        check_form({**state, **apart}, {**self.state_dict(), **apart})
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.objective.load_state_dict(state["objective"])
+        load_optimizer(self.optimizer, state["optimizer"])
+
+
+def _found(found: Any) -> tuple[Tensor, Figures]:
+    """What an objective has returned; raises TypeError for what is no loss with a gradient, and figures."""
+    loss, figures = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
+    if not (isinstance(loss, Tensor) and loss.ndim == 0 and loss.requires_grad and isinstance(figures, dict)):
+        raise TypeError(
+            "an objective must return (loss, figures), a scalar tensor with a gradient and a dict of numbers, "
+            f"got {shown(found)}"
+        )
+    return loss, figures
+
+
+def _figure(name: str, value: Any) -> float:
+    try:
+        return float(value.detach() if isinstance(value, Tensor) else value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"the figure {name!r} of an objective must be a number, got {shown(value)}") from None
