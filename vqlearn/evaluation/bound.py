@@ -1,4 +1,7 @@
-"""The evidence bound on data, in bits, with its standard error: how well a model would compress what is new to it."""
+"""The code length of data, in bits, with its standard error: how well a model would compress what is new to it.
+
+Of a diffusion model it is the evidence bound, of an autoregressive one -log2 p(x_0) itself.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from vqlearn.arguments import whole
+from vqlearn.autoregression import AutoregressivePipeline
 from vqlearn.draws import uniform
 from vqlearn.objective import continuous_loss, evidence_bound, prior_term
 from vqlearn.pipeline import VQDiffusionPipeline
@@ -22,9 +26,10 @@ from vqlearn.schedule import MaskReplaceSchedule
 
 @dataclass(frozen=True)
 class Estimate:
-    """An upper bound on -log2 p(x_0), the mean over the data, with its standard error.
+    """An upper bound on -log2 p(x_0), or that itself, the mean over the data, with its standard error.
 
-    The error counts what is drawn at random, times and x_t, and that the rows are a sample of all there could be.
+    The error counts what is drawn at random, of a bound times and x_t, and that the rows are a sample of all that there
+    could be.
     """
 
     bits_per_token: float
@@ -79,7 +84,7 @@ def continuous_bound(
 
 
 def pipeline_bound(
-    pipe: VQDiffusionPipeline,
+    pipe: VQDiffusionPipeline | AutoregressivePipeline,
     data: Dataset[Any],
     *,
     count: int | None = None,
@@ -90,20 +95,31 @@ def pipeline_bound(
     """The bound of a pipeline on the first `count` rows (image or tokens, condition) of a data set, without guidance.
 
     With `times` only so many times, one from each of as many equal parts of 1 ... T, are visited for each batch, whose
-    rows then are one independent estimate and not as many. Raises ValueError for data that the pipeline cannot read.
+    rows then are one independent estimate and not as many. An autoregressive pipeline has no times and draws nothing:
+    its code length is exact. Raises ValueError for data that the pipeline cannot read.
     """
-    schedule, found = pipe.schedule, []
     count, batch = None if count is None else whole("count", count), whole("batch", batch)
     times = None if times is None else whole("times", times)
-    for x_0, conditions in _batches(pipe, data, count, batch):
-        visited = None if times is None else _spread(times, schedule.num_steps, generator)
-        bits = evidence_bound(pipe.denoiser(conditions), x_0, schedule, times=visited, generator=generator)
-        found.append(bits if times is None else bits.mean()[None])
+    if isinstance(pipe, AutoregressivePipeline):
+        if times is not None:
+            raise ValueError(f"times must be None for an autoregressive pipeline, which has none, got {times}")
+        found = [pipe.bits(*rows).cpu().double() / pipe.length for rows in _batches(pipe, data, count, batch)]
+    else:
+        found = [_bound(pipe, *rows, times, generator) for rows in _batches(pipe, data, count, batch)]
     return estimate(torch.cat(found), pipe.length)
 
 
+def _bound(
+    pipe: VQDiffusionPipeline, x_0: Tensor, conditions: list[Any], times: int | None, generator: Generator | None
+) -> Tensor:
+    """Independent estimates of the bound, bits per token: of each row `[B]`, or with `times` one of all, `[1]`."""
+    visited = None if times is None else _spread(times, pipe.schedule.num_steps, generator)
+    bits = evidence_bound(pipe.denoiser(conditions), x_0, pipe.schedule, times=visited, generator=generator)
+    return bits if times is None else bits.mean()[None]
+
+
 def _batches(
-    pipe: VQDiffusionPipeline, data: Dataset[Any], count: int | None, batch: int
+    pipe: VQDiffusionPipeline | AutoregressivePipeline, data: Dataset[Any], count: int | None, batch: int
 ) -> Iterator[tuple[Tensor, list[Any]]]:
     """Tokens `[B, L]` and the conditions that the pipeline reads."""
     rows = (data[index] for index in range(len(data) if count is None else count))  # type: ignore[arg-type]
