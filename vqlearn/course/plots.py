@@ -149,11 +149,13 @@ def comparison(
     if not direct:
         columns = int(figure.get_figwidth() / (0.55 + 0.085 * max(map(len, names))))
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns)
+    every = {f"{title}, {name}" if title else name: line for title, p in panels.items() for name, line in p.items()}
+    figure.set_label(described.lines(every, x_label, y_label))
     return figure
 
 
 def _name_ends(ax: Axes, gap: float = 0.062) -> None:
-    """Write each line's name to the right of the panel, at the height of its last point, or as near as there is room."""
+    """Write the name of each line to the right of the panel, as near to the height of its last point as it fits."""
     ends = [line.get_xydata()[-1] for line in ax.lines]
     heights = ax.transAxes.inverted().transform(ax.transData.transform(ends))[:, 1]
     order, top = heights.argsort(kind="stable"), 1 - gap * (len(ends) - 1)
