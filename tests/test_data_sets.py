@@ -1,7 +1,10 @@
 """Training on any data set and by any objective: texts, classes or nothing, pictures or tokens."""
 
 import math
+import multiprocessing
+import os
 import re
+import signal
 from collections import Counter
 from types import SimpleNamespace
 
@@ -37,6 +40,7 @@ from vqlearn.training import (
 )
 from vqlearn.training.batches import RowError, Rows, Shuffled, Source, as_source
 from vqlearn.training.conditioned import condition_reader
+from vqlearn.training.objectives import Conditions
 
 
 def pipeline(length=6, codes=5, steps=10, classes=None):
@@ -146,6 +150,50 @@ def test_a_run_on_a_data_set_goes_on_bit_for_bit(tmp_path):
     for ours, theirs in zip(again.average.parameters(), whole.average.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert (tmp_path / "parts" / "log.csv").read_text() == (tmp_path / "whole" / "log.csv").read_text()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["memory", "stop"])
+def test_when_processes_that_load_data_die_no_step_is_lost(tmp_path, number):
+    """Of want of memory, or of the signal to stop that the run itself heeds, as where a whole group is sent one."""
+
+    class Interrupted(DenoiserStage):
+        def step(self, at):
+            if at == 3:
+                assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL  # torch's would raise somewhere in the step
+                for process in multiprocessing.active_children():
+                    os.kill(process.pid, number)
+                if number == signal.SIGTERM:
+                    signal.raise_signal(number)
+            return super().step(at)
+
+    def stage(kind=DenoiserStage, workers=0):
+        torch.manual_seed(0)
+        return kind(pipeline(), Counting(), DenoiserRecipe(steps=12, batch=2), workers=workers)
+
+    before = signal.getsignal(signal.SIGCHLD), signal.signal(signal.SIGTERM, signal.default_int_handler)
+    error = KeyboardInterrupt if number == signal.SIGTERM else ChildProcessError
+    try:
+        with pytest.raises(error, match=r"the checkpoint of step [3-9] is kept in"):
+            fit(stage(Interrupted, 1), tmp_path / "a", save_every=100, progress=False)
+    finally:
+        signal.signal(signal.SIGTERM, before[1])
+    assert signal.getsignal(signal.SIGCHLD) == before[0]
+    resumed, whole = stage(), stage()
+    fit(resumed, tmp_path / "a", progress=False)
+    fit(whole, tmp_path / "b", progress=False)
+    assert all(torch.equal(*both) for both in zip(resumed.model.parameters(), whole.model.parameters(), strict=True))
+    assert (tmp_path / "a" / "log.csv").read_text() == (tmp_path / "b" / "log.csv").read_text()
+
+
+def test_an_error_of_a_row_in_another_process_is_its_own():
+    class Broken(Counting):
+        def __getitem__(self, index):
+            raise RuntimeError("this row is broken")
+
+    stage = DenoiserStage(pipeline(), Broken(), DenoiserRecipe(steps=2, batch=2), workers=1)
+    with pytest.raises(RuntimeError, match="this row is broken"):
+        stage.step(0)
 
 
 def test_another_objective_does_not_go_on_from_the_checkpoint(tmp_path):
@@ -394,6 +442,33 @@ def test_a_loss_that_is_not_finite_is_told_with_its_step_and_changes_nothing(fac
     with pytest.raises(FloatingPointError, match=f"the loss of step 4 is {factor}, its gradient's norm nan"):
         stage.step(3)
     assert all(torch.equal(*both) for both in zip(before, stage.model.parameters(), strict=True))
+
+
+ASKED = {
+    "times 1 ... 10, got 0 to 0": {"t": torch.zeros(2, dtype=torch.int64)},
+    "times 1 ... 10, got 1 to 11": {"t": torch.tensor([1, 11])},
+    "times 1 ... 10, got -3 to 2": {"t": torch.tensor([2, -3])},
+    r"times int64 \[2\], got torch.float32": {"t": torch.ones(2)},
+    r"times int64 \[2\], got torch.int64 \[3\]": {"t": torch.ones(3, dtype=torch.int64)},
+    r"times int64 \[2\], got 1": {"t": 1},
+    r"x_t must lie in 0 ... 5 .* from 6 to 6": {"x_t": torch.full((2, 6), 6)},
+    r"x_t must be int64 \[B, L\], got torch.float32": {"x_t": torch.zeros(2, 6)},
+    r"x_t must be of 6 tokens a row, got 7": {"x_t": torch.zeros(2, 7, dtype=torch.int64)},
+    r"a condition for each of 2 rows, got 3": {"conditions": Conditions(None, torch.ones(3, dtype=torch.bool), None)},
+    r"times int64 \[1\]": {"x_t": torch.zeros(1, 6, dtype=torch.int64)},
+    r"a condition for each of 1 rows, got 2": {"x_t": torch.zeros(1, 6, dtype=torch.int64), "t": torch.ones(1).long()},
+}
+
+
+@pytest.mark.parametrize("message", ASKED)
+def test_what_an_objective_cannot_ask_the_network_is_named(message):
+    def mine(batch, network):
+        good = {"x_t": batch.x_0, "t": torch.ones(2, dtype=torch.int64)}
+        network(**good)
+        return network(**good | ASKED[message]).square().mean(), {}
+
+    with pytest.raises(ValueError, match=message):
+        DenoiserStage(pipeline(), Counting(), DenoiserRecipe(steps=2, batch=2), mine).step(0)
 
 
 def test_an_objective_that_is_none_is_named():

@@ -23,6 +23,7 @@ from vqlearn import (
     transition_matrix,
     truncate,
 )
+from vqlearn.choices import halton_order
 from vqlearn.draws import draw
 from vqlearn.exactness import grids, markov_chain, oracle
 from vqlearn.guidance import scale_at, within
@@ -168,9 +169,7 @@ def test_what_is_no_tensor_is_named(call, message):
             call(value)
 
 
-@pytest.mark.parametrize(
-    "curve", [None, 4, "ab", [None, 1], [1, 1j], np.array([1, 0j]), [[1], [0]], {}], ids=repr
-)
+@pytest.mark.parametrize("curve", [None, 4, "ab", [None, 1], [1, 1j], np.array([1, 0j]), [[1], [0]], {}], ids=repr)
 def test_what_is_no_curve_is_named(curve):
     with pytest.raises(ValueError, match=r"^alpha_bar must be a sequence of T \+ 1"):
         MaskReplaceSchedule(curve, [0, 1], num_codes=3)
@@ -190,3 +189,16 @@ def test_codes_outside_are_refused_before_anything_is_made_of_them():
 def test_a_joint_is_asked_for_its_own_length():
     with pytest.raises(ValueError, match="a joint over 2 tokens, got 3"):
         oracle(markov_chain(4, 2, 0.9), S)(torch.zeros(1, 3, dtype=torch.int64), 3)
+
+
+@pytest.mark.parametrize(
+    "length", [[4], {4}, (4,), torch.tensor([4]), None, "4", 4.0, 0, -4, True, 2**21, np.array([4])]
+)
+def test_what_is_no_length_of_a_grid_is_named(length):
+    with pytest.raises(ValueError, match=r"^length must be a whole number from 1 to"):
+        halton_order(length)
+
+
+def test_an_order_that_a_caller_changes_stays_as_it_is():
+    halton_order(np.int64(9))[:] = 0
+    assert halton_order(9).sort()[0].tolist() == list(range(9))

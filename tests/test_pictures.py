@@ -7,9 +7,10 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from vqlearn import plots, scenes
+from vqlearn.data.folder import PictureFolder
 from vqlearn.data.pictures import convert, rgb, sizes, to_tensor, touched
 
 SIDE = 8
@@ -118,6 +119,18 @@ def test_the_background_is_a_choice():
             to_tensor(CLEAR, SIDE, background=wrong)
 
 
+@pytest.mark.parametrize(
+    "background", [None, 3, "", "no colour", (1, 2), (0, 0, 256), (0.5, 0, 0), "white black", [[]], -1]
+)
+def test_a_background_is_a_colour_whether_it_is_seen_or_not(background, tmp_path):
+    AS_IMAGE.save(tmp_path / "a.png")
+    for image in (AS_IMAGE, wanted(SHOWN), PICTURE, [Image.fromarray(CLEAR)]):
+        with pytest.raises(ValueError, match=r"^background must be a colour"):
+            to_tensor(image, SIDE, background=background)
+    with pytest.raises(ValueError, match=r"^background must be a colour"):
+        PictureFolder(tmp_path, SIDE, background=background)
+
+
 def test_pictures_in_one_byte_keep_their_bytes():
     assert rgb(AS_IMAGE).dtype == np.uint8 and np.array_equal(rgb(AS_IMAGE), PICTURE)
     assert np.array_equal(rgb(AS_IMAGE.convert("RGBA")), PICTURE)
@@ -151,6 +164,72 @@ def test_damaged_exif_data_leave_the_picture_as_it_is():
         b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + b"\xff" * 40,
     ):
         assert np.array_equal(rgb(saved(AS_IMAGE, exif=data)), PICTURE)
+
+
+def profile(space, curve, **primaries):
+    """An ICC profile (version 2) of a colour space with a tone curve, as its specification has it."""
+    numbers = {
+        name: struct.pack(">4s4x3i", b"XYZ ", *(round(x * 65536) for x in xyz)) for name, xyz in primaries.items()
+    }
+    tags = {**numbers, **dict.fromkeys(["kTRC"] if space == "GRAY" else ["rTRC", "gTRC", "bTRC"], curve)}
+    place, table, content = 132 + 12 * len(tags), b"", b""
+    for name, value in tags.items():
+        table += struct.pack(">4s2I", name.encode(), place + len(content), len(value))
+        content += value
+    white = (round(x * 65536) for x in (0.9642, 1, 0.8249))  # D50
+    head = struct.pack(">I4xI4s4s4s12x4s28x3i48x", place + len(content), 0x02400000, b"mntr", space.encode().ljust(4),
+                       b"XYZ ", b"acsp", *white)  # fmt: skip
+    return head + struct.pack(">I", len(tags)) + table + content
+
+
+LINEAR = struct.pack(">4s4xI", b"curv", 0)
+SRGB = {"rXYZ": (0.4361, 0.2225, 0.0139), "gXYZ": (0.3851, 0.7169, 0.0971), "bXYZ": (0.1431, 0.0606, 0.7141)}
+TURNED = {"rXYZ": SRGB["gXYZ"], "gXYZ": SRGB["bXYZ"], "bXYZ": SRGB["rXYZ"]}  # "red" is green, and so on
+
+
+def shown_of(linear):
+    """sRGB's code value of a share of light (IEC 61966-2-1)."""
+    return 255 * (12.92 * linear if linear <= 0.0031308 else 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+COLOURS = ((200, 100, 30), (30, 200, 100), (10, 10, 250), (128, 128, 128))
+LIGHT = Image.fromarray(quarters(COLOURS))
+TURNED_LIGHT = [tuple(shown_of(v / 255) for v in (b, r, g)) for r, g, b in COLOURS]
+GREYS = Image.fromarray(quarters((0, 60, 128, 255))[..., 0])
+GREY_LIGHT = [(shown_of(v / 255),) * 3 for v in (0, 60, 128, 255)]
+HALF = quarters((255, 255, 255, 0))
+PROFILES = {
+    "PNG": (saved(LIGHT, icc_profile=profile("RGB", LINEAR, **TURNED)), TURNED_LIGHT),
+    "TIFF": (saved(LIGHT, "TIFF", icc_profile=profile("RGB", LINEAR, **TURNED)), TURNED_LIGHT),
+    "JPEG": (saved(LIGHT, "JPEG", quality=100, subsampling=0, icc_profile=profile("RGB", LINEAR, **TURNED)),
+             TURNED_LIGHT),
+    "WebP": (saved(LIGHT, "WEBP", lossless=True, icc_profile=profile("RGB", LINEAR, **TURNED)), TURNED_LIGHT),
+    "palette": (saved(LIGHT.quantize(4), icc_profile=profile("RGB", LINEAR, **TURNED)), TURNED_LIGHT),
+    "alpha": (saved(Image.fromarray(np.dstack([LIGHT, HALF])), icc_profile=profile("RGB", LINEAR, **TURNED)),
+              [*TURNED_LIGHT[:3], WHITE]),
+    "a colour is clear": (saved(LIGHT, transparency=COLOURS[3], icc_profile=profile("RGB", LINEAR, **TURNED)),
+                          [*TURNED_LIGHT[:3], WHITE]),
+    "grey": (saved(GREYS, icc_profile=profile("GRAY", LINEAR)), GREY_LIGHT),
+    "grey with alpha": (saved(Image.merge("LA", [GREYS, Image.fromarray(HALF[..., 0])]),
+                              icc_profile=profile("GRAY", LINEAR)), GREY_LIGHT),
+    "grey of 16 bits": (saved(Image.fromarray(np.asarray(GREYS).astype(np.uint16) * 257),
+                              icc_profile=profile("GRAY", LINEAR)), GREY_LIGHT),
+    "sRGB": (saved(LIGHT, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()), COLOURS),
+    "damaged": (saved(LIGHT, icc_profile=profile("RGB", LINEAR, **TURNED)[:200]), COLOURS),
+    "noise": (saved(LIGHT, icc_profile=b"\xff" * 1000), COLOURS),
+    "of other colours": (saved(LIGHT, icc_profile=profile("GRAY", LINEAR)), COLOURS),
+    "16 bits, a grey is clear": (saved(Image.fromarray(DEEP), transparency=32896, icc_profile=profile("GRAY", LINEAR)),
+                                 [(value,) * 3 for value in (0, 255, 255, 1)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", PROFILES)
+def test_colours_are_those_that_the_profile_of_the_file_means(form):
+    image, shown = PROFILES[form]
+    assert image.info["icc_profile"]
+    exact = {"sRGB", "damaged", "noise", "of other colours", "16 bits, a grey is clear"}
+    near = 6 if form == "JPEG" else 0.01 if form in exact else 1.6  # 8 bits
+    torch.testing.assert_close(to_tensor(image, SIDE), wanted(shown), atol=near / 127.5, rtol=0)
 
 
 def test_lists_and_batches_are_read_one_by_one():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from together import together
 
-from vqlearn import MaskReplaceSchedule, VQDiffusionScheduler
+from vqlearn import CheckpointError, MaskReplaceSchedule, VQDiffusionScheduler
 from vqlearn.scheduler import Reference
 
 CASES = {"K17_T100": (17, 100, {}), "K17_T100_paper": (17, 100, {"gamma_cum_end": 0.9}), "K5_T10": (5, 10, {})}
@@ -66,8 +66,8 @@ def test_transition_rows_are_those_of_the_matrix(cumulative):
 
 def test_saved_and_read_back(tmp_path):
     scheduler = VQDiffusionScheduler(33, 50, gamma_cum_end=0.9, spacing="consecutive")
-    scheduler.save_pretrained(tmp_path)
-    assert VQDiffusionScheduler.from_pretrained(tmp_path).config == scheduler.config
+    scheduler.save_pretrained(tmp_path / "of a project" / "scheduler")  # neither folder is there yet
+    assert VQDiffusionScheduler.from_pretrained(tmp_path / "of a project" / "scheduler").config == scheduler.config
 
 
 def test_wrong_arguments_are_named():
@@ -302,6 +302,24 @@ WRONG_CONFIGS = {
 def test_a_wrong_configuration_is_named(sentence):
     with pytest.raises(ValueError, match=sentence):
         VQDiffusionScheduler.from_config(WRONG_CONFIGS[sentence])
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_vec_classes": 1}, {"num_vec_classes": "17"}, {"num_train_timesteps": 0}, {"spacing": 3},
+               {"num_train_timesteps": None}, {"gamma_cum_end": 2}, {"alpha_cum_start": [1]}, {"alpha_bar": [1, 0]},
+               {"spacing": "even"}, {"alpha_bar": [1, 2], "gamma_bar": [0, 0]}, {"alpha_bar": "x", "gamma_bar": {}}]
+)  # fmt: skip
+def test_a_file_with_a_wrong_configuration_is_an_error_of_the_file_however_it_is_read(tmp_path, change):
+    scheduler = VQDiffusionScheduler(17)
+    scheduler.save_pretrained(tmp_path)
+    path = tmp_path / scheduler.config_name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    for read in (VQDiffusionScheduler.from_pretrained, VQDiffusionScheduler.load_config):
+        with pytest.raises(CheckpointError, match=r"scheduler_config\.json"):
+            read(tmp_path)
+    scheduler.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="spacing must be"):  # what the caller gives is another matter
+        VQDiffusionScheduler.from_pretrained(tmp_path, spacing="even")
 
 
 def test_a_place_that_is_none_is_named(tmp_path):

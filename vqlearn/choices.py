@@ -16,6 +16,7 @@ from vqlearn.arguments import whole
 from vqlearn.draws import Generators, draw, uniform, widest
 
 LEAST = -1e30  # below every log-weight, and above that of a visible position
+MOST_POSITIONS = 2**20  # of a grid
 
 
 class Choice(NamedTuple):
@@ -101,16 +102,20 @@ def joint_of(marginals: Tensor) -> Tensor:
     return found
 
 
-@functools.cache
 def halton_order(length: int) -> Tensor:
     """The positions of a square grid in the order in which a Halton sequence (bases 2, 3) first meets them, `[L]`.
 
-    A length that is no square is a single row.
+    A length that is no square is a single row. Raises ValueError for what is no length.
 
     >>> halton_order(16)[:6].tolist()
     [6, 9, 3, 4, 14, 1]
     """
-    side = math.isqrt(whole("length", length))
+    return _met(whole("length", length, 1, MOST_POSITIONS)).clone()  # of what is kept, which stays as it is
+
+
+@functools.cache
+def _met(length: int) -> Tensor:
+    side = math.isqrt(length)
     rows, columns = (side, side) if side * side == length else (1, length)
     seen: dict[int, None] = {}
     for number in itertools.count(1):

@@ -128,7 +128,7 @@ def _fetch(name: str, options: dict[str, Any]) -> str:
 
 
 def needed(names: Collection[str], files: Files = ANY, part: Part | None = None) -> list[str]:
-    """Of the files of a folder those that a pipeline reads, or with `part` that part, each with one form of its weights."""
+    """Of the files of a folder those that a pipeline reads, or that part: of weights there is one form among them."""
     if part is not None:
         return _of_part(names, "", part, files)
     index = [name for name in (INDEX, CHECKSUMS) if name in names]

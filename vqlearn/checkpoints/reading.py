@@ -182,7 +182,7 @@ def read_pickle(path: Path) -> Any:
 
 def _check_zip(path: Path) -> None:
     """An archive as torch writes it: entries are not compressed, and the pickle's program is short."""
-    with path.open("rb") as file, zipfile.ZipFile(_Short(file)) as archive:  # type: ignore[arg-type]
+    with path.open("rb") as file, zipfile.ZipFile(_Short(file)) as archive:
         for entry in archive.infolist():
             if entry.compress_type != zipfile.ZIP_STORED:
                 raise CheckpointError(f"{path} has compressed entries, which torch never writes; it was not loaded")

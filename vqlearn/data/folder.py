@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vqlearn.arguments import whole
-from vqlearn.data.pictures import Color, to_tensor
+from vqlearn.data.pictures import Color, color_of, to_tensor
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 TABLE = "captions.csv"
@@ -32,6 +32,7 @@ class PictureFolder(Dataset[tuple[Tensor, str | None]]):
     def __init__(self, folder: str | Path, side: int = 32, *, resize: bool = False, background: Color = "white"):
         self.folder, self.side = Path(folder), whole("side", side)
         self.resize, self.background = resize, background
+        color_of(background)
         if not self.folder.is_dir():
             raise FileNotFoundError(f"there is no folder {str(folder)!r}; make it and put pictures into it")
         named = (path for path in self.folder.iterdir() if path.suffix.lower() in ENDINGS)

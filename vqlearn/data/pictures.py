@@ -1,20 +1,21 @@
 """Pictures and masks as people have them, and as networks do: tensors in [-1, 1].
 
-A picture means what its file says, whatever it is kept in: it is turned as its EXIF orientation states, 16 bits are 16
-bits, a palette is looked up, and behind transparent pixels is a background, white unless said otherwise. Of an
-animation or several pages the current one is taken. White in a mask is drawn anew; a mask lies on black, so nothing is
-marked where it is transparent.
+A picture means what its file says, whatever it is kept in: it is turned as its EXIF orientation states, colours with an
+ICC profile become sRGB, 16 bits are 16 bits, a palette is looked up, and behind transparent pixels is a background,
+white unless said otherwise. Of an animation or several pages the current one is taken. White in a mask is drawn anew; a
+mask lies on black, so nothing is marked where it is transparent.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection, Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image, ImageColor
+from PIL import ExifTags, Image, ImageCms, ImageColor
 from torch import Tensor
 
 from vqlearn.arguments import shown, whole
@@ -54,6 +55,7 @@ def to_tensor(image: Pictures, side: int, *, resize: bool = False, background: C
         )
     if not isinstance(resize, bool | np.bool_):
         raise ValueError(f"resize must be True or False, got {shown(resize)}")
+    color_of(background)
     if not resize and _size(image) != (side, side):
         raise ValueError(
             f"image must be {side} x {side} pixels, got {' x '.join(map(str, _size(image)))}; resize=True takes the "
@@ -76,7 +78,7 @@ def rgb(image: Image.Image | np.ndarray, *, background: Color = "white") -> np.n
         colours = np.repeat(colours, 3, axis=-1)
     if alpha is None:
         return colours
-    seen: np.ndarray = _unit(colours) * alpha + _color(background) * (1 - alpha)
+    seen: np.ndarray = _unit(colours) * alpha + color_of(background) * (1 - alpha)
     return seen
 
 
@@ -193,7 +195,7 @@ def _planes(name: str, image: Image.Image | np.ndarray) -> tuple[np.ndarray, np.
 
 def _decoded(name: str, image: Image.Image) -> np.ndarray:
     """The pixels of a PIL image, upright: `[H, W]` or, with colours or alpha, `[H, W, C]`, in the bits that it has."""
-    image = _upright(name, image)
+    image = _in_srgb(_upright(name, image))
     if image.mode[0] in "IF":  # 16 bits, 32 bits, floats
         grey = _sixteen_bits(name, np.asarray(image)) if image.mode[0] == "I" else np.asarray(image)
         clear = image.info.get("transparency") if image.mode[0] == "I" else None
@@ -201,6 +203,26 @@ def _decoded(name: str, image: Image.Image) -> np.ndarray:
     if image.mode == "La":
         image = image.convert("LA")
     return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """The colours that the ICC profile of a file means; as they are where it has none, or one that cannot be read."""
+    profile, clear = image.info.get("icc_profile"), image.has_transparency_data
+    if not profile or (clear and image.mode[0] == "I"):  # ImageCms has no alpha of 16 bits
+        return image
+    try:
+        whole = image.convert("RGBA") if clear else image.convert("RGB") if image.mode == "P" else image
+        grey = clear and image.mode in ("L", "LA", "La")
+        colours = whole.getchannel("R") if grey else whole.convert("RGB") if clear else whole
+        source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+        seen = ImageCms.profileToProfile(colours, source, target, outputMode="RGB")
+        if seen is not None and clear:
+            seen.putalpha(whole.getchannel("A"))
+        return image if seen is None else seen
+    except MemoryError:
+        raise
+    except Exception:  # of a damaged profile, or one for other colours than these, which says nothing
+        return image
 
 
 def _sixteen_bits(name: str, grey: np.ndarray) -> np.ndarray:
@@ -293,14 +315,14 @@ def _unit(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32) / 255 if values.dtype == np.uint8 else values
 
 
-def _color(color: Color) -> np.ndarray:
+def color_of(background: Color) -> np.ndarray:
     """A colour as float32 `[3]` in [0, 1]; raises ValueError."""
     try:
-        parts: Any = ImageColor.getrgb(color)[:3] if isinstance(color, str) else color
+        parts: Any = ImageColor.getrgb(background)[:3] if isinstance(background, str) else background
         red, green, blue = (whole("background", part, 0, 255) for part in parts)
     except (ValueError, TypeError):
         raise ValueError(
-            f"background must be a colour, such as 'white' or (255, 255, 255), got {shown(color)}"
+            f"background must be a colour, such as 'white' or (255, 255, 255), got {shown(background)}"
         ) from None
     return np.array([red, green, blue], np.float32) / 255
 

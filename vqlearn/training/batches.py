@@ -19,7 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 from vqlearn.arguments import shown, whole
 from vqlearn.data.pictures import ROUNDING
 from vqlearn.networks.vqvae import VQModel
+from vqlearn.training.process import dead_children_unheard
 
+DEAD = "DataLoader worker (pid"  # how torch begins to say so
 Read = Callable[[list[Any]], Tensor | None]  # conditions as a data set has them, to what a network is given
 
 
@@ -93,10 +95,20 @@ class Shuffled(Source):
         self._next, self._loaded = -1, iter(())  # type: tuple[int, Iterator[Any]]
 
     def rows(self, number: int, count: int, generator: Generator) -> Rows:
-        """The first `count` rows of batch `number`; the generator is not used."""
+        """The first `count` rows of batch `number`; the generator is not used.
+
+        Raises ChildProcessError where a process that loads data has died.
+        """
         if number != self._next:
-            self._next, self._loaded = number, iter(self._loader(number))
-        found = next(self._loaded)
+            with dead_children_unheard():
+                self._next, self._loaded = number, iter(self._loader(number))
+        try:
+            found = next(self._loaded)
+        except RuntimeError as error:
+            self._next = -1  # the others have ended too
+            if not str(error).startswith(DEAD):
+                raise
+            raise ChildProcessError("a process that loads data has died, killed or for want of memory") from None
         self._next += 1
         with self.named(number):
             if isinstance(found, RowError):

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from vqlearn.pipeline import VQDiffusionPipeline
 from vqlearn.training.batches import Source
 from vqlearn.training.conditioned import Task
-from vqlearn.training.objectives import Batch, Conditions, CrossEntropy, Figures, Network
+from vqlearn.training.objectives import Batch, Conditions, CrossEntropy, Figures, Network, check_state
 from vqlearn.training.recipes import DenoiserRecipe
 from vqlearn.training.stage import Evaluated, TokenStage
 from vqlearn.training.updates import of_kind
@@ -22,6 +22,8 @@ class _Denoiser(Evaluated):
     """A denoiser's networks on a batch: `network(x_t, t)`, with times `[B]` in 1 ... T."""
 
     def __call__(self, x_t: Tensor, t: Tensor, conditions: Conditions | None = None) -> Tensor:
+        conditions = self.batch.conditions() if conditions is None else conditions
+        check_state(x_t, t, conditions, self.batch)
         return self.logits(x_t, conditions, t - 1)  # the network counts from 0
 
 

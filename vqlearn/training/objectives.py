@@ -24,7 +24,7 @@ from vqlearn.arguments import real, shown, whole
 from vqlearn.objective import Jumps, TimeSampler, continuous_loss, mixed_posteriors, training_loss
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.training.checkpoint import check_form
-from vqlearn.transition import q_sample
+from vqlearn.transition import check_tokens, q_sample
 
 
 class Conditions(NamedTuple):
@@ -51,6 +51,24 @@ class Batch:
         """The conditions, with the null one in a share of the rows drawn at random (Improved VQ-Diffusion, 3.1)."""
         u = torch.rand(len(self.x_0), generator=self.generator, device=self.x_0.device)
         return Conditions(self.condition, u < self.null_share, self.notes)
+
+
+def check_state(x_t: Tensor, t: Tensor, conditions: Conditions, batch: Batch) -> None:
+    """Raises ValueError for what a network cannot be asked: tokens that are none, times outside 1 ... T, other rows.
+
+    Values are looked at on a CPU alone, a GPU would have to be waited for.
+    """
+    length, last = batch.x_0.shape[1], batch.schedule.num_steps
+    check_tokens(x_t, batch.schedule, "x_t", mask_allowed=True)
+    if x_t.shape[1] != length:
+        raise ValueError(f"x_t must be of {length} tokens a row, got {x_t.shape[1]}")
+    if not isinstance(t, Tensor) or t.dtype != torch.int64 or t.shape != x_t.shape[:1]:
+        got = f"{t.dtype} {[*t.shape]}" if isinstance(t, Tensor) else shown(t)
+        raise ValueError(f"an objective must give the network times int64 [{len(x_t)}], got {got}")
+    if t.device.type == "cpu" and len(t) and not 1 <= int(t.min()) <= int(t.max()) <= last:
+        raise ValueError(f"an objective must ask for times 1 ... {last}, got {int(t.min())} to {int(t.max())}")
+    if len(conditions.is_null) != len(t):
+        raise ValueError(f"an objective must give a condition for each of {len(t)} rows, got {len(conditions.is_null)}")
 
 
 class Network(Protocol):

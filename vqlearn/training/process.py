@@ -49,8 +49,26 @@ def stops() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         come.append(number)
 
-    with on_stop(note):
+    with on_stop(note), dead_children_unheard(signal.SIG_DFL):
         yield come
+
+
+@contextlib.contextmanager
+def dead_children_unheard(handler: Any = None) -> Iterator[None]:
+    """Put SIGCHLD's handler back at the end, where torch sets its own; `handler` takes its place meanwhile.
+
+    That of torch raises wherever a step is when a process that loads data dies, and leaves half an update. Without it
+    the death is an error of the next batch.
+    """
+    number: Any = getattr(signal, "SIGCHLD", None)  # not on Windows
+    before = signal.getsignal(number) if number and threading.current_thread() is threading.main_thread() else None
+    try:
+        if before is not None and handler is not None:
+            signal.signal(number, handler)
+        yield
+    finally:
+        if before is not None:
+            signal.signal(number, before)
 
 
 @contextlib.contextmanager

@@ -21,9 +21,10 @@ def fit(stage: Stage, folder: str | Path, *, save_every: int = 500, progress: bo
     """Run a stage to the end of its recipe in `folder`, going on from the checkpoint there if there is one.
 
     Writes `checkpoint.pt` and `log.csv`. Ctrl-C, SIGTERM and SIGHUP finish the step, save and raise KeyboardInterrupt,
-    a second Ctrl-C raises it at once. Whatever else is raised leaves the last checkpoint as it was: FloatingPointError
-    for weights or a loss that are not finite, ValueError for a checkpoint of another recipe, OSError for one that is
-    damaged and for a folder that another training uses, that cannot be written or that was deleted meanwhile.
+    a second Ctrl-C raises it at once. Where a process that loads data dies the run is saved, too, and ChildProcessError
+    says so. Whatever else is raised leaves the last checkpoint as it was: FloatingPointError for weights or a loss that
+    are not finite, ValueError for a checkpoint of another recipe, OSError for one that is damaged and for a folder that
+    another training uses, that cannot be written or that was deleted meanwhile.
     """
     save_every, folder = whole("save_every", save_every), Path(folder).absolute()
     with locked(folder) as check:
@@ -33,7 +34,8 @@ def fit(stage: Stage, folder: str | Path, *, save_every: int = 500, progress: bo
         try:
             with stops() as come:
                 while run.number < steps and not stop:
-                    figures = run.step()
+                    if (figures := run.step(come)) is None:
+                        break
                     stop = bool(come)  # asked once: what comes later waits for the next step
                     if stop or run.number % save_every == 0 or run.number == steps:
                         run.save()
@@ -59,11 +61,18 @@ class _Run:
         except OSError as error:
             raise OSError(self._why(error)) from None
 
-    def step(self) -> dict[str, float]:
+    def step(self, come: list[int]) -> dict[str, float] | None:
+        """One step, or None where a signal to stop, which has `come`, has ended the processes that load data."""
         try:
             figures = self.stage.step(self.number)
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}: training stopped, {self.kept}") from None
+        except ChildProcessError as error:  # before anything has changed
+            if self.number > self.saved:
+                self.save()
+            if come:
+                return None
+            raise ChildProcessError(f"{error}: training stopped, {self.kept}") from None
         self.number += 1
         self.log.add(self.number, figures)
         return figures
