@@ -369,6 +369,11 @@ def test_all_tokens_kept_for_a_part_of_the_run_are_a_variation():
     assert_close(outcome(kept, denoise, schedule, 5, [100, 50, 20, 0]).law, expected, atol=1e-12, rtol=0)
 
 
+def test_two_are_compared_as_objects_and_their_tensors_are_not():
+    kept, other = (Keeping(ancestral, *KNOWN) for _ in range(2))
+    assert kept == kept and kept != other and len({kept, other}) == 2
+
+
 def test_shares_of_0_and_1_are_the_same_as_false_and_true():
     schedule, denoise = BESIDE["paper"], conditional("paper")[0]
     found = [Keeping(ancestral, KNOWN[0], known) for known in (KNOWN[1], KNOWN[1].double(), KNOWN[1][0].half())]

@@ -1,7 +1,7 @@
 """How the stages learn: the numbers of a recipe, and what a wrong one is told."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -130,6 +130,24 @@ def test_a_codec_of_another_size_starts_no_denoiser(monkeypatch):
     codec = VQModel(num_vq_embeddings=7)
     with pytest.raises(ValueError, match="the codec has 7 codes, the transformer is for 5"):
         initialise(pipeline().transformer, codec)
+
+
+def test_the_defaults_are_what_the_shipped_model_is_trained_with():
+    """Numbers that the model card and the documentation state."""
+    assert asdict(CodecRecipe()) == {
+        "steps": 2400, "batch": 64, "learning_rate": 2e-3, "decay": 0.3, "polish": 0.3, "commitment": 0.25, "seed": 0
+    }  # fmt: skip
+    any_data = {
+        "steps": 30000, "batch": 32, "learning_rate": 1e-3, "decay": 0.5, "weight_decay": 1e-2, "null_share": 0.1,
+        "ema": 0.999, "clip": 1.0, "seed": 0,
+    }  # fmt: skip
+    assert asdict(DenoiserRecipe()) == any_data
+    assert asdict(SceneRecipe()) == any_data | {
+        "uniform_share": 1 / 3, "time_power": 4.0, "counts": (0.25, 0.45, 0.3), "relation_weight": 0.2,
+        "objective": "ideal", "own_share": 0.5, "own_from": 4000,
+    }  # fmt: skip
+    assert recipe("cpu") == SceneRecipe() and recipe("cpu", from_nothing=False) == replace(SceneRecipe(), own_from=0)
+    assert recipe("cuda") == LARGE_BATCH
 
 
 class Given(Source):

@@ -178,7 +178,17 @@ def test_moving_keeps_everything():
     schedule = MaskReplaceSchedule.released(9, 4)
     moved = schedule.to("cpu")
     assert moved.num_codes == 9 and all(torch.equal(getattr(moved, c), getattr(schedule, c)) for c in CURVES)
-    assert "num_codes=9" in repr(moved) and "num_steps=4" in repr(moved)
+    assert repr(MaskReplaceSchedule.paper(8, 50)) == (
+        "MaskReplaceSchedule(num_codes=8, num_steps=50, kept, replaced, masked at T: 9e-06, 0.1, 0.9)"
+    )
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_prior_is_the_marginal_of_a_uniform_token(preset):
+    schedule = preset(5)
+    alpha, beta, gamma = (schedule.alpha_bar[-1], schedule.beta_bar[-1], schedule.gamma_bar[-1])
+    expected = torch.cat([(alpha / 5 + beta).expand(5), gamma[None]])  # kept, or replaced by any of the five
+    assert_close(schedule.prior(), expected, atol=1e-15, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
