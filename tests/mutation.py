@@ -5,7 +5,8 @@
 draws places in the method, networks, training, evaluation and checkpoints at random, and at each place one of the
 mutations of cosmic-ray (another operator, number, comparison, condition, keyword). Each mutant lives in a copy of the
 repository. It is killed if a test fails or the tests hang; survivors are printed with their change. Results are kept in
-`tests/benchmarks/results/mutation.json` after each mutant, and the same command goes on where it stopped.
+`tests/benchmarks/results/mutation.json` after each mutant, and the same command goes on where it stopped. Before the
+first one, coverage finds out which test runs which line, so that a mutant meets the tests of its module that reach it.
 Mutants that differ in annotations or docstrings alone are left out, and those that no type would allow, such as `a & b`
 in place of `a / b`.
 """
@@ -32,7 +33,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "benchmarks" / "results" / "mutation.json"
 PLAUSIBLE = re.compile(r"^core/(?!Exception|Replace(Binary|Unary))|BinaryOperator_(Add|Sub|Mul|Div)_(Add|Sub|Mul|Div)$")
-LOOPS = 900  # seconds of processor time, which a busy machine does not use up: a mutant may loop for ever
+LOOPS = 300  # seconds of processor time, which a busy machine does not use up: a mutant may loop for ever
 HANGS = 4 * 3600  # seconds: or wait
 # The tests that are to notice, for each module; what is not listed is not mutated.
 TESTS = {
@@ -158,17 +159,66 @@ def tests_of(module: str, folder: Path) -> list[str]:
     return [file for file in files if (folder / file).exists()]
 
 
-def verdict(mutant: dict[str, Any], folder: Path) -> str:
+class Reached:
+    """Which tests run which lines of the package, found out once by coverage and kept beside the results."""
+
+    def __init__(self, folder: Path, kept: Path):
+        from coverage import CoverageData
+
+        self.folder = folder
+        if not kept.exists():
+            part = kept.with_suffix(".part")
+            settings = folder / "mutation.cfg"
+            settings.write_text(
+                f"[run]\nsource = {folder}/vqlearn\ndynamic_context = test_function\ndata_file = {part}\n"
+            )
+            files = sorted({file for module in TESTS for file in tests_of(module, folder)})
+            command = [sys.executable, "-m", "coverage", "run", f"--rcfile={settings}", "-m", "pytest", "-q"]
+            print(f"finding out which tests of {len(files)} files reach which line", flush=True)
+            subprocess.run(
+                [*command, "-p", "no:cacheprovider", *files], cwd=folder, env=_environment(folder), check=True
+            )
+            part.rename(kept)
+        self.data = CoverageData(str(kept))
+        self.data.read()
+        self.files = {Path(file).as_posix().rpartition("/vqlearn/")[2]: file for file in self.data.measured_files()}
+
+    def tests(self, mutant: dict[str, Any]) -> list[str]:
+        """Of the module's tests those that run the statement, or all where it is run by an import or a fixture."""
+        path = f"{mutant['module']}.py"
+        lines = _statement((self.folder / "vqlearn" / path).read_text(encoding="utf-8"), mutant["line"])
+        contexts = self.data.contexts_by_lineno(self.files[path]) if path in self.files else {}
+        names = {tuple(name.split(".")[-2:]) for line in lines for name in contexts.get(line, []) if name}
+        files = tests_of(mutant["module"], self.folder)
+        found = [f"{file}::{test}" for file in files for stem, test in sorted(names) if Path(file).stem == stem]
+        return found or files
+
+
+def _statement(source: str, line: int) -> range:
+    """The lines of the innermost statement that has a line; of one with a body its head alone."""
+    found = range(line, line + 1)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or line):
+            body = getattr(node, "body", None)
+            end = body[0].lineno if body else (node.end_lineno or line) + 1
+            if line < end:
+                found = range(node.lineno, max(end, node.lineno + 1))
+    return found
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def verdict(mutant: dict[str, Any], folder: Path, reached: Reached) -> str:
     """ "killed", "hung" or "survived", with the mutant in a copy of the repository."""
     path = folder / "vqlearn" / f"{mutant['module']}.py"
     whole = path.read_text(encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    command += tests_of(mutant["module"], folder)
-    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *reached.tests(mutant)]
     path.write_text(mutant["source"], encoding="utf-8")
     try:
         done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, timeout=HANGS, preexec_fn=_limited
+            command, cwd=folder, env=_environment(folder), capture_output=True, timeout=HANGS, preexec_fn=_limited
         )
         if done.returncode == -signal.SIGXCPU:
             return "hung"
@@ -203,13 +253,13 @@ def main(arguments: list[str]) -> None:
         shutil.copytree(
             ROOT, folder, ignore=shutil.ignore_patterns(".*", "*.egg-info", "wheels", "__pycache__", "notebooks")
         )
-        judged = []
+        reached, judged = Reached(folder, chosen.out.with_suffix(".coverage")), []
         for mutant in mutants(chosen.seed):
             if len(judged) == chosen.count:
                 break
             key = (mutant["module"], mutant["line"], *mutant["change"])
             found = known.get(key) or {name: mutant[name] for name in ("module", "line", "change")} | {
-                "verdict": verdict(mutant, folder)
+                "verdict": verdict(mutant, folder, reached)
             }
             judged.append(found)
             if found["verdict"] == "survived":
