@@ -186,13 +186,15 @@ def test_when_processes_that_load_data_die_no_step_is_lost(tmp_path, number):
     assert (tmp_path / "a" / "log.csv").read_text() == (tmp_path / "b" / "log.csv").read_text()
 
 
-def test_an_error_of_a_row_in_another_process_is_its_own():
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("kind", [RuntimeError, FileNotFoundError, EOFError, KeyError])
+def test_an_error_of_a_row_is_its_own_in_another_process_too(workers, kind):
     class Broken(Counting):
         def __getitem__(self, index):
-            raise RuntimeError("this row is broken")
+            raise kind("this row is broken")
 
-    stage = DenoiserStage(pipeline(), Broken(), DenoiserRecipe(steps=2, batch=2), workers=1)
-    with pytest.raises(RuntimeError, match="this row is broken"):
+    stage = DenoiserStage(pipeline(), Broken(), DenoiserRecipe(steps=2, batch=2), workers=workers)
+    with pytest.raises(kind, match="this row is broken"):
         stage.step(0)
 
 

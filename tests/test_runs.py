@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -319,6 +320,17 @@ def test_what_is_no_checkpoint_is_named(tmp_path, damage):
     with pytest.raises(OSError, match=r"cannot be read \(its checksum is wrong\)"):
         run(tmp_path)
     assert path.read_bytes() == content
+
+
+@posix
+def test_a_checkpoint_of_a_terabyte_is_not_read(tmp_path):
+    run(tmp_path)
+    with (tmp_path / "checkpoint.pt").open("ab") as file:
+        file.truncate(2**40)  # zeros that are on no disk
+    begin = time.process_time()
+    with pytest.raises(OSError, match=r"it has 1099511627776 bytes, this training needs no more than \d+\); delete it"):
+        run(tmp_path)
+    assert time.process_time() - begin < 1
 
 
 @posix

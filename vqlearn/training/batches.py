@@ -21,7 +21,7 @@ from vqlearn.data.pictures import ROUNDING
 from vqlearn.networks.vqvae import VQModel
 from vqlearn.training.process import dead_children_unheard
 
-DEAD = "DataLoader worker (pid"  # how torch begins to say so
+OF_A_ROW = "Caught "  # so torch begins what it says of an error that a row has raised in another process
 Read = Callable[[list[Any]], Tensor | None]  # conditions as a data set has them, to what a network is given
 
 
@@ -104,9 +104,9 @@ class Shuffled(Source):
                 self._next, self._loaded = number, iter(self._loader(number))
         try:
             found = next(self._loaded)
-        except RuntimeError as error:
+        except (RuntimeError, OSError, EOFError) as error:
             self._next = -1  # the others have ended too
-            if not str(error).startswith(DEAD):
+            if not self.workers or str(error).startswith(OF_A_ROW):
                 raise
             raise ChildProcessError("a process that loads data has died, killed or for want of memory") from None
         self._next += 1

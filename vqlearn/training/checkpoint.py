@@ -16,6 +16,7 @@ from vqlearn.data.files import replaced
 
 NAME = "checkpoint.pt"
 DIGEST = hashlib.sha256().digest_size
+MOST_GROWN, MOST_BESIDE = 8, 2**26  # of a new stage's bytes (the optimizer adds its moments), and for all else
 PLAIN = (bool, int, float, str, type(None), torch.Size, torch.dtype, torch.device)
 
 
@@ -63,7 +64,7 @@ def load(stage: Stage, folder: Path) -> int:
         return 0
     anew = "; delete it to begin anew, or choose another folder"
     try:
-        number, recipe, state = _read(path)
+        number, recipe, state = _read(path, MOST_GROWN * _bytes(stage.state_dict()) + MOST_BESIDE)
     except CheckpointError as error:
         raise OSError(f"{error}{anew}") from None
     except ValueError as error:
@@ -101,10 +102,12 @@ def check_form(saved: Any, own: Any, name: str = "state") -> None:
             check_form(saved[key], value, f"{name}.{key}")
 
 
-def _read(path: Path) -> tuple[Any, dict[str, Any], Any]:
-    """Step, recipe and state as they are in a file; nothing in it is run."""
+def _read(path: Path, most: int) -> tuple[Any, dict[str, Any], Any]:
+    """Step, recipe and state as they are in a file of at most so many bytes; nothing in it is run."""
     if not path.is_file():  # a pipe would be read for ever
         raise ValueError("it is not a regular file")
+    if (size := path.stat().st_size) > most:
+        raise ValueError(f"it has {size} bytes, this training needs no more than {most}")
     with path.open("rb") as file:
         if not _is_sealed(file):
             raise ValueError("its checksum is wrong")
@@ -114,6 +117,13 @@ def _read(path: Path) -> tuple[Any, dict[str, Any], Any]:
     if not isinstance(saved["recipe"], dict):
         raise ValueError(f"recipe must be a dict, got {shown(saved['recipe'])}")
     return saved["step"], saved["recipe"], saved["state"]
+
+
+def _bytes(value: Any) -> int:
+    """How many bytes the tensors in a state have."""
+    if isinstance(value, dict | list | tuple):
+        return sum(map(_bytes, value.values() if isinstance(value, dict) else value))
+    return value.nbytes if isinstance(value, Tensor) else 0
 
 
 def _check(value: Any, name: str) -> None:
