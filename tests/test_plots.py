@@ -57,18 +57,18 @@ def test_codes_are_names_no_two_of_a_figure_share_a_colour():
     assert to_rgba(plots.VERMILLION)[:3] not in distinct(7), "the colour of outlines"
 
 
-def test_a_cell_is_the_patch_that_its_code_decodes_to():
+def test_a_cell_is_the_patch_that_it_decodes_to():
     def decode(tokens):  # a patch of 2 x 2 pixels, black but for one pixel as bright as the code
         side = round(tokens.shape[1] ** 0.5)
         patch = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
         picture = torch.einsum("bhw,yx->bhywx", tokens.view(-1, side, side).float(), patch).flatten(1, 2).flatten(2)
         return picture[:, None].expand(-1, 3, -1, -1) / 5 - 1
 
-    (ax,) = drawn(plots.tokens(torch.tensor([[3, 10], [9, 3]]), 10, decode=decode)).axes
-    shown = ax.images[0].get_array()
-    assert shown.shape == (4, 4, 3)
-    np.testing.assert_allclose(shown[..., 0], np.array([[3, 0, 9, 0], [0] * 4, [9, 0, 3, 0], [0] * 4]) / 10, atol=1e-6)
-    assert len(boxes(ax, hatched)) == 1
+    for truth, behind in ((None, 3), (torch.tensor([[3, 7], [9, 3]]), 7)):
+        (ax,) = drawn(plots.tokens(torch.tensor([[3, 10], [9, 3]]), 10, truth=truth, decode=decode)).axes
+        shown, expected = ax.images[0].get_array(), [[3, 0, behind, 0], [0] * 4, [9, 0, 3, 0], [0] * 4]
+        np.testing.assert_allclose(shown[..., 0], np.array(expected) / 10, atol=1e-6)
+        assert shown.shape == (4, 4, 3) and len(boxes(ax, hatched)) == 1
 
 
 def test_figures_carry_a_text_of_what_they_show():
@@ -266,16 +266,3 @@ def test_comparison_tells_its_lines_apart_by_colour_and_marker():
     assert len(looks[0]) == 2 and looks[0] == looks[1]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ancestral", "halton"]
     assert figure.axes[0].get_xscale() == "log" and figure.axes[0].get_ylim()[0] == 0
-
-
-def test_comparison_writes_the_names_of_many_lines_at_their_ends():
-    lines = {f"line {n}": ([1, 10], [0.5, 0.0 if n < 3 else 0.1 * n]) for n in range(7)}
-    figure = drawn(plots.comparison({"one": lines, "two": lines}, x_label="calls", y_label="error"))
-    assert not figure.legends
-    for ax in figure.axes:
-        assert [text.get_text() for text in ax.texts] == list(lines)
-        assert [text.get_color() for text in ax.texts] == ["black"] * 7
-        assert [text.xy[1] for text in ax.texts] == [y[1] for _, y in lines.values()]
-        heights = sorted(text.get_position()[1] for text in ax.texts)
-        assert min(np.diff(heights)) > 0.05, "none covers another"
-        assert {line.get_linestyle() for line in ax.lines} == {"-", "--", ":"}

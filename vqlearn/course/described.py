@@ -23,10 +23,10 @@ def number(value: Any) -> str:
 
 
 def panels(kind: str, names: Iterable[str]) -> str:
-    """How many panels of a kind there are, and their titles."""
+    """How many panels of a kind, "picture" say, there are, and their titles."""
     titles = [plain(name) for name in names]
     named = f": {', '.join(filter(None, titles))}" if any(titles) else ""
-    return f"{len(titles)} {kind} side by side{named}." if len(titles) > 1 else f"One of the {kind}{named}."
+    return f"{len(titles)} {kind}s side by side{named}." if len(titles) > 1 else f"One {kind}{named}."
 
 
 def lines(drawn: Mapping[str, tuple[Values, Values]], x_label: str, y_label: str) -> str:

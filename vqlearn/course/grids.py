@@ -1,6 +1,6 @@
 """Token grids and pictures: a masked token is a hatched cell, a replaced token is outlined.
 
-A code is a name, so a cell shows the patch that its code decodes to, or a colour that no other code of the figure has.
+A code is a name, so a cell shows the patch that it decodes to, or a colour that no other code of the figure has.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def tokens(
 ) -> Figure:
     """Token grids `[H, W]`, one or a sequence of them, side by side: masks hatched.
 
-    With `decode`, a pipeline's or a codec's, a cell is the patch that its code stands for, else each code has a colour.
+    With `decode`, a pipeline's or a codec's, a cell is its patch of the decoded grid, else each code has a colour.
     With `truth` `[H, W]` a visible token that differs from it (a replaced one) is outlined. `numbers` writes the codes.
     """
     grids = [array(grid) for grid in ([grids] if getattr(grids, "ndim", 0) == 2 else grids)]
     figure, axes = row_of_axes(len(grids), titles, size, size)
-    paint = painter(grids, mask_id, decode)
+    paint = painter(grids, mask_id, decode, truth)
     for ax, grid in zip(axes, grids, strict=True):
         _token_panel(ax, grid, mask_id, truth, numbers, paint)
     figure.set_label(described.table_of_panels([grids], titles, mask_id, truth))
@@ -66,12 +66,12 @@ def album(
 
     A picture below a grid is its decoding: hatched where the grid is masked and, with `truth` `[H, W]`, outlined where
     a token is replaced. `titles` stand over the first row; `numbers` writes the codes into the grids. With `decode` a
-    grid's cell is the patch that its code stands for, as in `tokens`.
+    grid's cell is its patch of the decoded grid, as in `tokens`.
     """
     columns, lines = len(rows[0]), max((title.count("\n") + 1 for title in titles), default=0)
     figure = Figure(figsize=(columns * size, len(rows) * size + 0.22 * lines), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
-    paint = painter((array(entry) for row in rows for entry in row if _is_grid(entry)), mask_id, decode)
+    paint = painter((array(entry) for row in rows for entry in row if _is_grid(entry)), mask_id, decode, truth)
     for column, entries in enumerate(zip(*rows, strict=True)):
         grid = None
         for ax, entry in zip(axes[:, column], entries, strict=True):
@@ -125,7 +125,7 @@ def strip(pictures: Sequence[Values], titles: Sequence[str] = (), *, size: float
         ax.imshow(pixels(picture), interpolation="nearest")
         ax.set_axis_off()
         ax.set_anchor("S")
-    figure.set_label(described.panels("pictures", titles or [""] * len(pictures)))
+    figure.set_label(described.panels("picture", titles or [""] * len(pictures)))
     return figure
 
 
@@ -134,29 +134,26 @@ def pixels(picture: Values) -> np.ndarray:
     return rgb(picture) if isinstance(picture, Image.Image) else np.asarray(picture)
 
 
-def painter(grids: Iterable[np.ndarray], mask_id: int, decode: Decode | None = None) -> Paint:
-    """The colours of the codes of some grids: of one patch each with `decode`, else as far apart as so many can be."""
+def painter(grids: Iterable[np.ndarray], mask_id: int, decode: Decode | None = None, truth: Values = None) -> Paint:
+    """How the cells of some grids are coloured: a colour for each code, or with `decode` as its patch of the picture.
+
+    For decoding, a masked token is what `truth` has there, or else the commonest code of its grid.
+    """
+    if decode is not None:
+        return lambda grid: _decoded(grid, mask_id, decode, truth)
     codes = np.unique(np.concatenate([np.ravel(grid) for grid in grids] or [np.zeros(0, dtype=int)]))
     codes = codes[codes != mask_id]
-    if decode is not None and len(codes):
-        around = torch.as_tensor(codes)[:, None].expand(
-            -1, 9
-        )  # a code among its like, and of its nine patches the middle
-        images = decode(around).clamp(-1, 1).permute(0, 2, 3, 1).numpy() / 2 + 0.5
-        side = images.shape[1] // 3
-        patches = images[:, side : 2 * side, side : 2 * side]  # [codes, h, w, 3]
-    else:
-        patches = np.array(distinct(len(codes)), dtype=float).reshape(-1, 1, 1, 3)
+    colors = np.array([*distinct(len(codes)), (1.0, 1.0, 1.0)])  # the last for a grid of masks alone
+    return lambda grid: colors[np.searchsorted(codes, grid).clip(max=len(codes))]
 
-    def paint(grid: np.ndarray) -> np.ndarray:
-        if not len(codes):
-            return np.ones((*grid.shape, 3))
-        cells = patches[np.searchsorted(codes, grid).clip(max=len(codes) - 1)]  # [H, W, h, w, 3]; any patch for a mask
-        (height, width), (h, w) = grid.shape, patches.shape[1:3]
-        colors: np.ndarray = cells.swapaxes(1, 2).reshape(height * h, width * w, 3)
-        return colors
 
-    return paint
+def _decoded(grid: np.ndarray, mask_id: int, decode: Decode, truth: Values) -> np.ndarray:
+    visible = grid[grid != mask_id]
+    common = np.bincount(visible.ravel()).argmax() if visible.size else 0
+    filled = np.where(grid == mask_id, common if truth is None else array(truth), grid)
+    image = decode(torch.as_tensor(filled).reshape(1, -1))[0]
+    colors: np.ndarray = (image.clamp(-1, 1).permute(1, 2, 0) / 2 + 0.5).detach().cpu().numpy()
+    return colors
 
 
 def distinct(count: int) -> list[tuple[float, ...]]:
