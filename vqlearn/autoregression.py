@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import torch
@@ -10,12 +11,16 @@ from torch import Generator, Tensor
 
 from vqlearn import calls, guidance
 from vqlearn.arguments import real
+from vqlearn.checkpoints.hub import locate
+from vqlearn.checkpoints.layout import INDEX
+from vqlearn.checkpoints.parts import HUB, check_path
+from vqlearn.checkpoints.reading import read_json
 from vqlearn.data import pictures
 from vqlearn.drop_in import DropIn
 from vqlearn.networks import cost
 from vqlearn.networks.autoregressive import AutoregressiveTransformer
 from vqlearn.networks.conditions import Prompt
-from vqlearn.pipeline import ImagePipelineOutput
+from vqlearn.pipeline import ImagePipelineOutput, VQDiffusionPipeline
 
 
 class AutoregressivePipeline(DropIn):
@@ -105,3 +110,14 @@ class AutoregressivePipeline(DropIn):
         """Warn of a long run: with a cache every token is computed once, without as often as one comes after it."""
         again = 1 if cache else (self.length + 1) / 2
         cost.announce(self.transformer, self.length, rows * again, instead=["fewer pictures"])
+
+
+def load_pipeline(
+    name: str | os.PathLike[str] | None = None, **options: Any
+) -> VQDiffusionPipeline | AutoregressivePipeline:
+    """A model of either kind, as its folder says; `name` and `options` are those of `from_pretrained`."""
+    known = {option: options[option] for option in HUB if option in options}
+    folder = locate(None if name is None else check_path("name", name), **known)
+    rival = read_json(folder / INDEX).get("_class_name") == AutoregressivePipeline.layout
+    kind = AutoregressivePipeline if rival else VQDiffusionPipeline
+    return kind.from_pretrained(name, **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,10 +13,11 @@ from vqlearn.checkpoints.layout import CHECKSUMS
 from vqlearn.networks.cost import auto_dtype
 
 if TYPE_CHECKING:
-    from vqlearn.pipeline import VQDiffusionPipeline
+    from vqlearn.components import Components
+    from vqlearn.schedule import MaskReplaceSchedule
 
 
-def describe(pipe: VQDiffusionPipeline, folder: Path) -> str:
+def describe(pipe: Components, folder: Path) -> str:
     """A pipeline that was loaded from `folder`, described in lines of text."""
     modules = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
     counts = {name: sum(weight.numel() for weight in part.parameters()) for name, part in modules.items()}
@@ -38,26 +39,31 @@ def _sums(folder: Path) -> str:
     return f"of {count} files, all as saved"
 
 
-def _facts(pipe: VQDiffusionPipeline) -> Iterator[tuple[str, str]]:
-    network, schedule = pipe.transformer.config, pipe.schedule
-    classes = network.num_classes
-    yield "reads", f"{pipe.transformer.reads}" + (f", {classes} of them" if classes else "")
+def _facts(pipe: Any) -> Iterator[tuple[str, str]]:
+    network, reads = pipe.transformer.config, pipe.transformer.reads
+    yield "reads", f"{reads}" + (f", {network.num_classes} of them" if reads == "class" else "")
     yield from _drawn(pipe)
     heads, width = network.num_attention_heads, network.attention_head_dim
     yield "network", f"{network.num_layers} layers, {heads} heads x {width} = {network.width} wide"
-    yield (
-        "schedule",
+    if hasattr(pipe, "scheduler"):
+        yield "schedule", _schedule(pipe.schedule)
+    else:
+        order = "row by row" if network.order is None else f"{str(network.order[:8])[:-1]}, ...]"
+        yield "order", f"autoregressive, one token after the other, {order}"
+    yield "defaults", f"guidance {pipe.guidance_scale:g}, truncation {pipe.truncation_rate:g}"
+
+
+def _schedule(schedule: MaskReplaceSchedule) -> str:
+    return (
         f"{schedule.num_steps} steps; at the end kept {float(schedule.alpha_bar[-1]):.3g}, replaced "
         f"{schedule.num_codes * float(schedule.beta_bar[-1]):.3g} (the uniform share), "
-        f"masked {float(schedule.gamma_bar[-1]):.5g}",
+        f"masked {float(schedule.gamma_bar[-1]):.5g}"
     )
-    rate = pipe.defaults.get("truncation_rate", 1.0)
-    yield "defaults", f"guidance {pipe.guidance_scale:g}, truncation {rate:g}"
 
 
-def _drawn(pipe: VQDiffusionPipeline) -> Iterator[tuple[str, str]]:
+def _drawn(pipe: Components) -> Iterator[tuple[str, str]]:
     if pipe.vqvae is None:
-        yield "tokens", f"{pipe.length} of {pipe.transformer.config.num_vector_embeds - 1} codes, there is no codec"
+        yield "tokens", f"{pipe.length} of {pipe.transformer.num_codes} codes, there is no codec"
         return
     side, used, codes = round(pipe.length**0.5), pipe.vqvae.num_tokens, pipe.vqvae.config.num_vq_embeddings
     pixels, kept = side * pipe.vqvae.factor, f"{used} of its {codes}" if used < codes else f"{codes}"

@@ -15,9 +15,9 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print a model's parts and their sizes, its schedule, and the memory that it needs."""
+    from vqlearn.autoregression import load_pipeline
     from vqlearn.checkpoints.description import describe
     from vqlearn.checkpoints.hub import locate
-    from vqlearn.pipeline import VQDiffusionPipeline
 
     folder = locate(arguments.model)
-    print(describe(VQDiffusionPipeline.from_pretrained(folder), folder))
+    print(describe(load_pipeline(arguments.model), folder))

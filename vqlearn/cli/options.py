@@ -74,21 +74,10 @@ def add_drawing(parser: argparse.ArgumentParser, **several: Any) -> None:
     parser.add_argument("--dtype", choices=dtypes, default="auto", help=dtype)
 
 
-def load_pipeline(name: str | None, **options: Any) -> VQDiffusionPipeline | AutoregressivePipeline:
-    """A model of either kind, as its folder says; None is the shipped one."""
-    from vqlearn.autoregression import AutoregressivePipeline
-    from vqlearn.checkpoints.hub import locate
-    from vqlearn.checkpoints.layout import INDEX
-    from vqlearn.checkpoints.reading import read_json
-    from vqlearn.pipeline import VQDiffusionPipeline
-
-    folder = locate(name)
-    rival = read_json(folder / INDEX).get("_class_name") == AutoregressivePipeline.layout
-    return (AutoregressivePipeline if rival else VQDiffusionPipeline).from_pretrained(folder, **options)
-
-
 def load(arguments: argparse.Namespace) -> VQDiffusionPipeline | AutoregressivePipeline:
     """The pipeline that --model names, in the dtype of --dtype; a note says so where it is not float32."""
+    from vqlearn.autoregression import load_pipeline
+
     pipe = load_pipeline(arguments.model, torch_dtype=arguments.dtype)
     if (name := str(pipe.dtype).removeprefix("torch.")) != "float32":
         note(f"the weights are in {name} (vqlearn doctor says why; --dtype float32 is more exact)")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vqlearn.cli.options import Commands, load_pipeline, whole
+from vqlearn.cli.options import Commands, whole
 
 if TYPE_CHECKING:
     from vqlearn.autoregression import AutoregressivePipeline
@@ -96,6 +96,8 @@ def _rival(arguments: argparse.Namespace, out: Path) -> AutoregressivePipeline:
 
 def _start(arguments: argparse.Namespace) -> VQDiffusionPipeline | AutoregressivePipeline | None:
     """The model that --start-from names."""
+    from vqlearn.autoregression import load_pipeline
+
     name = arguments.start_from
     return None if name is None else load_pipeline(None if name == "shipped" else name)
 

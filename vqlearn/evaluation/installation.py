@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 from vqlearn import __version__
+from vqlearn.autoregression import AutoregressivePipeline, load_pipeline
 from vqlearn.checkpoints.description import auto_dtypes
 from vqlearn.checkpoints.hub import locate
 from vqlearn.networks import cost
-from vqlearn.pipeline import VQDiffusionPipeline
 
 LIBRARIES = (
     "torch", "transformers", "tokenizers", "huggingface_hub", "safetensors", "numpy", "pillow", "matplotlib",
@@ -35,10 +35,13 @@ def findings(model: str | Path | None = None) -> Iterator[tuple[str, str]]:
     yield "auto dtype", f"of {cost.LARGE / 1e6:.0f} M weights and more {auto_dtypes(cost.LARGE)}"
     yield "", f"(measured once, kept in {cost.rates_file()})"
     folder = locate(model, local_files_only=True)
-    pipe = VQDiffusionPipeline.from_pretrained(folder)
+    pipe = load_pipeline(folder)
     size = sum(file.stat().st_size for file in folder.rglob("*.safetensors")) / 1e6
     count = sum(weight.numel() for weight in pipe.transformer.parameters()) / 1e6
-    yield "model", f"{folder.name}: whole, {size:.1f} MB, denoiser of {count:.1f} M parameters, {pipe.schedule}"
+    rival = isinstance(pipe, AutoregressivePipeline)
+    about = "autoregressive transformer" if rival else "denoiser"
+    tail = "" if rival else f", {pipe.schedule}"
+    yield "model", f"{folder.name}: whole, {size:.1f} MB, {about} of {count:.1f} M parameters{tail}"
 
 
 def version(name: str) -> str:
