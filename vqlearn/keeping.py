@@ -13,11 +13,19 @@ network has seen m masks of L only near the times with gamma_bar_t' = m / L: at 
 exp(-L KL(m / L || gamma_bar_t')) or so (Chernoff). Hence t' is the earliest time at which this costs no more than
 `surprise` nats. With surprise = inf and a perfect denoiser the distribution is the exact conditional one, up to
 r_1 (1e-6 for the presets) and to what the sampler itself errs by, which falls with the number of steps.
+
+A schedule that masks nothing has no such t': the run is along the schedule itself, and early tokens are drawn beside
+known ones that the denoiser doubts. So after the run unknown tokens are drawn once more, one at an evaluation and as
+many as the run had steps, given all the others. What they are given a prediction tells, for by Bayes' rule
+p(x_0^i | x_t) is in proportion to q(x_t^i | x_0^i) p(x_0^i | the other x_t). These draws are Gibbs sampling, which
+leads to the conditional distribution from wherever it begins, up to the odds r_t at which it asks: at the first time
+with r_t >= exp(-surprise), since a network has hardly seen a rarer replacement; r_1 with surprise = inf.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -29,11 +37,11 @@ from torch import Tensor
 from vqlearn import samplers
 from vqlearn.arguments import shown
 from vqlearn.choices import joint_of
-from vqlearn.draws import Generators
+from vqlearn.draws import Generators, draw
 from vqlearn.guidance import keep_known
 from vqlearn.reverse import Denoiser, Evaluation, FromMasks, OnStep, Sampler
 from vqlearn.schedule import MaskReplaceSchedule
-from vqlearn.transition import q_log_probs, q_sample
+from vqlearn.transition import q_likelihood, q_log_probs, q_sample
 from vqlearn.unmasking import Unmasking
 
 NEGLIGIBLE = 1e-5  # odds r_t that need no earlier time
@@ -55,8 +63,8 @@ class Keeping(Sampler):
     `x_0` and `known` are `[B, L]`, or `[1, L]` or `[L]` for all pictures. `known` is bool, or a float in [0, 1]: the
     part of the reverse process for which the token is kept, 1 to the end, 0 not at all. A token with f in between is
     visible at the times t > (1 - f) T, is then noised to q(x_t | x_0) of masks alone, and is drawn as all others are.
-    `sampler` is a name in `SAMPLERS`, a `Sampler` or a function; `surprise` is in nats per picture. A schedule that
-    masks nothing has no such t': there the run is along the schedule itself, and what early steps err by stays.
+    `sampler` is a name in `SAMPLERS`, a `Sampler` or a function; `surprise` is in nats. With a schedule that masks
+    nothing a run takes twice as many network evaluations as it has steps.
     Raises ValueError for other shapes, codes or shares, TypeError for what is no tensor.
     """
 
@@ -103,18 +111,22 @@ class Keeping(Sampler):
             steps = times[part.begin : part.end + 1]
             x_t = go(given, x_t, along, steps, generator=generator, on_step=_later(on_step, part.begin))
             was_known = known
+        if times[-1] == 0:
+            for again, t in self._again(schedule, len(times) - 1):
+                log_p = beside_others(denoise(x_t, t), x_t, t, schedule)
+                x_t = torch.where(again.to(x_t.device), draw(log_p, generator), x_t)
         return torch.where(was_known, x_0, x_t)
 
     def start(self, schedule: MaskReplaceSchedule, batch: int, length: int, **more: Any) -> Tensor:
-        """The known tokens, elsewhere masks; where nothing is ever masked, what the sampler itself starts with."""
-        first: Sampler = FromMasks() if _masks(schedule) else self.sampler
+        """The known tokens, elsewhere masks; where nothing is ever masked, codes drawn uniformly."""
+        first = FromMasks() if _masks(schedule) else Sampler()
         x_t = first.start(schedule, batch, length, **more)
         known = self._known_at(schedule.num_steps, schedule).to(x_t.device)
         return torch.where(known, self._codes(x_t, schedule), x_t)
 
     def start_law(self, schedule: MaskReplaceSchedule) -> Tensor:
         """The distribution of each position's first state, float64 `[L, K + 1]`, of a single picture."""
-        first: Sampler = FromMasks() if _masks(schedule) else self.sampler
+        first = FromMasks() if _masks(schedule) else Sampler()
         known, eye = self._known_at(schedule.num_steps, schedule), torch.eye(schedule.num_codes + 1).double()
         return torch.where(known[0, :, None], eye[self.x_0[0].cpu()], first.start_law(schedule))
 
@@ -135,6 +147,8 @@ class Keeping(Sampler):
                 if after is not None and number == len(inner):
                     law = functools.partial(self._released, law, part.known & ~after.known, times[part.end], along)
                 yield Evaluation(_at(one.t, asked), law)
+        for again, t in self._again(schedule, len(times) - 1 if times[-1] == 0 else 0):
+            yield Evaluation(t, functools.partial(self._law_again, again=again, t=t, schedule=schedule))
 
     def __repr__(self) -> str:
         return f"Keeping({self.sampler!r})"
@@ -161,6 +175,18 @@ class Keeping(Sampler):
         along = masks_alone(schedule).gamma_bar.cpu()
         return denoiser_times(free * along / along[-1], known.shape[1], schedule, self.surprise)
 
+    def _again(self, schedule: MaskReplaceSchedule, count: int) -> Iterator[tuple[Tensor, int]]:
+        """Where nothing is masked: which tokens are drawn once more, bool `[B or 1, L]`, one a picture, and at which t.
+
+        Each token that is never known has its turn, and then again.
+        """
+        odds = (schedule.num_codes * schedule.beta_bar / schedule.alpha_bar).cpu()
+        found = (odds >= max(math.exp(-self.surprise), ROUNDING**2)).nonzero()[:, 0].tolist()
+        free = self.known.cpu() == 0
+        place, number = free.cumsum(-1) - 1, free.sum(-1, keepdim=True).clamp(min=1)
+        for turn in range(0 if _masks(schedule) or not found else count):
+            yield free & (place == turn % number), found[0]
+
     def _codes(self, x_t: Tensor, schedule: MaskReplaceSchedule) -> Tensor:
         """`x_0` for the pictures of x_t, a code everywhere (0 where nothing is ever known)."""
         if self.x_0.shape[1] != x_t.shape[1] or any(len(rows) not in (1, len(x_t)) for rows in (self.x_0, self.known)):
@@ -182,6 +208,12 @@ class Keeping(Sampler):
             return found
         return torch.where(known[..., None], F.one_hot(x_0, found.shape[-1]).to(found), found)  # seen whatever x_s is
 
+    def _law_again(self, log_p: Tensor, x_t: Tensor, again: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
+        """The distribution after one token was drawn once more, `[B, L, K + 1]`."""
+        drawn = F.pad(beside_others(log_p, x_t, t, schedule).double().softmax(-1), (0, 1))
+        here = again[..., None] & ~drawn.isnan()  # as of masks, which this schedule never has
+        return torch.where(here, drawn, F.one_hot(x_t, schedule.num_codes + 1).double())
+
     def _released(
         self,
         law: Callable[[Tensor, Tensor], Tensor],
@@ -197,6 +229,11 @@ class Keeping(Sampler):
         noise = q_log_probs(self.x_0.cpu() * released, t, along, dtype=torch.float64).exp()  # [1, L, K + 1]
         kernel = joint_of(torch.where(released[..., None], noise, F.one_hot(states, along.num_codes + 1).double()))
         return (joint_of(found) if found.ndim == 3 else found) @ kernel
+
+
+def beside_others(log_p_x0: Tensor, x_t: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
+    """log p(x_0 | all other tokens) of each token, unnormalised, from log p(x_0 | x_t), `[B, L, K]` both."""
+    return log_p_x0 - q_likelihood(x_t, t, schedule, dtype=log_p_x0.dtype)[..., :-1]
 
 
 def masks_alone(schedule: MaskReplaceSchedule) -> MaskReplaceSchedule:
