@@ -202,7 +202,8 @@ def train_rival(
             pipe.vqvae = start_from.to(torch.float32).vqvae
         initialise(pipe.transformer, pipe.vqvae)
     stage = autoregressive_scene_stage(pipe, rival or rival_recipe(device), device=device, dtype=run.dtype)
-    return run.finished(stage, "autoregressive", {"guidance_scale": 1.0})
+    halved = "transformer", "text_encoder", "vqvae"  # the tokens of all patches of the toy world stay what they are
+    return run.finished(stage, "autoregressive", {"guidance_scale": 1.0}, halved)
 
 
 class _Run:
@@ -218,11 +219,14 @@ class _Run:
         stage = CodecStage(codec, ScenePictures(), recipe, device=self.device, autocast=self.dtype is not None)
         fit(stage, self.out / "codec", **self.how)
 
-    def finished(self, stage: TokenStage, name: str, defaults: dict[str, Any]) -> Any:
-        """The pipeline of a stage, trained, written, and read back."""
+    def finished(
+        self, stage: TokenStage, name: str, defaults: dict[str, Any], halved: Sequence[str] = ("transformer",)
+    ) -> Any:
+        """The pipeline of a stage, trained, written with the `halved` parts in float16, and read back."""
         fit(stage, self.out / name, **self.how)
         pipe = stage.averaged().to("cpu")
         pipe.defaults = {**defaults, "words": sorted((*scenes.VOCABULARY, ","))}
-        pipe.transformer.half()  # half the size on disk; loading casts back
+        for part in halved:  # half the size on disk; loading casts back
+            getattr(pipe, part).half()
         pipe.save_pretrained(self.out / "model")
         return type(pipe).from_pretrained(self.out / "model")
