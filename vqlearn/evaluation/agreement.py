@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,13 +100,25 @@ def evaluate(
     check_world(pipe)
     captions = [scenes.sample(split, index)[1] for index in range(count)]
     generator = Generator().manual_seed(seed)
+    drawn = pictures_of(pipe, captions, batch=batch, progress=progress, generator=generator, **call)
+    read = [scenes.read(picture) for picture in drawn]
+    return report(captions, read)
+
+
+def pictures_of(
+    pipe: VQDiffusionPipeline | AutoregressivePipeline,
+    captions: Sequence[str],
+    *,
+    batch: int,
+    progress: bool,
+    **call: Any,
+) -> Iterator[Tensor]:
+    """A picture per caption, float `[3, H, W]` in [-1, 1], drawn `batch` at a time; `call` goes to the pipeline."""
     quiet = copy.copy(pipe)  # the same parts, with a setting of its own
     quiet.set_progress_bar_config(disable=True)
-    read: list[scenes.Scene] = []
-    for start in tqdm(range(0, count, batch), disable=not progress, desc="evaluating", unit="batch"):
-        images = quiet(captions[start : start + batch], generator=generator, output_type="pt", **call).images
-        read += [scenes.read(image * 2 - 1) for image in images]
-    return report(captions, read)
+    for start in tqdm(range(0, len(captions), batch), disable=not progress, desc="evaluating", unit="batch"):
+        images = quiet(list(captions[start : start + batch]), output_type="pt", **call).images
+        yield from images * 2 - 1
 
 
 def report(captions: list[str], pictures: list[scenes.Scene]) -> Report:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import json
 import re
 import unicodedata
 from collections import Counter
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from vqlearn.arguments import shown
+from vqlearn.arguments import shown, whole
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -124,9 +126,15 @@ def clip_tokenizer(merges: list[tuple[str, str]], *, max_length: int) -> CLIPTok
 
 def _byte_alphabet() -> list[str]:
     """GPT-2's printable stand-ins for the 256 bytes, in CLIP's order ("!" first)."""
+    return list(_stand_ins().values())
+
+
+@functools.cache
+def _stand_ins() -> dict[int, str]:
+    """Each byte's stand-in: itself where it can be printed, the others from U+0100 on."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     rest = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(rest))]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(rest)}
 
 
 def word_merges(words: Iterable[str]) -> list[tuple[str, str]]:
@@ -134,7 +142,7 @@ def word_merges(words: Iterable[str]) -> list[tuple[str, str]]:
 
     Other text still encodes, byte by byte.
     """
-    spelled = [[*word[:-1], word[-1] + "</w>"] for word in sorted(set(words))]
+    spelled = [_spelled(word) for word in sorted(set(words))]
     merges = []
     while any(len(word) > 1 for word in spelled):
         counts = Counter(pair for word in spelled for pair in itertools.pairwise(word))
@@ -142,6 +150,37 @@ def word_merges(words: Iterable[str]) -> list[tuple[str, str]]:
         merges.append(best)
         spelled = [_merge(word, best) for word in spelled]
     return merges
+
+
+def _spelled(word: str) -> list[str]:
+    """The bytes of a word, in UTF-8 and CLIP's lower case, by their stand-ins; the last one ends the word."""
+    letters = [_stand_ins()[byte] for byte in unicodedata.normalize("NFC", word).lower().encode()]
+    return [*letters[:-1], *(letter + "</w>" for letter in letters[-1:])]
+
+
+def learned_merges(texts: Iterable[str], count: int) -> list[tuple[str, str]]:
+    """At most `count` byte-pair merges, those that occur most often in some texts, split into words as CLIP does.
+
+    Every text encodes with them; a frequent word is one token, a rare or unknown one is spelled in parts. Raises
+    ValueError for a count below 1.
+
+    >>> learned_merges(["a red pear", "a bear"], 3)
+    [('a', 'r</w>'), ('e', 'ar</w>'), ('b', 'ear</w>')]
+    """
+    from tokenizers import Tokenizer, models, trainers
+
+    reading = clip_tokenizer([], max_length=2).backend_tokenizer
+    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    learner.normalizer, learner.pre_tokenizer = reading.normalizer, reading.pre_tokenizer
+    letters = _byte_alphabet()
+    last = [letter + "</w>" for letter in letters]  # known before it begins, or equal counts would fall as they like
+    trainer = trainers.BpeTrainer(
+        vocab_size=2 * len(letters) + whole("count", count), initial_alphabet=letters, special_tokens=last,
+        end_of_word_suffix="</w>", show_progress=False,
+    )  # fmt: skip
+    learner.train_from_iterator(texts, trainer)
+    merges = json.loads(learner.to_str())["model"]["merges"]
+    return [(first, second) for first, second in merges][:count]
 
 
 def _merge(word: list[str], pair: tuple[str, str]) -> list[str]:

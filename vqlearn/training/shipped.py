@@ -19,6 +19,7 @@ from vqlearn.networks.vqvae import VQModel
 from vqlearn.pipeline import VQDiffusionPipeline
 from vqlearn.scheduler import VQDiffusionScheduler
 from vqlearn.training.autoregressive import autoregressive_scene_stage
+from vqlearn.training.batches import Source
 from vqlearn.training.codec import CodecStage
 from vqlearn.training.recipes import CodecRecipe, SceneRecipe, WorldRecipe
 from vqlearn.training.runs import fit
@@ -49,7 +50,7 @@ def networks(
         torch.manual_seed(seed)
         codec = _codec()
         transformer = _transformer(side // codec.factor, None if words is None else TEXT_WIDTH)
-        text = dict.fromkeys(TEXT_PARTS) if words is None else _text_parts(words)
+        text = dict.fromkeys(TEXT_PARTS) if words is None else text_parts(word_merges(words), TEXT_WIDTH, TEXT_LENGTH)
     scheduler = VQDiffusionScheduler(NUM_CODES + 1, gamma_cum_end=0.9)
     return {"vqvae": codec, "transformer": transformer, "scheduler": scheduler, **text}
 
@@ -111,30 +112,32 @@ def rival_networks(
     return parts
 
 
-def _text_parts(words: Iterable[str]) -> dict[str, Any]:
+def text_parts(merges: list[tuple[str, str]], width: int, length: int) -> dict[str, Any]:
+    """What reads a text of up to `length` tokens, untrained: an encoder of two layers, the tokenizer, the null text."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    tokenizer = clip_tokenizer(word_merges(words), max_length=TEXT_LENGTH)
+    tokenizer = clip_tokenizer(merges, max_length=length)
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
-            hidden_size=TEXT_WIDTH,
-            intermediate_size=4 * TEXT_WIDTH,
+            hidden_size=width,
+            intermediate_size=4 * width,
             num_hidden_layers=2,
             num_attention_heads=4,
-            max_position_embeddings=TEXT_LENGTH,
+            max_position_embeddings=length,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    null_text = LearnedClassifierFreeSamplingEmbeddings(True, TEXT_WIDTH, TEXT_LENGTH)
-    torch.nn.init.normal_(null_text.embeddings, std=TEXT_WIDTH**-0.5)
+    null_text = LearnedClassifierFreeSamplingEmbeddings(True, width, length)
+    torch.nn.init.normal_(null_text.embeddings, std=width**-0.5)
     return dict(zip(TEXT_PARTS, (text_encoder, tokenizer, null_text), strict=True))
 
 
 LARGE_BATCH = SceneRecipe(steps=12000, batch=512, learning_rate=2e-3, own_from=1500)  # no GPU has run it yet
-GUIDED = {"guidance_scale": 1.15, "truncation_rate": 0.6}
+WORDS = {"words": sorted((*scenes.VOCABULARY, ","))}
+GUIDED = {"guidance_scale": 1.15, "truncation_rate": 0.6, **WORDS}
 
 
 def recipe(device: str, *, from_nothing: bool = True) -> SceneRecipe:
@@ -166,10 +169,10 @@ def train(
 
     With `start_from`, a pipeline of this kind, its codec is kept and its denoiser learns on.
     """
-    run = _Run(Path(out), device, {"save_every": save_every, "progress": progress})
+    run = Run(Path(out), device, {"save_every": save_every, "progress": progress})
     if start_from is None:
         pipe = VQDiffusionPipeline(**networks())
-        run.codec(pipe.vqvae, codec)
+        run.codec(pipe.vqvae, ScenePictures(), codec)
         initialise(pipe.transformer, pipe.vqvae)
     else:
         pipe = start_from.to(torch.float32)
@@ -191,22 +194,22 @@ def train_rival(
 
     With `start_from` the codec of that pipeline is kept, and if it is autoregressive too, its networks learn on.
     """
-    run = _Run(Path(out), device, {"save_every": save_every, "progress": progress})
+    run = Run(Path(out), device, {"save_every": save_every, "progress": progress})
     if isinstance(start_from, AutoregressivePipeline):
         pipe = start_from.to(torch.float32)
     else:
         pipe = AutoregressivePipeline(**rival_networks())
         if start_from is None:
-            run.codec(pipe.vqvae, codec)
+            run.codec(pipe.vqvae, ScenePictures(), codec)
         else:
             pipe.vqvae = start_from.to(torch.float32).vqvae
         initialise(pipe.transformer, pipe.vqvae)
     stage = autoregressive_scene_stage(pipe, rival or rival_recipe(device), device=device, dtype=run.dtype)
     halved = "transformer", "text_encoder", "vqvae"  # the tokens of all patches of the toy world stay what they are
-    return run.finished(stage, "autoregressive", {"guidance_scale": 1.0}, halved)
+    return run.finished(stage, "autoregressive", {"guidance_scale": 1.0, **WORDS}, halved)
 
 
-class _Run:
+class Run:
     """The folder of a run, and its stages."""
 
     def __init__(self, out: Path, device: str, how: dict[str, Any]):
@@ -214,18 +217,21 @@ class _Run:
         fast = torch.device(device).type != "cpu" or has_fast_bfloat16()
         self.dtype = torch.bfloat16 if fast else None
 
-    def codec(self, codec: VQModel, recipe: CodecRecipe | None) -> None:
+    def codec(self, codec: VQModel, data: Source, recipe: CodecRecipe | None) -> None:
         """Train a codec."""
-        stage = CodecStage(codec, ScenePictures(), recipe, device=self.device, autocast=self.dtype is not None)
+        stage = CodecStage(codec, data, recipe, device=self.device, autocast=self.dtype is not None)
         fit(stage, self.out / "codec", **self.how)
 
     def finished(
         self, stage: TokenStage, name: str, defaults: dict[str, Any], halved: Sequence[str] = ("transformer",)
     ) -> Any:
-        """The pipeline of a stage, trained, written with the `halved` parts in float16, and read back."""
+        """The pipeline of a stage, trained, written, and read back; `defaults` are those of its calls.
+
+        The `halved` parts are written in float16.
+        """
         fit(stage, self.out / name, **self.how)
         pipe = stage.averaged().to("cpu")
-        pipe.defaults = {**defaults, "words": sorted((*scenes.VOCABULARY, ","))}
+        pipe.defaults = defaults
         for part in halved:  # half the size on disk; loading casts back
             getattr(pipe, part).half()
         pipe.save_pretrained(self.out / "model")

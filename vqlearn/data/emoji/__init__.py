@@ -5,7 +5,7 @@ the nearest emoji, and `agreement` compares a picture with a caption, as in the 
 pictures are Google's Noto Emoji; see `vqlearn/assets/README.md`.
 """
 
-from vqlearn.data.emoji.captions import OPENINGS, SAID, Claim, parse
+from vqlearn.data.emoji.captions import OPENINGS, SAID, Claim, any_caption, parse
 from vqlearn.data.emoji.drawing import draw
 from vqlearn.data.emoji.reading import Agreement, agreement, read
 from vqlearn.data.emoji.sheet import EVERYDAY, SPRITE, Emoji, by_name, catalogue, sprites
@@ -30,6 +30,7 @@ __all__ = [
     "Emoji",
     "Placed",
     "agreement",
+    "any_caption",
     "arranged",
     "by_name",
     "catalogue",

@@ -90,8 +90,11 @@ def any_caption(arrangement: Arrangement, rng: random.Random) -> str:
 
 def _sentence(arrangement: Arrangement, rng: random.Random, *, says_background: bool, says_relation: bool) -> str:
     opening, with_article = pick(rng, OPENINGS), rng.random() < SAID["article"]
-    names = [one.emoji.name for one in arrangement.emoji]
-    link = relation_between(*arrangement.emoji) if len(names) == 2 and says_relation else None
+    said = arrangement.emoji
+    if len(said) == 2 and rng.random() < 0.5:
+        said = said[::-1]
+    names = [one.emoji.name for one in said]
+    link = relation_between(*said) if len(said) == 2 and says_relation else None
     words = f" {link or 'and'} ".join(_article(name) if with_article else name for name in names)
     return f"{opening}{words} on a {arrangement.background} background" if says_background else opening + words
 

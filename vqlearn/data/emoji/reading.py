@@ -108,8 +108,8 @@ def agreement(picture: Picture | Arrangement, caption: str | Claim) -> Agreement
     background = claim.background in (None, seen.background)
     orders = [seen.emoji, seen.emoji[::-1]] if len(seen.emoji) == len(claim.emoji) else []
     right = [order for order in orders if _fits(order, claim)]
-    related = any(claim.relation in (None, relation_between(*order)) for order in right if len(order) == 2)
-    return Agreement(bool(right), related or (bool(right) and claim.relation is None), background)
+    related = claim.relation is None or any(relation_between(*order) == claim.relation for order in right)
+    return Agreement(bool(right), related, background)
 
 
 def _fits(order: tuple[Placed, ...], claim: Claim) -> bool:

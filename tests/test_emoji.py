@@ -1,0 +1,201 @@
+"""The emoji: drawn, captioned, split and read back."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vqlearn import assets
+from vqlearn.data import emoji, scenes
+from vqlearn.data.emoji import Arrangement, Placed, agreement, by_name, read, sample
+from vqlearn.networks.text import clip_tokenizer, learned_merges, word_merges
+
+PEAR = by_name()["pear"]
+
+
+def on(background, *names, side=32):
+    cells = [(0, 0), (0, 1)]
+    placed = tuple(Placed(by_name()[name], *cell) for name, cell in zip(names, cells, strict=False))
+    return Arrangement(background, placed, side)
+
+
+def test_a_picture_is_the_sprite_over_its_background():
+    ground = Image.new("RGBA", (32, 32), emoji.BACKGROUNDS["pink"])
+    ground.alpha_composite(Image.fromarray(emoji.sprites()[PEAR.number]), (2, 2))
+    picture = emoji.draw(on("pink", "pear"))
+    assert picture.dtype == np.uint8 and picture.shape == (32, 32, 3)
+    assert np.abs(picture.astype(int) - np.asarray(ground.convert("RGB"))).max() <= 1
+
+
+def test_the_sheet_is_small_and_whole_and_keeps_its_notices():
+    assert (assets.FOLDER / "emoji.webp").stat().st_size < 3e6
+    assert len(emoji.catalogue()) == len(by_name()) == len(emoji.sprites()) == 1911
+    assert (emoji.sprites()[..., 3] > 0).any((1, 2)).all()  # none is empty
+    assert sum(one.category in emoji.EVERYDAY for one in emoji.catalogue()) == 857
+    notice = " ".join((assets.FOLDER / "README.md").read_text(encoding="utf-8").replace("\n> ", " ").split())
+    for part in ("Noto Emoji (Apache-2.0", "Copyright (c) 2013 Cal Henderson", "Copyright (c) 2014 Mu-An Chiou",
+                 "The above copyright notice and this permission notice shall be included in all copies"):  # fmt: skip
+        assert part in notice
+
+
+def test_what_looks_alike_is_known_and_nothing_else_is_nearly_equal():
+    sprites = emoji.sprites().astype(np.float32) / 255
+    colours, cover = sprites[..., :3], sprites[..., 3:]
+    seen = np.concatenate([(colours * cover + (1 - cover) * ground).reshape(1911, -1) for ground in (0, 1)], axis=1)
+    first = np.array([one.looks_like for one in emoji.catalogue()])
+    assert (first[first] == first).all() and (first != np.arange(1911)).sum() == 18
+    some = np.flatnonzero([one.category == "Flags" for one in emoji.catalogue()])
+    for number in some[::9]:  # flags are the likest
+        distance = np.sqrt(((seen[some] - seen[number]) ** 2).mean(1))
+        assert ((distance < 0.03) == (first[some] == first[number])).all(), by_name()[emoji.catalogue()[number].name]
+    assert by_name()["norway flag"].looks_like == by_name()["svalbard & jan mayen flag"].looks_like
+
+
+def test_samples_are_those_of_every_machine():
+    assert [sample("train", index)[1] for index in (0, 1, 4)] == [
+        "a link symbol", "female, bad", "stopwatch on a pink background",
+    ]  # fmt: skip
+    assert sample("test", 0)[1] == "a picture of a fingerprint on a yellow background"
+    picture, _ = sample("train", 4)
+    assert (picture == emoji.draw(on("pink", "stopwatch"))).all()
+    assert sample("train", 1, side=64)[0].shape == (64, 64, 3)
+
+
+def test_no_emoji_and_no_combination_is_in_two_splits():
+    shown = {split: set() for split in emoji.SPLITS}
+    for split in emoji.SPLITS:
+        for index in range(800):
+            arrangement, _ = emoji.arranged(split, index, side=(32, 64)[index % 2])
+            shown[split] |= {(one.emoji.looks_like, arrangement.background) for one in arrangement.emoji}
+    assert not shown["train"] & shown["test"]
+    unseen = {number for number, _ in shown["unseen"]}
+    assert unseen and not unseen & {number for split in ("train", "test") for number, _ in shown[split]}
+    for one in emoji.pool("train"):  # a held-out combination is one of parts that training has shown
+        assert not all(emoji.held_out(one, background) for background in emoji.BACKGROUNDS)
+    test_share = np.mean([emoji.held_out(one, ground) for one in emoji.pool("train") for ground in emoji.BACKGROUNDS])
+    assert test_share == pytest.approx(1 / 8, abs=0.01)
+
+
+def test_captions_are_true_of_their_pictures():
+    forms = set()
+    for split, side in (("train", 32), ("test", 32), ("unseen", 32), ("train", 64), ("test", 64)):
+        for index in range(300):
+            arrangement, caption = emoji.arranged(split, index, side=side)
+            assert agreement(arrangement, caption).all, caption
+            claim = emoji.parse(caption)
+            forms.add((len(claim.emoji), len(claim.emoji[0]) > 1, claim.relation, claim.background is None))
+            assert split == "train" or claim.background == arrangement.background
+    assert {(1, True, None, True), (1, False, None, False), (2, False, None, True)} <= forms
+    assert {relation for _, _, relation, _ in forms} == {None, "left of", "right of", "above", "below"}
+
+
+FORMS = ("pear", "A pear.", "a picture of a pear", "an emoji of pear on a pink background", "pear, pink background",
+         "fruit, plant", "plant, fruit, pink background")  # fmt: skip
+
+
+@pytest.mark.parametrize("caption", FORMS)
+def test_a_caption_in_any_form_means_the_pear(caption):
+    assert set(PEAR.keywords) >= {"fruit", "plant"}
+    assert agreement(on("pink", "pear"), caption).all
+    assert not agreement(on("pink", "giraffe face"), caption).emoji
+
+
+def test_agreement_says_what_is_wrong():
+    two = on("blue", "pear", "tulip", side=64)
+    assert agreement(two, "a pear left of a tulip on a blue background").all
+    assert agreement(two, "a tulip right of a pear").all and agreement(two, "tulip and pear").all
+    assert vars(agreement(two, "a pear right of a tulip")) == {"emoji": True, "relation": False, "background": True}
+    assert not agreement(two, "a pear").emoji  # and no others
+    assert vars(agreement(two, "a pear and a banana on a pink background")) == {
+        "emoji": False, "relation": True, "background": False,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="no emoji agrees with 'a quux on a pink background'"):
+        emoji.parse("a quux on a pink background")
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_drawings_are_read_back_and_shuffled_captions_are_not(side):
+    pictures, captions = zip(*(sample("test", index, side=side) for index in range(1280 // side)), strict=True)
+    found = [read(picture) for picture in pictures]
+    assert all(agreement(one, caption).all for one, caption in zip(found, captions, strict=True))
+    others = [agreement(one, caption) for one, caption in zip(found, captions[1:] + captions[:1], strict=True)]
+    assert sum(one.emoji for one in others) <= 1
+    assert sum(one.background for one in others) < len(others) / 2  # one in seven by chance
+
+
+def test_what_looks_alike_is_read_as_the_first_of_its_kind():
+    assert by_name()["france flag"].looks_like != by_name()["france flag"].number
+    for name in ("france flag", "clipperton island flag", "st. martin flag"):
+        found = read(emoji.draw(on("green", name)))
+        assert found.emoji[0].emoji.number == by_name()["france flag"].looks_like
+        assert agreement(found, f"a {name} on a green background").all
+
+
+def test_reading_bears_noise_a_shift_and_every_kind_of_picture():
+    picture = emoji.draw(on("yellow", "giraffe face"))
+    noisy = picture + np.random.default_rng(0).normal(0, 20, picture.shape)
+    shifted = np.full_like(picture, emoji.BACKGROUNDS["yellow"])
+    shifted[1:, :-1] = picture[:-1, 1:]
+    tensor = scenes.to_tensor([picture])[0]
+    for one in (noisy.clip(0, 255).astype(np.uint8), shifted, Image.fromarray(picture), tensor, 1.02 * tensor):
+        assert read(one) == on("yellow", "giraffe face")
+    assert read(picture).emoji[0].error < 0.005 < 0.04 < read(noisy.clip(0, 255).astype(np.uint8)).emoji[0].error
+    assert read(np.full((32, 32, 3), emoji.BACKGROUNDS["blue"], np.uint8)) == Arrangement("blue", ())
+
+
+def test_what_is_out_of_range_is_named():
+    with pytest.raises(ValueError, match="split must be one of train, test, unseen, got 'dev'"):
+        sample("dev", 0)
+    with pytest.raises(ValueError, match="index must be a whole number of at least 0, got -1"):
+        sample("train", -1)
+    with pytest.raises(ValueError, match="side must be 32 or 64, got 48"):
+        sample("train", 0, side=48)
+    with pytest.raises(ValueError, match=r"categories must be some of Activities, .*, got \['Fruit'\]"):
+        sample("train", 0, categories=["Fruit"])
+    for wrong in (np.zeros((48, 48, 3), np.uint8), np.zeros((32, 64, 3), np.uint8), "pear", np.zeros(32)):
+        with pytest.raises(ValueError, match=r"(picture|image) must be"):
+            read(wrong)
+    with pytest.raises(ValueError, match="image"):
+        read(torch.full((3, 32, 32), torch.nan))
+
+
+# ------------------------------------------------------------------------------------------ text
+
+
+def bytes_of(tokenizer, ids):
+    """Token ids as text, by GPT-2's table of bytes and without the tokenizer's own decoder."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    table = {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+    pieces = "".join(tokenizer.convert_ids_to_tokens(ids)).split("</w>")
+    return [bytes(table[letter] for letter in piece).decode() for piece in pieces if piece]
+
+
+@pytest.mark.parametrize("word", ["naïve", "’", "Straße", "梨", "🍐", "pear"])
+def test_any_word_can_be_one_token(word):
+    tokenizer = clip_tokenizer(word_merges([word, "red"]), max_length=16)
+    ids = tokenizer(word, add_special_tokens=False)["input_ids"]
+    assert len(ids) == 1 and bytes_of(tokenizer, ids) == [word.lower()]
+
+
+def test_merges_are_learned_from_texts_and_everything_else_is_spelled():
+    captions = [emoji.arranged("train", index)[1] for index in range(300)]
+    merges = learned_merges(captions, 100)
+    assert merges == learned_merges(iter(captions), 100) and len(merges) == 100
+    tokenizer = clip_tokenizer(merges, max_length=77)
+    assert len(tokenizer) == 512 + 100 + 2
+    assert len(tokenizer("background", add_special_tokens=False)["input_ids"]) == 1
+    for text in ("naïve ’", "🍐🍐", "日本 の 梨", "antidisestablishmentarianism", "zażółć"):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert bytes_of(tokenizer, ids) == text.split() and tokenizer.unk_token_id not in ids
+
+
+def test_the_first_merge_is_the_most_frequent_pair():
+    words = " ".join(["pear", "bear", "rear", "red", "bed", "rod"]).split()
+    counts = Counter(pair for word in words for pair in itertools.pairwise([*word[:-1], word[-1] + "</w>"]))
+    assert counts.most_common(1)[0][1] == counts[learned_merges(words, 1)[0]]
+    with pytest.raises(ValueError, match="count must be a whole number of at least 1, got 0"):
+        learned_merges(words, 0)

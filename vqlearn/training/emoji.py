@@ -1,0 +1,176 @@
+"""The emoji model: its sizes, what it learns from, and its making from nothing in one call."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from vqlearn.data import emoji, scenes
+from vqlearn.data.emoji import Arrangement, Placed
+from vqlearn.networks.text import learned_merges, signs, tokenize
+from vqlearn.networks.transformer import Transformer2DModel
+from vqlearn.networks.vqvae import VQModel
+from vqlearn.pipeline import VQDiffusionPipeline
+from vqlearn.scheduler import VQDiffusionScheduler
+from vqlearn.training.batches import Rows, Source
+from vqlearn.training.denoiser import DenoiserStage
+from vqlearn.training.objectives import CrossEntropy
+from vqlearn.training.recipes import CodecRecipe, DenoiserRecipe
+from vqlearn.training.shipped import Run, text_parts
+from vqlearn.training.start import initialise
+
+NUM_CODES, WIDTH, LAYERS = 1024, 192, 6
+TEXT_WIDTH, TEXT_LENGTH, MERGES = 128, 32, 2000
+CATEGORIES = emoji.EVERYDAY  # what the denoiser learns; the codec learns them all
+CODEC = CodecRecipe(steps=4000, batch=32)
+
+
+@dataclass(frozen=True)
+class EmojiRecipe(DenoiserRecipe):
+    """How the denoiser learns emoji, by cross-entropy; the times are those of `CrossEntropy`.
+
+    A caption that says all leaves nothing open, so what there is to learn is the whole picture from the caption, and
+    this is asked at large t.
+    """
+
+    steps: int = 12000
+    batch: int = 64
+    learning_rate: float = 1e-3
+    uniform_share: float = 1 / 3
+    time_power: float = 4.0
+
+
+def combinations(split: str, categories: Iterable[str] | None = None) -> list[Arrangement]:
+    """Every picture of 32 pixels of a split, "train" or "test"."""
+    pool = emoji.pool(split, None if categories is None else frozenset(categories))
+    return [
+        Arrangement(background, (Placed(one),))
+        for one in pool
+        for background in emoji.BACKGROUNDS
+        if emoji.held_out(one, background) == (split == "test")
+    ]
+
+
+def _drawn(arrangements: Sequence[Arrangement]) -> Tensor:
+    return scenes.to_tensor(emoji.draw(one) for one in arrangements)
+
+
+class EmojiPictures(Source):
+    """Pictures of the training split, for the codec."""
+
+    def __init__(self) -> None:
+        self.combinations = combinations("train")
+
+    def rows(self, number: int, count: int, generator: Generator) -> Rows:
+        """Every combination is as likely as any other."""
+        return Rows(_drawn([self.combinations[index] for index in _indices(len(self.combinations), count, generator)]))
+
+
+class EmojiTokens(Source):
+    """Tokens, looked up and not encoded, and captions of the training split."""
+
+    def __init__(self, pipe: VQDiffusionPipeline, categories: Iterable[str] = CATEGORIES):
+        self.combinations, self.tokenizer = combinations("train", categories), pipe.tokenizer
+        several = range(0, len(self.combinations), 256)
+        self.tokens = torch.cat([pipe.encode(_drawn(self.combinations[start : start + 256])) for start in several])
+
+    def rows(self, number: int, count: int, generator: Generator) -> Rows:
+        """Every combination is as likely as any other, with a caption of its own."""
+        chosen = _indices(len(self.combinations), count, generator)
+        rng = random.Random(_indices(2**62, 1, generator)[0])
+        captions = [emoji.any_caption(self.combinations[index], rng) for index in chosen]
+        return Rows(self.tokens[chosen], tokenize(self.tokenizer, captions)[0])
+
+
+def _indices(most: int, count: int, generator: Generator) -> list[int]:
+    found: list[int] = torch.randint(most, (count,), generator=generator, device=generator.device).tolist()
+    return found
+
+
+def training_captions(count: int = 20000) -> list[str]:
+    """The first captions of the training split, from which the text's merges are learned."""
+    return [emoji.arranged("train", index)[1] for index in range(count)]
+
+
+def networks(seed: int = 0) -> dict[str, Any]:
+    """The six components of the emoji pipeline, untrained; the same for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        codec = _codec()
+        transformer = _transformer(emoji.CELL // codec.factor)
+        text = text_parts(learned_merges(training_captions(), MERGES), TEXT_WIDTH, TEXT_LENGTH)
+    scheduler = VQDiffusionScheduler(NUM_CODES + 1, gamma_cum_end=0.9)
+    return {"vqvae": codec, "transformer": transformer, "scheduler": scheduler, **text}
+
+
+def _codec() -> VQModel:
+    codec = VQModel(
+        down_block_types=["DownEncoderBlock2D"] * 3,
+        up_block_types=["UpDecoderBlock2D"] * 3,
+        block_out_channels=(32, 64, 128),
+        latent_channels=32,
+        num_vq_embeddings=NUM_CODES,
+        norm_num_groups=8,
+        vq_embed_dim=16,
+        mid_block_add_attention=False,
+        encoder_context="patch",
+    )
+    # A quarter faster on a CPU; torch's annotations lack the argument
+    return codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _transformer(side: int) -> Transformer2DModel:
+    return Transformer2DModel(
+        num_attention_heads=6,
+        attention_head_dim=WIDTH // 6,
+        num_layers=LAYERS,
+        cross_attention_dim=TEXT_WIDTH,
+        num_vector_embeds=NUM_CODES + 1,
+        sample_size=side,
+    )
+
+
+def emoji_stage(
+    pipe: VQDiffusionPipeline,
+    recipe: EmojiRecipe | None = None,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> DenoiserStage:
+    """The denoiser's training on emoji; the pipeline's codec is one that has learned."""
+    recipe = EmojiRecipe() if recipe is None else recipe
+    objective = CrossEntropy(recipe.uniform_share, recipe.time_power)
+    return DenoiserStage(pipe, EmojiTokens(pipe), recipe, objective, device=device, dtype=dtype)
+
+
+def train(
+    out: str | Path,
+    *,
+    codec: CodecRecipe | None = None,
+    denoiser: EmojiRecipe | None = None,
+    device: str = "cpu",
+    save_every: int = 250,
+    progress: bool = True,
+) -> VQDiffusionPipeline:
+    """Train both stages in `out` and write the pipeline to `out/model`; goes on where an earlier run stopped."""
+    run = Run(Path(out), device, {"save_every": save_every, "progress": progress})
+    pipe = VQDiffusionPipeline(**networks())
+    run.codec(pipe.vqvae, EmojiPictures(), codec or CODEC)
+    initialise(pipe.transformer, pipe.vqvae)
+    stage = emoji_stage(pipe, denoiser, device=device, dtype=run.dtype)
+    pipe.vqvae.half()  # as it is written
+    found: VQDiffusionPipeline = run.finished(stage, "denoiser", defaults())
+    return found
+
+
+def defaults() -> dict[str, Any]:
+    """The settings of a call, and the words of the captions."""
+    captions = [word for one in emoji.pool("train", frozenset(CATEGORIES)) for word in (one.name, *one.keywords)]
+    known = " ".join([*captions, *emoji.BACKGROUNDS, *emoji.OPENINGS, "on a background,"])
+    return {"guidance_scale": 2.0, "truncation_rate": 0.9, "words": sorted(signs(known))}
