@@ -14,7 +14,14 @@ from torch import Generator
 from torch.testing import assert_close
 
 from tests.gpu.probe import peak_bytes, waits_per_step
-from vqlearn import MaskReplaceSchedule, Transformer2DModel, VQDiffusionPipeline, draws, guidance
+from vqlearn import (
+    AutoregressiveTransformer,
+    MaskReplaceSchedule,
+    Transformer2DModel,
+    VQDiffusionPipeline,
+    draws,
+    guidance,
+)
 from vqlearn import transition as q
 from vqlearn.exactness.enumeration import markov_chain, numbers, oracle, outcome
 from vqlearn.guidance import truncate
@@ -193,6 +200,22 @@ def test_a_sampler_has_its_distribution_with_a_generator_on_the_device(device, n
     law = outcome(SAMPLERS[name], table(schedule, "cpu"), schedule, 3, times).law
     drawn = walk(name, device, on_device(1), 20_000, times)
     assert chi_square_p_value(numbers(drawn, 3), law) > FALSE_ALARM
+
+
+@pytest.mark.parametrize("order", [None, [8, 7, 6, 5, 4, 3, 2, 1, 0]])
+def test_the_autoregressive_rival_draws_the_same_on_the_cpu_with_and_without_a_cache(device, order, seeded):
+    torch.manual_seed(0)
+    net = AutoregressiveTransformer(
+        num_codes=50, num_positions=9, num_attention_heads=2, attention_head_dim=8, cross_attention_dim=6, order=order
+    ).double()
+    text = torch.randn(2, 20, 5, 6, dtype=torch.float64, generator=seeded(0))
+
+    def tokens(where, **how):
+        given, null = text.to(where)
+        return net.to(where).generate(given, 20, null=null, guidance_scale=1.5, generator=seeded(1), **how).cpu()
+
+    expected = tokens("cpu")
+    assert torch.equal(tokens(device), expected) and torch.equal(tokens(device, cache=False), expected)
 
 
 # ------------------------------------------------------------------------------------------ the pipeline
