@@ -584,5 +584,7 @@ def test_what_is_no_distribution_is_refused(wrong, message):
 def test_what_is_not_callable_is_no_sampler():
     with pytest.raises(TypeError, match="a sampler must be a callable with the signature of ancestral, got 3"):
         as_sampler(3)
+    with pytest.raises(TypeError, match="a sampler must be a callable with the signature of ancestral, got <class"):
+        Keeping(Halton, *KNOWN)
     with pytest.raises(NotImplementedError, match="Sampler defines neither __call__ nor step"):
         Sampler()(oracle(uneven_joint(), SMALL["paper"]), torch.full((1, 3), 3), SMALL["paper"], [8, 0])

@@ -6,7 +6,18 @@ import pytest
 import torch
 from oracle import FALSE_ALARM, chi_square_p_value
 
-from vqlearn import SAMPLERS, MaskReplaceSchedule, Sampler, evidence_bound, p_sample_step, strided_times, training_loss
+from vqlearn import (
+    SAMPLERS,
+    MaskReplaceSchedule,
+    Sampler,
+    evidence_bound,
+    guide,
+    p_sample_step,
+    strided_times,
+    top_k,
+    training_loss,
+    truncate,
+)
 from vqlearn.choices import Choice, write
 from vqlearn.draws import draw
 from vqlearn.reverse import Checked
@@ -51,6 +62,26 @@ def test_every_sampler_says_when_and_where(name, what):
     with pytest.raises(ValueError, match=rf"at t = \d+ {what} at picture 1, position 3: nothing can be drawn") as error:
         sampler(denoise, torch.full((2, 6), CODES), SCHEDULE, range(10, -1, -1), generator=torch.Generator())
     assert f"t = {asked[1]} " in str(error.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("branch", [0, 1], ids=["conditional", "null"])
+@pytest.mark.parametrize("scale", [3.0, torch.tensor([3.0, 0.5])], ids=["number", "tensor"])
+def test_guidance_leaves_nothing_out_in_silence(value, branch, scale):
+    both = [flat(2, 6), flat(2, 6)]
+    both[branch][1, 3, 2] = value
+    guided = guide(*both, scale)
+    bad = ~guided.isfinite().all(-1)
+    assert bad.nonzero().tolist() == [[1, 3]] and bool(guided[1, 3].isnan().any())
+
+
+@pytest.mark.parametrize("change", [lambda p: truncate(p, 0.5), lambda p: truncate(p, 0.0), lambda p: top_k(p, 1)])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_truncation_leaves_nothing_out_in_silence(change, value):
+    log_p = flat(2, 6)
+    log_p[1, 3, 2] = value
+    with pytest.raises(ValueError, match=r"log_p is (NaN|inf) at picture 1, position 3"):
+        draw(change(log_p))
 
 
 def test_elsewhere_than_on_a_cpu_it_is_said_at_the_end():

@@ -270,3 +270,19 @@ def test_a_sequence_has_no_grid():
             Transformer2DModel(positions="sequence", **wrong)
     with pytest.raises(ValueError, match="positions must be 'grid' or 'sequence', got 'line'"):
         Transformer2DModel(positions="line")
+
+
+@pytest.mark.parametrize(
+    "part", ["transformer", "text_encoder", "vqvae", "learned_classifier_free_sampling_embeddings"]
+)
+def test_a_part_may_be_in_another_precision(part):
+    """A user of diffusers casts one, to save memory or to be exact."""
+    pipe = VQDiffusionPipeline.from_pretrained()
+    pipe.set_progress_bar_config(disable=True)
+    call = {"num_inference_steps": 2, "guidance_scale": 2.0, "output_type": "latent"}
+    usual = pipe("a red star", generator=torch.Generator().manual_seed(1), **call).images
+    getattr(pipe, part).to(torch.bfloat16)
+    found = pipe("a red star", generator=torch.Generator().manual_seed(1), **call).images
+    assert float((found == usual).double().mean()) > 0.5  # of tokens that are near ties in bfloat16
+    assert pipe.decode(found).isfinite().all()
+    assert pipe.encode_prompt("a red star").dtype == pipe.dtype

@@ -192,7 +192,7 @@ class Components:
         codec = self._codec()
         if not isinstance(tokens, Tensor) or tokens.is_floating_point():
             raise ValueError(f"tokens must be int64 [B, L], got {shown(tokens)}")
-        images: Tensor = codec.decode(tokens.to(self.device))
+        images: Tensor = codec.decode(tokens.to(codec.quant_conv.weight.device))
         return images.float().clamp(-1, 1)
 
     def token_mask(self, mask: Pictures, *, sizes: Collection[tuple[int, int]] = ()) -> Tensor:

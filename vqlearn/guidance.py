@@ -30,7 +30,10 @@ def guide(log_p: Tensor, log_p_null: Tensor, scale: float | Tensor) -> Tensor:
         scale = scale.to(log_p)[(..., *[None] * (log_p.ndim - scale.ndim))]  # [B, 1, 1] or [B, L, 1]
     elif (scale := real("scale", scale)) in (0, 1):
         return log_p if scale == 1 else log_p_null
-    gap = (log_p - log_p_null).nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+    gap = (log_p - log_p_null).masked_fill_(log_p == -torch.inf, 0.0)
+    gap.nan_to_num_(
+        nan=torch.nan, posinf=0.0, neginf=torch.nan
+    )  # what is no log-probability is not left out in silence
     return gap.mul_(scale - 1).add_(log_p).log_softmax(-1)
 
 
@@ -139,7 +142,7 @@ def _first(log_p: Tensor, ordered: Tensor, count: Tensor) -> Tensor:
         some, edge_at = log_p[rows], least[rows]
         edge, above = some == edge_at, some > edge_at  # of the equal ones at the edge the first by index
         kept[rows] = above | (edge & (edge.cumsum(-1) <= count[rows] - above.sum(-1, keepdim=True)))
-    return torch.where(kept, log_p, -torch.inf)
+    return torch.where(kept | log_p.isnan(), log_p, -torch.inf)  # NaN is an error for who draws
 
 
 def keep_known(log_p_x0: Tensor, x_0: Tensor, known: Tensor) -> Tensor:

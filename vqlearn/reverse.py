@@ -226,7 +226,7 @@ class Checked:
 
 def as_sampler(sampler: Callable[..., Tensor]) -> Sampler:
     """A sampler as it is, and a plain function with the defaults of `Sampler`; raises TypeError for anything else."""
-    if not callable(sampler):
+    if not callable(sampler) or isinstance(sampler, type):  # a class takes settings, and gives a sampler
         raise TypeError(f"a sampler must be a callable with the signature of ancestral, got {shown(sampler)}")
     return sampler if isinstance(sampler, Sampler) else _Function(sampler)
 

@@ -171,7 +171,8 @@ class Texts:
         if unknown := self.unknown(prompts):
             known = ", ".join(word for word in self.words or () if word.isalnum())
             remark(f"this model has never seen {', '.join(map(repr, unknown))}; it knows: {known}", stacklevel=3)
-        return encode_ids(self.text_encoder, ids.to(self.transformer.out.weight.device))
+        place = next(self.text_encoder.parameters()).device
+        return encode_ids(self.text_encoder, ids.to(place)).to(self.transformer.out.weight)
 
     def unknown(self, prompts: list[str]) -> list[str]:
         """Words and other signs that a model with a closed vocabulary does not know, in order; [] for an open one."""
@@ -179,7 +180,10 @@ class Texts:
 
     def null(self) -> Tensor:
         """The null text of guidance, `[1, S, D]`: learned, or the encoded empty prompt."""
-        return self.encode("") if not self.null_text.learnable else self.null_text.embeddings[None]
+        if not self.null_text.learnable:
+            return self.encode("")
+        null: Tensor = self.null_text.embeddings[None].to(self.transformer.out.weight)
+        return null
 
     def _negatives(self, negative: Any, count: int) -> list[str] | None:
         """Negative prompts, one per prompt; raises ValueError."""
