@@ -53,6 +53,7 @@ PALETTE.putpalette([*RED, *GREEN, *BLUE, *WHITE])
 CLEAR = np.dstack([PICTURE, quarters((255, 0, 51, 255))])  # alpha 1, 0, 0.2, 1
 ON_WHITE, ON_BLACK = (RED, WHITE, (204, 204, 255), WHITE), (RED, (0, 0, 0), (0, 0, 51), WHITE)
 CHECKS = quarters((0, 255, 255, 0))[..., 0]
+LAB = quarters(((0, 0, 0), (255, 0, 0), (128, 0, 0), (200, 0, 0)))  # L* 0, 100, 50.2, 78.4
 DEEP = np.array([[0, 65535], [32896, 257]], np.uint16).repeat(4, 0).repeat(4, 1)  # in eight bits 0, 255, 128, 1
 DEEP_SHOWN = [(value,) * 3 for value in (0, 255, 128, 1)]
 
@@ -84,7 +85,9 @@ SEEN = {
                                  [(value,) * 3 for value in (0, 255, 255, 1)]),
     "JPEG": (saved(AS_IMAGE, "JPEG", quality=100, subsampling=0), SHOWN),
     "WebP with alpha": (saved(Image.fromarray(CLEAR), "WEBP", lossless=True, exact=True), ON_WHITE),
+    "L*a*b* of a TIFF": (saved(Image.fromarray(LAB, "LAB"), "TIFF"), [(0,) * 3, (255,) * 3, (119,) * 3, (194,) * 3]),
     "uint8": (PICTURE, SHOWN),
+    "a masked array": (np.ma.masked_array(CHECKS), BLACKS),
     "uint8 with alpha": (CLEAR, ON_WHITE),
     "uint8, grey": (CHECKS, BLACKS),
     "uint8, grey [H, W, 1]": (CHECKS[..., None], BLACKS),
@@ -107,7 +110,12 @@ def test_a_picture_is_what_is_seen(form):
     image, shown = SEEN[form]
     found = to_tensor(image, SIDE)
     assert found.dtype == torch.float32 and not found.requires_grad
-    near = {"JPEG": 3.1 / 127.5, "float16 with alpha": 2e-3, "tensor [3, H, W] in bfloat16": 1e-2}.get(form, 1e-6)
+    near = {
+        "JPEG": 3.1 / 127.5,
+        "L*a*b* of a TIFF": 1.1 / 127.5,
+        "float16 with alpha": 2e-3,
+        "tensor [3, H, W] in bfloat16": 1e-2,
+    }.get(form, 1e-6)
     torch.testing.assert_close(found, wanted(shown), atol=near, rtol=0)
 
 

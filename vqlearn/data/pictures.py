@@ -179,7 +179,7 @@ def _grey(mask: Picture) -> Tensor:
 
 def _planes(name: str, image: Image.Image | np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Colours `[H, W, 1 or 3]`, uint8 or float32 in [0, 1], and alpha `[H, W, 1]` in [0, 1], None if all is opaque."""
-    values = _decoded(name, image) if isinstance(image, Image.Image) else image
+    values = _decoded(name, image) if isinstance(image, Image.Image) else np.asarray(image)
     values = values[..., None] if values.ndim == 2 else values
     if values.dtype == np.bool_:
         values = values.astype(np.uint8) * np.uint8(255)
@@ -206,15 +206,19 @@ def _decoded(name: str, image: Image.Image) -> np.ndarray:
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:
-    """The colours that the ICC profile of a file means; as they are where it has none, or one that cannot be read."""
-    profile, clear = image.info.get("icc_profile"), image.has_transparency_data
-    if not profile or (clear and image.mode[0] == "I"):  # ImageCms has no alpha of 16 bits
+    """The colours that the ICC profile of a file means; as they are where it has none, or one that cannot be read.
+
+    CIE L*a*b* (a mode of TIFF) needs no profile, and PIL itself does not convert it.
+    """
+    profile, clear, lab = image.info.get("icc_profile"), image.has_transparency_data, image.mode == "LAB"
+    if not (profile or lab) or (clear and image.mode[0] == "I"):  # ImageCms has no alpha of 16 bits
         return image
     try:
         whole = image.convert("RGBA") if clear else image.convert("RGB") if image.mode == "P" else image
         grey = clear and image.mode in ("L", "LA", "La")
         colours = whole.getchannel("R") if grey else whole.convert("RGB") if clear else whole
-        source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+        source: Any = ImageCms.createProfile("LAB") if lab else ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        target = ImageCms.createProfile("sRGB")
         seen = ImageCms.profileToProfile(colours, source, target, outputMode="RGB")
         if seen is not None and clear:
             seen.putalpha(whole.getchannel("A"))
