@@ -164,6 +164,7 @@ def _name_ends(ax: Axes, gap: float = 0.062) -> None:
         places[index] = below = max(below + gap, min(heights[index], top + gap * rank))
     for line, end, height in zip(ax.lines, ends, places, strict=True):
         thin = {"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.7, "shrinkA": 1, "shrinkB": 3}
+        thin["relpos"] = (0, 0.5)  # from the middle of the name's left edge
         ax.annotate(
             line.get_label(), end, (1.06, height), textcoords="axes fraction", va="center", fontsize=9, arrowprops=thin,
             annotation_clip=False,
