@@ -189,12 +189,16 @@ def test_a_scale_per_picture_and_per_token(pipe):
     torch.testing.assert_close(tokens[:, ::2].exp(), by_number[2.5][:, ::2].exp(), atol=1e-5, rtol=0)
     torch.testing.assert_close(tokens[:, 1::2].exp(), by_number[0.0][:, 1::2].exp(), atol=1e-5, rtol=0)
     assert pipe(prompts, 2, scale, output_type="latent").images.shape == (2, 64)
+    same = [pipe.denoiser(prompts, guidance_scale=one)(x_t, 50) for one in (2.5, torch.tensor(2.5))]
+    assert torch.equal(*same)  # a tensor of one number is that number
 
 
 @pytest.mark.parametrize(
     ("scale", "message"),
     [
-        (torch.ones(3), r"guidance_scale must be a number or \[2\] or \[2, L\], got \[3\]"),
+        (torch.ones(3), r"guidance_scale must be a number or \[2\] or \[2, 64\], got \[3\]"),
+        (torch.ones(2, 63), r"got \[2, 63\]"),
+        (torch.tensor(-1.0), "guidance_scale must be a number in"),
         (torch.ones(2, 64, 2), r"got \[2, 64, 2\]"),
         (torch.tensor([1.0, -1.0]), "must hold numbers from 0 to 1000"),
         (torch.tensor([1.0, float("nan")]), "must hold numbers from 0 to 1000"),

@@ -5,7 +5,7 @@ All act on log p(x_0 | x_t), `[B, L, K]`, classes last; a class at `-inf` is imp
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -31,9 +31,7 @@ def guide(log_p: Tensor, log_p_null: Tensor, scale: float | Tensor) -> Tensor:
     elif (scale := real("scale", scale)) in (0, 1):
         return log_p if scale == 1 else log_p_null
     gap = (log_p - log_p_null).masked_fill_(log_p == -torch.inf, 0.0)
-    gap.nan_to_num_(
-        nan=torch.nan, posinf=0.0, neginf=torch.nan
-    )  # what is no log-probability is not left out in silence
+    gap.nan_to_num_(nan=torch.nan, posinf=0.0, neginf=torch.nan)  # NaN and inf stay, for who draws to say so
     return gap.mul_(scale - 1).add_(log_p).log_softmax(-1)
 
 
@@ -54,20 +52,23 @@ def within(scale: float, low: int, high: int) -> Callable[[int], float]:
     return lambda t: scale if low <= t <= high else 1.0
 
 
-def scale_at(scale: Scale, t: int, rows: int | None = None) -> float | Tensor:
-    """The guidance scale at time t: a number, or a tensor `[B]` or `[B, L]` for each picture or token of `rows`.
+def scale_at(scale: Scale, t: int, shape: Sequence[int] = ()) -> float | Tensor:
+    """The guidance scale at time t: a number, or a tensor `[B]` or `[B, L]` for each picture or token of `shape`.
 
     Raises ValueError unless it lies in 0 ... 1000.
     """
     value = scale(t) if callable(scale) else scale
-    if isinstance(value, Tensor):
-        if value.ndim not in (1, 2) or (rows is not None and len(value) != rows):
-            wanted = "B" if rows is None else rows
-            raise ValueError(f"guidance_scale must be a number or [{wanted}] or [{wanted}, L], got {list(value.shape)}")
+    if isinstance(value, Tensor) and value.ndim:
+        if value.ndim not in (1, 2) or (shape and [*value.shape] != [*shape[: value.ndim]]):
+            rows, length = shape or ("B", "L")
+            raise ValueError(
+                f"guidance_scale must be a number or [{rows}] or [{rows}, {length}], got {list(value.shape)}"
+            )
         if not bool(((value >= 0) & (value <= 1000)).all()):
             raise ValueError("guidance_scale must hold numbers from 0 to 1000")
         return value
-    return real(f"guidance_scale at t = {t}" if callable(scale) else "guidance_scale", value, 0, 1000)
+    number = value.item() if isinstance(value, Tensor) else value
+    return real(f"guidance_scale at t = {t}" if callable(scale) else "guidance_scale", number, 0, 1000)
 
 
 def branches(scale: float | Tensor) -> str:

@@ -125,7 +125,7 @@ class VQDiffusionPipeline(DropIn, DiffusionComponents):
                 top_k=top_k,
                 on_predictions=on_predictions,
             )
-            branches = (guidance.branches(guidance.scale_at(scale, t, batch)) for t in times[:-1])
+            branches = (guidance.branches(guidance.scale_at(scale, t, (batch, self.length))) for t in times[:-1])
             rows = sum(2 if both == "both" else 1 for both in branches) * batch
             cost.announce(self.transformer, len(times) - 1, rows)
             with self.progress_bar(total=len(times) - 1) as bar:

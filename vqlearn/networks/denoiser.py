@@ -77,7 +77,7 @@ def denoiser(
     def denoise(x_t: Tensor, t: int) -> Tensor:
         if len(x_t) != reading.rows:
             raise ValueError(f"this denoiser was made for {reading.rows} pictures, got x_t of {len(x_t)}")
-        w = guidance.scale_at(scale, t, reading.rows)
+        w = guidance.scale_at(scale, t, x_t.shape)
         branches = guidance.branches(w)
         found, seen = [], []
         for rows, part in parts(at_once(2 if branches == "both" else 1)):
