@@ -284,6 +284,7 @@ def test_settings_that_are_wrong_are_named(settings, message):
         (lambda net: net.generate(text(), 1, order=torch.tensor([0, 1, 2])), r"order must be int64 \[4\] or \[B, 4\]"),
         (lambda net: net.generate(text(), 1, order=torch.tensor([0, 1, 2, 2])), "order must hold each of the 4"),
         (lambda net: net.generate(text(2), 2, generator=[torch.Generator()]), "generator must be one or a list of 2"),
+        (lambda net: net.predictor(text())(torch.zeros(1, 4).long(), 1), "come in turn: number 0 is next, got 1"),
         (lambda net: network(text=None).generate(text(), 1), "this network reads nothing: condition must be None"),
     ],
 )

@@ -129,7 +129,7 @@ class AutoregressiveTransformer(Model, Blocks):
         per row `[B, L]`; None is the network's own.
         """
         order = self._order(order)
-        x = self._inputs(tokens, order, 0, self.num_positions)
+        x = self._inputs(tokens, order, self._tables(), 0, self.num_positions)
         for block, read in zip(self.transformer_blocks, self.each_reads(condition), strict=True):
             x = block(x, read)
         x = torch.take_along_dim(x, order.argsort(-1)[..., None], dim=1)
@@ -174,6 +174,7 @@ class AutoregressiveTransformer(Model, Blocks):
                 on_step(number)
         return tokens
 
+    @torch.no_grad()
     def predictor(
         self,
         condition: Condition = None,
@@ -190,22 +191,26 @@ class AutoregressiveTransformer(Model, Blocks):
         """`predict(tokens [B, L], n) -> log p [B, K]` of the n-th position in the order, given those before it.
 
         What `generate` draws from. With `cache` every layer keeps the keys and values of the positions that it has
-        seen, n must be 0, 1, 2, ... in turn, and a call computes one position; without, it computes all n + 1 again.
-        With a `guidance_scale` other than 1 the network reads `null` as well (`guidance.guide`). The log-probabilities
-        are divided by `temperature`; then `top_p` keeps the likeliest codes that together reach this probability
-        (Holtzman et al. 2020; `guidance.truncate`) and `top_k` no more than so many. What is kept is not normalised.
+        seen, n is 0, 1, 2, ... in turn, and a call computes one position; without, it computes all n + 1 again. With a
+        `guidance_scale` other than 1 the network reads `null` as well (`guidance.guide`). The log-probabilities are
+        divided by `temperature`; then `top_p` keeps the likeliest codes that together reach this probability (Holtzman
+        et al. 2020; `guidance.truncate`) and `top_k` no more than so many. What is kept is not normalised. Raises
+        ValueError for numbers out of range, a condition of another number of rows, and an n that is not in turn.
         """
-        batch, order = whole("batch", batch), self._order(order)
+        batch, order, tables = whole("batch", batch), self._order(order), self._tables()
         branches = guidance.branches(guidance.scale_at(guidance_scale, 0))
         choose = _chooser(real("temperature", temperature, 0, above=True), top_k, top_p)
         read = self.each_reads(self._branches(condition, null, branches, batch))
-        pasts = [Past(self.num_positions) if cache else None for _ in read]
+        pasts = [Past(self.num_positions) for _ in read]
 
+        @torch.no_grad()
         def predict(tokens: Tensor, number: int) -> Tensor:
-            x = self._inputs(tokens, order, number if cache else 0, number + 1)
+            if cache and number != pasts[0].count:
+                raise ValueError(f"with a cache positions come in turn: number {pasts[0].count} is next, got {number}")
+            x = self._inputs(tokens, order, tables, number if cache else 0, number + 1)
             x = x.repeat(2, 1, 1) if branches == "both" else x
             for block, given, past in zip(self.transformer_blocks, read, pasts, strict=True):
-                x = block(x, given, past)
+                x = block(x, given, past if cache else None)
             log_p = _wide(self.out(self.norm_out(x[:, -1]))).log_softmax(-1)
             if branches == "both":
                 log_p_null, log_p = log_p.chunk(2)
@@ -246,15 +251,20 @@ class AutoregressiveTransformer(Model, Blocks):
             raise ValueError(f"order must hold each of the {length} positions 0 ... {length - 1} once")
         return found.view(-1, length)
 
-    def _inputs(self, tokens: Tensor, order: Tensor, first: int, last: int) -> Tensor:
+    def _tables(self) -> tuple[Tensor, Tensor]:
+        """The vectors of all positions, as the one that is predicted and as that of a token that is known."""
+        wanted = self.next_embedding
+        return wanted.emb.weight[0] + wanted.positions(), self.latent_image_embedding.positions()
+
+    def _inputs(self, tokens: Tensor, order: Tensor, tables: tuple[Tensor, Tensor], first: int, last: int) -> Tensor:
         """What the layers read at the places `first` ... `last` - 1 of the order, `[B, last - first, C]`.
 
         It is the position to be predicted and, but at place 0, the token before it with its own position.
         """
-        seen, wanted = self.latent_image_embedding, self.next_embedding
-        x = wanted.emb.weight[0] + wanted.positions()[order[:, first:last]]
+        wanted, seen = tables
+        x = wanted[order[:, first:last]]
         before = order[:, max(first - 1, 0) : last - 1].expand(len(tokens), -1)
-        known = seen.emb(tokens.gather(1, before)) + seen.positions()[before]
+        known = self.latent_image_embedding.emb(tokens.gather(1, before)) + seen[before]
         return x + F.pad(known, (0, 0, x.shape[1] - known.shape[1], 0))
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vqlearn.arguments import shown, whole
+from vqlearn.networks.autoregressive import AutoregressiveTransformer
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings, encode_ids, plain, sentence, signs, tokenize
 from vqlearn.networks.transformer import Condition, Transformer2DModel
 from vqlearn.remarks import remark
@@ -129,7 +130,7 @@ class Texts:
     tokenizer: Any
     text_encoder: Any
     null_text: LearnedClassifierFreeSamplingEmbeddings
-    transformer: Transformer2DModel
+    transformer: Transformer2DModel | AutoregressiveTransformer
     words: Sequence[str] | None = None
 
     def prompts(self, prompt: Prompt) -> Any:
