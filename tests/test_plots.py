@@ -266,3 +266,15 @@ def test_comparison_tells_its_lines_apart_by_colour_and_marker():
     assert len(looks[0]) == 2 and looks[0] == looks[1]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ancestral", "halton"]
     assert figure.axes[0].get_xscale() == "log" and figure.axes[0].get_ylim()[0] == 0
+
+
+def test_comparison_writes_the_names_of_many_lines_at_their_ends():
+    lines = {f"line {n}": ([1, 10], [0.5, 0.0 if n < 3 else 0.1 * n]) for n in range(7)}
+    figure = drawn(plots.comparison({"one": lines, "two": lines}, x_label="calls", y_label="error"))
+    assert not figure.legends
+    for ax in figure.axes:
+        assert [text.get_text() for text in ax.texts] == list(lines)
+        assert [text.xy[1] for text in ax.texts] == [y[1] for _, y in lines.values()]
+        heights = sorted(text.get_position()[1] for text in ax.texts)
+        assert min(np.diff(heights)) > 0.05, "none covers another"
+        assert {line.get_linestyle() for line in ax.lines} == {"-", "--", ":"}

@@ -134,10 +134,7 @@ def comparison(
     figure, axes = row_of_axes(len(panels), list(panels), width + direct, 3.9 if log else 3.0)
     for ax, lines in zip(axes, panels.values(), strict=True):
         ax.sharey(axes[0])
-        for number, ((color, marker), (name, (x, y))) in enumerate(zip(MARKS, lines.items(), strict=False)):
-            look = {"color": color, "marker": marker, "markersize": 5, "linestyle": ("-", "--", ":")[number // 3]}
-            (line,) = ax.plot(array(x), array(y), linewidth=1.6, label=name, **look)
-            line.set_clip_on(False)
+        _marked_lines(ax, lines)
         ax.set_xlabel(x_label)
         ax.grid(axis="y")
         if log:
@@ -154,21 +151,26 @@ def comparison(
     return figure
 
 
+def _marked_lines(ax: Axes, lines: Mapping[str, tuple[Values, Values]]) -> None:
+    for number, ((color, marker), (name, (x, y))) in enumerate(zip(MARKS, lines.items(), strict=False)):
+        look: Any = {"color": color, "marker": marker, "markersize": 5, "linestyle": ("-", "--", ":")[number // 3]}
+        (line,) = ax.plot(array(x), array(y), linewidth=1.6, label=name, **look)
+        line.set_clip_on(False)
+
+
 def _name_ends(ax: Axes, gap: float = 0.062) -> None:
     """Write the name of each line to the right of the panel, as near to the height of its last point as it fits."""
-    ends = [line.get_xydata()[-1] for line in ax.lines]
+    ends = np.array([np.asarray(line.get_xydata())[-1] for line in ax.lines])  # [lines, (x, y)]
     heights = ax.transAxes.inverted().transform(ax.transData.transform(ends))[:, 1]
     order, top = heights.argsort(kind="stable"), 1 - gap * (len(ends) - 1)
     places, below = np.empty(len(ends)), -gap
     for rank, index in enumerate(order):
         places[index] = below = max(below + gap, min(heights[index], top + gap * rank))
     for line, end, height in zip(ax.lines, ends, places, strict=True):
-        thin = {"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.7, "shrinkA": 1, "shrinkB": 3}
+        thin: Any = {"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.7, "shrinkA": 1, "shrinkB": 3}
         thin["relpos"] = (0, 0.5)  # from the middle of the name's left edge
-        ax.annotate(
-            line.get_label(), end, (1.06, height), textcoords="axes fraction", va="center", fontsize=9, arrowprops=thin,
-            annotation_clip=False,
-        )  # fmt: skip
+        where: Any = {"xy": (end[0], end[1]), "xytext": (1.06, height), "textcoords": "axes fraction"}
+        ax.annotate(str(line.get_label()), **where, va="center", fontsize=9, arrowprops=thin, annotation_clip=False)
 
 
 def _log_axes(ax: Axes, x: np.ndarray, y: np.ndarray, least: float) -> None:
