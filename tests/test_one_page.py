@@ -13,7 +13,7 @@ BOOK = nbformat.read(Path(__file__).parent.parent / "notebooks" / "12_one_page.i
 CODE = [cell.source for cell in BOOK.cells if cell.cell_type == "code"]
 NUMBERED = [source for source in CODE if re.match(r"# \d · ", source)]
 IMPORTS = [line for line in CODE[0].splitlines() if re.match(r"(import|from) (itertools|torch)\b", line)]
-STEPS = 1200
+STEPS = 1000
 
 
 def test_the_cells_are_numbered_in_order():
@@ -47,7 +47,7 @@ def test_the_page_runs_as_a_script(tmp_path, steps):
     tail = (
         "import sys\n"
         "x, states = generate(torch.tensor([0, 1, 2, 3]), steps=3)\n"
-        "assert x.shape == (4, 64) and int(x.max()) < K and int(x.min()) >= 0, x\n"
+        "assert x.shape == (4, 49) and int(x.max()) < K and int(x.min()) >= 0, x\n"
         "assert len(states) == 4 and bool((states[0] == MASK).any()) and not bool((states[-1] == MASK).any())\n"
         "assert len(losses) == steps and losses[-1] < losses[0]\n"
         "assert not any(name.split('.')[0] in ('vqlearn', 'IPython') for name in sys.modules)\n"
@@ -56,7 +56,7 @@ def test_the_page_runs_as_a_script(tmp_path, steps):
     script = tmp_path / "page.py"
     script.write_text("\n".join([*IMPORTS, "torch.manual_seed(0)", page, tail]), encoding="utf-8")
     done = subprocess.run([sys.executable, "-I", script], cwd=tmp_path, capture_output=True, text=True, timeout=1200)
-    assert (done.returncode, done.stdout) == (0, "ran 192\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "ran 108\n"), done.stderr
 
 
 def test_the_printed_shares_are_what_the_text_says():
