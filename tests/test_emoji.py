@@ -11,7 +11,11 @@ from PIL import Image
 from vqlearn import assets
 from vqlearn.data import emoji, scenes
 from vqlearn.data.emoji import Arrangement, Placed, agreement, by_name, read, sample
-from vqlearn.networks.text import clip_tokenizer, learned_merges, word_merges
+from vqlearn.evaluation import emoji as evaluation
+from vqlearn.networks.text import clip_tokenizer, learned_merges, tokenize, word_merges
+from vqlearn.pipeline import VQDiffusionPipeline
+from vqlearn.training import emoji as training
+from vqlearn.training import shipped
 
 PEAR = by_name()["pear"]
 
@@ -199,3 +203,68 @@ def test_the_first_merge_is_the_most_frequent_pair():
     assert counts.most_common(1)[0][1] == counts[learned_merges(words, 1)[0]]
     with pytest.raises(ValueError, match="count must be a whole number of at least 1, got 0"):
         learned_merges(words, 0)
+
+
+# ------------------------------------------------------------------------------------------ learning
+
+
+@pytest.fixture(scope="module")
+def small():
+    """An untrained pipeline of the toy world's sizes."""
+    return VQDiffusionPipeline(**shipped.networks(words=["a", "background"]))
+
+
+def test_what_the_codec_learns_from_are_pictures_of_the_training_split():
+    source = training.EmojiPictures()
+    images = source.rows(3, 20, torch.Generator().manual_seed(3)).x
+    assert images.shape == (20, 3, 32, 32)
+    for image in images:
+        found = read(image)
+        shown = found.emoji[0].emoji
+        assert (scenes.to_tensor([emoji.draw(found)])[0] == image).all()
+        assert not emoji.held_out(shown, found.background) and not emoji.is_unseen(shown)
+    assert (images == source.rows(3, 20, torch.Generator().manual_seed(3)).x).all()
+
+
+def test_what_the_denoiser_learns_from_are_tokens_with_a_caption_that_is_true_of_them(small, monkeypatch):
+    said = []
+    monkeypatch.setattr(training, "tokenize", lambda tokenizer, texts: said.extend(texts) or tokenize(tokenizer, texts))
+    source = training.EmojiTokens(small, ["Component"])
+    rows = source.rows(0, 40, torch.Generator().manual_seed(0))
+    known = training.combinations("train", ["Component"])
+    tokens = small.encode(scenes.to_tensor(emoji.draw(one) for one in known))
+    for x, caption in zip(rows.x, said, strict=True):
+        assert any(agreement(known[i], caption).all for i in (tokens == x).all(1).nonzero()[:, 0]), caption
+    assert len(set(said)) > 10
+    assert (rows.condition == tokenize(small.tokenizer, said)[0]).all()
+    assert (source.rows(0, 40, torch.Generator().manual_seed(0)).condition == rows.condition).all()
+
+
+def test_the_evaluation_counts_what_is_read(small, monkeypatch):
+    """A pipeline whose pictures are right for every other caption, and a codec that keeps everything."""
+    captions = [emoji.arranged("test", index, categories=emoji.EVERYDAY)[1] for index in range(8)]
+
+    def drawn(pipe, captions, **call):
+        for number, caption in enumerate(captions):
+            name, background = emoji.parse(caption).emoji[0], emoji.parse(caption).background
+            shown = emoji.catalogue()[min(name)] if number % 2 else PEAR
+            yield scenes.to_tensor([emoji.draw(Arrangement(background, (Placed(shown),)))])[0]
+
+    monkeypatch.setattr(evaluation, "pictures_of", drawn)
+    found = evaluation.evaluate(small, count=8)
+    assert not any("pear" in caption for caption in captions)
+    assert (found.pictures, found.emoji, found.background, found.all) == (8, 0.5, 1.0, 0.5)
+    monkeypatch.setattr(small, "encode", lambda images: images)
+    monkeypatch.setattr(small, "decode", lambda images: images + 0.02)
+    kept = evaluation.reconstruction(small, count=6)
+    assert kept.read == 1 and kept.psnr == pytest.approx(40, abs=1)  # 0.02 of 2, but for what is clamped
+    with pytest.raises(ValueError, match="emoji take a model that reads text and draws 32 x 32 pixels"):
+        evaluation.evaluate(VQDiffusionPipeline(**shipped.networks(words=["a"], side=16)), count=1)
+
+
+def test_a_model_of_many_words_counts_them_and_names_those_that_it_does_not_know(small):
+    words = training.defaults()["words"]
+    assert words == sorted(set(words)) and {"pear", "pink", "background", ",", "an"} <= set(words)
+    small.defaults = {"words": words}
+    with pytest.warns(UserWarning, match=r"never seen 'zyzzyva'; it knows 2\d\d\d others$"):
+        small.denoiser(["a zyzzyva on a pink background"])

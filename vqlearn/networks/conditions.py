@@ -20,6 +20,8 @@ from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings, encod
 from vqlearn.networks.transformer import Condition, Transformer2DModel
 from vqlearn.remarks import remark
 
+LISTED = 100  # known words at most that a remark lists
+
 Prompt = str | int | Sequence[str | int | None] | Tensor | None
 
 
@@ -170,8 +172,9 @@ class Texts:
         for text in filter(None, cut):
             remark(f"the prompt is longer than {ids.shape[1]} tokens; this part was cut off: {text!r}", stacklevel=3)
         if unknown := self.unknown(prompts):
-            known = ", ".join(word for word in self.words or () if word.isalnum())
-            remark(f"this model has never seen {', '.join(map(repr, unknown))}; it knows: {known}", stacklevel=3)
+            known = [word for word in self.words or () if word.isalnum()]
+            listed = f": {', '.join(known)}" if len(known) <= LISTED else f" {len(known)} others"
+            remark(f"this model has never seen {', '.join(map(repr, unknown))}; it knows{listed}", stacklevel=3)
         place = next(self.text_encoder.parameters()).device
         return encode_ids(self.text_encoder, ids.to(place)).to(self.transformer.out.weight)
 
