@@ -6,10 +6,11 @@ import shutil
 import time
 
 import pytest
+import safetensors
 import torch
 from safetensors.torch import load_file
 
-from vqlearn import CheckpointError, Transformer2DModel, VQDiffusionPipeline, VQModel
+from vqlearn import CheckpointError, Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler, VQModel
 from vqlearn.__main__ import main
 from vqlearn.checkpoints.checksums import checksum
 from vqlearn.checkpoints.layout import CHECKSUMS
@@ -119,3 +120,67 @@ def test_info_says_whether_there_are_checksums(folder, capsys):
     (folder / CHECKSUMS).unlink()
     assert main(["info", str(folder)]) == 0
     assert "a damaged file may go unnoticed" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------ parts that are saved alone
+
+
+def test_a_part_that_is_saved_into_its_model_is_what_the_model_has(folder):
+    sums = json.loads((folder / CHECKSUMS).read_text())
+    transformer = Transformer2DModel.from_pretrained(folder, subfolder="transformer")
+    with torch.no_grad():
+        transformer.out.bias += 1
+    (folder / "transformer" / "notes").write_text("mine")
+    transformer.save_pretrained(folder / "transformer")
+    pipe = VQDiffusionPipeline.from_pretrained(folder)
+    assert torch.equal(pipe.transformer.out.bias, transformer.out.bias)
+    pipe.scheduler.from_config(pipe.scheduler.config, spacing="consecutive").save_pretrained(folder / "scheduler")
+    pipe.vqvae.save_config(folder / "vqvae")
+    assert VQDiffusionPipeline.from_pretrained(folder).scheduler.config.spacing == "consecutive"
+    changed = json.loads((folder / CHECKSUMS).read_text())
+    assert changed.keys() == sums.keys() and (folder / "transformer" / "notes").read_text() == "mine"
+    assert {name for name in sums if sums[name] != changed[name]} == {
+        f"transformer/{WEIGHTS}", "scheduler/scheduler_config.json",
+    }  # fmt: skip
+    flip(folder / "transformer" / WEIGHTS)
+    assert "is not the file that was saved" in refused(VQDiffusionPipeline.from_pretrained, folder)
+
+
+def test_weights_in_another_form_go_when_a_part_is_saved(folder):
+    codec = VQModel.from_pretrained(folder, subfolder="vqvae")
+    for name in (WEIGHTS, "config.json"):
+        (folder / "vqvae" / name).unlink()
+    sums = json.loads((folder / CHECKSUMS).read_text())
+    torch.save(codec.state_dict(), folder / "vqvae" / "diffusion_pytorch_model.bin")
+    sums["vqvae/diffusion_pytorch_model.bin"] = sums.pop(f"vqvae/{WEIGHTS}")
+    (folder / CHECKSUMS).write_text(json.dumps(sums))
+    codec.save_pretrained(folder / "vqvae")
+    assert sorted(path.name for path in (folder / "vqvae").iterdir()) == ["config.json", WEIGHTS]
+    VQDiffusionPipeline.from_pretrained(folder)
+
+
+def test_checksums_of_something_else_are_left_alone(folder, tmp_path):
+    (tmp_path / CHECKSUMS).write_text('{"thesis.pdf": "abc"}')
+    VQModel.from_pretrained(folder, subfolder="vqvae").save_pretrained(tmp_path / "vqvae")
+    assert (tmp_path / CHECKSUMS).read_text() == '{"thesis.pdf": "abc"}'
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX limits and pipes")
+def test_a_part_is_saved_whole_or_not_at_all(folder, tmp_path, monkeypatch):
+    codec = VQModel.from_pretrained(folder, subfolder="vqvae")
+    codec.save_pretrained(folder / "vqvae")  # whose weights are mapped from there
+    before = {path.name: path.read_bytes() for path in (folder / "vqvae").iterdir()}
+
+    def full(*_, **__):
+        raise safetensors.SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    for save in (codec.save_pretrained, VQDiffusionPipeline.from_pretrained(folder).save_pretrained):
+        for place in (tmp_path / "new", folder / "vqvae" if save == codec.save_pretrained else folder):
+            with pytest.raises(OSError, match=r"cannot be written .*No space left"):
+                save(place)
+    assert not (tmp_path / "new").exists()
+    assert {path.name: path.read_bytes() for path in (folder / "vqvae").iterdir()} == before
+    os.mkfifo(tmp_path / "scheduler_config.json")
+    with pytest.raises(OSError, match="is no regular file"):
+        VQDiffusionScheduler(17).save_pretrained(tmp_path)

@@ -186,7 +186,9 @@ class Configured:
 
     def to_json_file(self, path: Folder) -> None:
         """Write `to_json_string()` to a file."""
-        Path(path).write_text(self.to_json_string(), encoding="utf-8", newline="\n")
+        from vqlearn.checkpoints.parts import save_text
+
+        save_text(Path(path), self.to_json_string())
 
     def __getattr__(self, name: str) -> Any:
         config = vars(self).get("config", ())

@@ -7,12 +7,16 @@ weights are compared after they were found to be what the configurations ask for
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from vqlearn.checkpoints.layout import CHECKSUMS
 from vqlearn.checkpoints.reading import MOST_TEXT, CheckpointError, check_regular, read_json
+from vqlearn.data.files import replaced
 
 WEIGHTS = (".safetensors", ".bin")
 MOST_EACH = 16  # bytes of a file for each number of the weights: twice float64
@@ -60,6 +64,26 @@ def _compare(folder: Path, name: str, sums: Mapping[str, str]) -> None:
             f"{folder / name} is not the file that was saved, its checksum differs; "
             f"if you changed it on purpose, delete {CHECKSUMS}"
         )
+
+
+def renew_sums(folder: Path, names: Iterable[str]) -> None:
+    """Bring the checksums of a model up to date, of which some files, in its own folder or a part's, were written."""
+    folder = Path(os.path.abspath(folder))
+    for model, place in ((folder, ""), (folder.parent, f"{folder.name}/")):
+        path = model / CHECKSUMS
+        sums = read_json(path) if path.is_file() else {}
+        if not any(f"{place}{name}" in sums for name in names):
+            continue  # of something else
+        kept = {
+            name: one for name, one in sums.items() if not name.startswith(place or "/") or (model / name).is_file()
+        }
+        write_json(path, {**kept, **{f"{place}{name}": checksum(folder / name) for name in names}})
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """JSON with a line per entry, in UTF-8 and with the same line ends everywhere."""
+    with replaced(path) as part:
+        part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
 
 
 def checksum(path: Path) -> str:

@@ -11,16 +11,20 @@ import torch
 from torch import nn
 
 from vqlearn.arguments import shown
-from vqlearn.checkpoints.checksums import check_texts, check_weights, read_sums
-from vqlearn.checkpoints.hub import elsewhere, locate, stem_files
+from vqlearn.checkpoints.checksums import check_texts, check_weights, read_sums, renew_sums
+from vqlearn.checkpoints.hub import elsewhere, locate, needed, stem_files
 from vqlearn.checkpoints.layout import OURS, PARTS, Files, Part
 from vqlearn.checkpoints.loading import load_module, numbers_of, scheduler_of
 from vqlearn.checkpoints.reading import CheckpointError, one_line, read_json
-from vqlearn.checkpoints.saving import save_module
+from vqlearn.checkpoints.saving import a_full_disk_is_named, save_module
 from vqlearn.compatibility import usable
+from vqlearn.data.files import replaced, replaced_folder
 from vqlearn.networks import cost
 
-__all__ = ["HUB", "Options", "check_path", "check_placement", "load_part", "made_folder", "read_config", "save_part"]
+__all__ = [
+    "HUB", "Options", "check_path", "check_placement", "load_part", "made_folder", "read_config", "save_part",
+    "save_text",
+]  # fmt: skip
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -121,6 +125,7 @@ def load_part(kind: type[Module], name: str | os.PathLike[str], subfolder: str |
     """One of our networks from its folder, see `Model.from_pretrained`; raises CheckpointError."""
     wanted = Options.of(**options)
     folder = part_folder(name, Part("", "", stems=OURS), subfolder, files=wanted.files, **wanted.hub)
+    folder = Path(os.path.abspath(folder))
     whole = folder.parent  # where it is a model's
     check_texts(whole, sums := read_sums(whole, folder.name) if folder.name in PARTS else {})
     module: Any = load_module(kind, folder, wanted.dtype, wanted.files)
@@ -130,16 +135,37 @@ def load_part(kind: type[Module], name: str | os.PathLike[str], subfolder: str |
 
 
 def save_part(module: Any, folder: str | os.PathLike[str]) -> None:
-    """Write one of our networks; raises CheckpointError where there is a file."""
-    save_module(module, made_folder(folder))
+    """Write one of our networks whole or not at all, with its checksums in the model that the folder is a part of.
+
+    Raises CheckpointError where there is a file.
+    """
+    path, part = _folder(folder), Part("", "", stems=OURS)
+    names = [file.name for file in path.iterdir()] if path.is_dir() else []
+    earlier = {*needed(names, part=part), *needed(names, Files(safetensors=False), part)}
+    with replaced_folder(path, earlier) as new, a_full_disk_is_named(path):
+        save_module(module, new)
+        written = [file.name for file in new.iterdir()]
+    renew_sums(path, written)
+
+
+def save_text(path: Path, text: str) -> None:
+    """Write a configuration, in place of an older one, with its checksum in the model that it is a part of."""
+    with replaced(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+    renew_sums(path.parent, [path.name])
 
 
 def made_folder(folder: str | os.PathLike[str]) -> Path:
     """A folder that is there now; raises CheckpointError where something else is."""
+    path = _folder(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _folder(folder: str | os.PathLike[str]) -> Path:
     path = Path(check_path("folder", folder))
     if path.exists() and not path.is_dir():
         raise CheckpointError(f"{path} is a file; a model is saved to a folder")
-    path.mkdir(parents=True, exist_ok=True)
     return path
 
 

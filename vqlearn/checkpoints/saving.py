@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vqlearn.checkpoints.checksums import checksum
+from vqlearn.checkpoints.checksums import checksum, write_json
 from vqlearn.checkpoints.hub import needed
 from vqlearn.checkpoints.layout import CHECKSUMS, ENDINGS, INDEX, LAYOUTS, OURS, PARTS, Files, index_of
-from vqlearn.checkpoints.reading import CheckpointError, read_json
+from vqlearn.checkpoints.reading import CheckpointError, one_line, read_json
 from vqlearn.data.files import is_left_over, latest, replaced_folder
 
 
@@ -31,7 +32,7 @@ def save_components(parts: dict[str, Any], folder: str | Path, extra: dict[str, 
         raise CheckpointError(
             f"{folder} holds something else than a model ({INDEX} is not there); choose a new folder or an empty one"
         )
-    with replaced_folder(folder, _of_a_model(folder)) as new:
+    with replaced_folder(folder, _of_a_model(folder)) as new, a_full_disk_is_named(folder):
         _write(parts, new, extra, kind)
 
 
@@ -59,11 +60,6 @@ def _write(parts: dict[str, Any], folder: Path, extra: dict[str, Any], kind: str
     write_json(folder / CHECKSUMS, {path.relative_to(folder).as_posix(): checksum(path) for path in files})
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """JSON with a line per entry, in UTF-8 and with the same line ends everywhere."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
-
-
 def save_module(module: Any, folder: Path) -> None:
     """Write one of our modules as `config.json` and safetensors."""
     from safetensors.torch import save_file
@@ -84,6 +80,17 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"])]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+
+
+@contextlib.contextmanager
+def a_full_disk_is_named(folder: Path) -> Iterator[None]:
+    """What safetensors raises where a file cannot be written is an OSError, too."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"{folder} cannot be written ({one_line(error)})") from None
 
 
 class _Quiet:

@@ -217,7 +217,7 @@ def _in_srgb(image: Image.Image) -> Image.Image:
         whole = image.convert("RGBA") if clear else image.convert("RGB") if image.mode == "P" else image
         grey = clear and image.mode in ("L", "LA", "La")
         colours = whole.getchannel("R") if grey else whole.convert("RGB") if clear else whole
-        source: Any = ImageCms.createProfile("LAB") if lab else ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        source: Any = ImageCms.createProfile("LAB") if lab else ImageCms.ImageCmsProfile(io.BytesIO(profile or b""))
         target = ImageCms.createProfile("sRGB")
         seen = ImageCms.profileToProfile(colours, source, target, outputMode="RGB")
         if seen is not None and clear:
