@@ -200,6 +200,7 @@ DAMAGE = {
     "half an index": (lambda f: _truncate(f / INDEX), "not readable JSON"),
     "an index that is a list": (lambda f: (f / INDEX).write_text("[]"), "must hold a JSON object, got list"),
     "another pipeline": (lambda f: _edit(f / INDEX, _class_name="DDPMPipeline"), "describes a DDPMPipeline"),
+    "no name": (lambda f: _edit(f / INDEX, _class_name="\ud800\n" * 999), r"describes a '\\ud800\\n.{0,80}, not a"),
     "a part of another kind": (lambda f: _edit(f / INDEX, vqvae=["diffusers", "AutoencoderKL"]), "should be a VQModel"),
     "no codec": (lambda f: _drop(f / INDEX, "vqvae"), "None as its vqvae"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), "has no weights"),

@@ -50,8 +50,9 @@ def load_components(
     """
     check_texts(folder, sums := read_sums(folder))
     index = read_json(folder / INDEX)
-    if index.get("_class_name") != kind:
-        raise CheckpointError(f"{folder / INDEX} describes a {index.get('_class_name')}, not a {kind}")
+    if (named := index.get("_class_name")) != kind:
+        other = named if isinstance(named, str) and re.fullmatch(r"\w{1,60}", named) else shown(named)
+        raise CheckpointError(f"{folder / INDEX} describes a {other}, not a {kind}")
     _check_defaults(index.get("_vqlearn", {}), folder / INDEX)
     if files.variant and not any(folder.glob(f"*/*.{files.variant}.*")):
         raise CheckpointError(f"{folder} has no weights of the variant {files.variant!r}")
