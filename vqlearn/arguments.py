@@ -45,6 +45,25 @@ def real(name: str, value: Any, least: float = -math.inf, most: float = math.inf
     raise ValueError(f"{name} must be a {_range(least, most, above)}, got {shown(value)}")
 
 
+def permutation(name: str, value: Any, length: int) -> list[int]:
+    """An order of 0 ... `length` - 1 (a sequence, numpy's or torch's too) as a list; raises ValueError for any other.
+
+    >>> permutation("order", (2, 0, 1), 3)
+    [2, 0, 1]
+    >>> permutation("order", [0, 0, 1], 3)
+    Traceback (most recent call last):
+    ValueError: order must hold each of the 3 positions 0 ... 2 once, got [0, 0, 1]
+    """
+    given = value.tolist() if hasattr(value, "tolist") else value
+    try:
+        found = [whole(name, number, 0, length - 1) for number in given]
+    except (TypeError, ValueError):
+        found = []
+    if len(found) != length or len({*found}) != length:
+        raise ValueError(f"{name} must hold each of the {length} positions 0 ... {length - 1} once, got {shown(value)}")
+    return found
+
+
 def shown(value: object) -> str:
     """How a message shows a value: a line of at most 80 characters, and the type alone of what cannot be shown."""
     try:

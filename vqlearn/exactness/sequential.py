@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from vqlearn.arguments import shown, whole
+from vqlearn.arguments import permutation, shown, whole
 from vqlearn.exactness.enumeration import Outcome, grids, numbers
 
 Predict = Callable[[Tensor, int], Tensor]
@@ -27,7 +27,7 @@ def ideal_conditionals(joint: Tensor, num_codes: int, order: Sequence[int] | Non
     """
     codes = whole("num_codes", num_codes, 2)
     length = round(math.log(len(joint), codes))
-    places = _order(order, length)
+    places = permutation("order", range(length) if order is None else order, length)
     sorted_joint = joint.double().view([codes] * length).permute(places)  # the first dimension is drawn first
 
     @functools.cache
@@ -56,7 +56,7 @@ def sequential_outcome(predict: Predict, num_codes: int, length: int, order: Seq
     >>> round(total_variation(found.law, joint), 12), found.calls
     (0.0, 3.0)
     """
-    x_0, places = grids(num_codes, length), _order(order, length)
+    x_0, places = grids(num_codes, length), permutation("order", range(length) if order is None else order, length)
     law = torch.ones(len(x_0), dtype=torch.float64)
     for number, place in enumerate(places):
         log_p = predict(x_0, number)
@@ -65,11 +65,3 @@ def sequential_outcome(predict: Predict, num_codes: int, length: int, order: Seq
             raise ValueError(f"predict must give [{len(x_0)}, {num_codes}] ([B, K]) of log-probabilities, got {got}")
         law *= log_p.double().softmax(-1).gather(-1, x_0[:, place, None])[:, 0]
     return Outcome(law, float(length))
-
-
-def _order(order: Sequence[int] | None, length: int) -> list[int]:
-    """An order of the positions as a list; raises ValueError."""
-    found = list(range(length)) if order is None else [int(place) for place in order]
-    if sorted(found) != list(range(length)):
-        raise ValueError(f"order must hold each of the {length} positions 0 ... {length - 1} once, got {shown(order)}")
-    return found

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqlearn import guidance
-from vqlearn.arguments import real, shown, whole
+from vqlearn.arguments import permutation, real, shown, whole
 from vqlearn.draws import Generators, check_generators, draw
 from vqlearn.networks.configuration import DEEPEST, LARGEST, Configuration, epsilon, flag, one_of, optional, share, size
 from vqlearn.networks.models import Model
@@ -81,18 +81,6 @@ class AutoregressiveConfiguration(Configuration):
     def width(self) -> int:
         """Numbers per position, C."""
         return self.num_attention_heads * self.attention_head_dim
-
-
-def permutation(name: str, value: Any, length: int) -> list[int]:
-    """An order of the positions 0 ... `length` - 1, each once; raises ValueError."""
-    try:
-        numbers = value.tolist() if isinstance(value, Tensor) else value
-        found = [whole(name, number, 0, length - 1) for number in numbers]
-    except (TypeError, ValueError):
-        found = []
-    if len(found) != length or len({*found}) != length:
-        raise ValueError(f"{name} must hold each of the {length} positions 0 ... {length - 1} once, got {shown(value)}")
-    return found
 
 
 class AutoregressiveTransformer(Model, Blocks):
