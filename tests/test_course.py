@@ -29,7 +29,7 @@ from vqlearn.course.checks import EXERCISES
 ROOT = Path(__file__).parent.parent
 RIGHT = {  # answers as a learner writes them
     "visible_share": "def visible_share(t, schedule):\n    return 1 - schedule.gamma_bar[t]",
-    "fates": """def fates(x_0, x_t, mask_id):
+    "token_counts": """def token_counts(x_0, x_t, mask_id):
     kept, masked = (x_t == x_0).sum(), (x_t == mask_id).sum()
     return kept, len(x_0) - kept - masked, masked""",
     "compression": """import math
@@ -99,7 +99,7 @@ def small(tmp_path, monkeypatch) -> Path:
             "def visible_share(t, schedule, factor=share):\n    raise NotImplementedError\n\n\n"
             "checks.visible_share(visible_share)",
             f"{hint}\n\n{solution}\n\n### Another",
-            exercise("fates"),
+            exercise("token_counts"),
             f"{hint}\n\n{solution}\n\n## In one breath\nThe end.",
         ],
     )
@@ -163,7 +163,7 @@ def test_exercises_only_leaves_what_the_stubs_need(small, tmp_path, capsys):
         "def visible_share(t, schedule, factor=share):\n    raise NotImplementedError\n\n\n"
         "checks.visible_share(visible_share)",
         f"{hint}\n\n### Another",
-        exercise("fates"),
+        exercise("token_counts"),
         hint,
     ]
     code = [cell for cell in book.cells if cell.cell_type == "code"]
@@ -355,7 +355,7 @@ def test_cases_travel_whole_and_other_cases_have_other_answers(name):
     ids=repr,
 )
 def test_outcomes_that_no_desk_sends_are_no_pass(said):
-    assert exam.judged(EXERCISES["fates"], said)[0] in ("crashed", "wrong")
+    assert exam.judged(EXERCISES["token_counts"], said)[0] in ("crashed", "wrong")
 
 
 def reply(text: str) -> dict:
@@ -405,7 +405,7 @@ def test_a_reply_that_no_kernel_sends_is_one_trouble(content):
     trouble, answer = kernel_that_says(content).ask("noted()")
     assert trouble and answer is None
     assert kernel_that_says(content).run("1") or content.get("status") == "ok"
-    assert kernel_that_says(reply(in_base_64('["fates"]'))).ask("noted()") == ("", ["fates"])
+    assert kernel_that_says(reply(in_base_64('["token_counts"]'))).ask("noted()") == ("", ["token_counts"])
 
 
 @pytest.mark.parametrize("content", [5, None, "ok", [1], ValueError("a wrong signature"), RecursionError()], ids=repr)
@@ -575,7 +575,7 @@ FORGED = {  # what it tries -> the exercise, the cell, and what becomes of it
     "a second import": ("cumulative_shares", AGAIN, "crashed", CLOSED),
     "a module by its place": ("wrong_tokens", PLACED, "crashed", CLOSED),
     "its text": ("corrupt", "exec(open(f'{CHECKS}/forward.py').read())\nchecks.corrupt(corrupted)", "crashed", CLOSED),
-    "a link": ("visible_law", "os.symlink(CHECKS, 'a')\nchecks.visible_law(open('a/forward.py'))", "crashed", CLOSED),
+    "a link": ("visible_distribution", "os.symlink(CHECKS, 'a')\nchecks.visible_distribution(open('a/forward.py'))", "crashed", CLOSED),
     "a copy": ("one_step_alpha", "shutil.copytree(CHECKS, 'stolen')\nchecks.one_step_alpha(len)", "crashed", CLOSED),
     "a table": (
         "even_times",
@@ -600,7 +600,7 @@ SUBMISSIONS = {
         f"{LOOP}\n    print('x' * 10_000_000)",
         "import helper\nopen('left.txt', 'w').write('behind')",
         exercise("visible_share", RIGHT["visible_share"]),
-        exercise("fates"),
+        exercise("token_counts"),
         exercise("likelihood_row", COLUMN),
         exercise("apply_in_logs", "def apply_in_logs(*case):\n    return 1 / 0"),
         exercise("repair_rate", "def repair_rate(*case):\n" + indent(LOOP, " " * 4)),
@@ -613,8 +613,8 @@ SUBMISSIONS = {
         f"{IMPORTS}\n\nimport builtins, os, shutil\n\n{SOLVE}",
         "shutil.rmtree('.', ignore_errors=True)  # its own folder, and all that is in it",
         exercise("visible_share", call=FAKE),
-        exercise("fates", "class checks:\n    fates = lambda f: print('Right: three fates')\n\n\nfates = len"),
-        f"from vqlearn import checks\n{exercise('fates')}\nprint('Right: three fates')",
+        exercise("token_counts", "class checks:\n    token_counts = lambda f: print('Right: three numbers')\n\n\nfates = len"),
+        f"from vqlearn import checks\n{exercise('token_counts')}\nprint('Right: three numbers')",
         "checks.posterior = lambda f: print('Right: Bayes')\n"
         + exercise("posterior", "def posterior(*case):\n    print('Right: Bayes')\n    return torch.ones(5) / 5"),
         "torch.allclose = torch.equal = lambda *_, **__: True\n"
@@ -634,22 +634,22 @@ SUBMISSIONS = {
         f"def one_step(*case):\n    while True:\n        try:\n{indent(LOOP, ' ' * 12)}\n"
         "        except BaseException:\n            pass\n\n\none_step()\nchecks.one_step(one_step)",
         exercise("compression", RIGHT["compression"].replace("24", "shared")),
-        exercise("fates", "def fates(*case):\n    os._exit(1)"),
+        exercise("token_counts", "def token_counts(*case):\n    os._exit(1)"),
         exercise("fit_prompt", RIGHT["fit_prompt"]),
         "os._exit(0)",
     ],
 }
 ASKED = {
     "00_honest": [
-        *("visible_share", "fates", "likelihood_row", "apply_in_logs", "repair_rate", "fit_prompt"),
+        *("visible_share", "token_counts", "likelihood_row", "apply_in_logs", "repair_rate", "fit_prompt"),
         *("visible_changes", "posterior"),
     ],
     "01_faked": [
-        *("visible_share", "fates", "posterior", "apply_in_logs", "repair_rate"),
+        *("visible_share", "token_counts", "posterior", "apply_in_logs", "repair_rate"),
         *("fit_prompt", "visible_changes", "likelihood_row", *(name for name, _, _, _ in FORGED.values())),
     ],
-    "02_dies": ["visible_share", "compression", "fates", "one_step", "fit_prompt"],
-    "06_missing": ["visible_share", "fates"],
+    "02_dies": ["visible_share", "compression", "token_counts", "one_step", "fit_prompt"],
+    "06_missing": ["visible_share", "token_counts"],
     "07_half": ["visible_share"],
     "08_a_list": ["visible_share"],
     "09_no_text": ["visible_share"],
@@ -717,7 +717,7 @@ def marked(tmp_path_factory):
 def test_honest_work_is_seen_for_what_it_is(marked):
     found = marked[0]["00_honest"]
     assert found["visible_share"] == ("done", "")  # although its name means something else at the end
-    assert found["fates"] == ("not attempted", "")
+    assert found["token_counts"] == ("not attempted", "")
     assert found["likelihood_row"][0] == "wrong" and "column of x_t" in found["likelihood_row"][1]
     assert found["apply_in_logs"] == ("crashed", "your function stopped with ZeroDivisionError: division by zero")
     assert found["repair_rate"] == ("crashed", f"its function was called, and it ran longer than {LIMIT} seconds")
@@ -728,7 +728,7 @@ def test_honest_work_is_seen_for_what_it_is(marked):
 
 def test_a_pass_cannot_be_faked(marked):
     found = marked[0]["01_faked"]
-    assert found["visible_share"] == found["fates"] == ("not attempted", "")
+    assert found["visible_share"] == found["token_counts"] == ("not attempted", "")
     assert found["posterior"][0] == found["apply_in_logs"][0] == "wrong"
     assert found["repair_rate"] == ("crashed", "your function stopped with SystemExit: Right: so there")
 
@@ -742,7 +742,7 @@ def test_a_solution_is_not_to_be_had_or_its_use_is_told(marked, way):
 def test_a_kernel_that_dies_costs_what_killed_it_alone(marked):
     found = marked[0]["02_dies"]
     assert found["visible_share"] == found["compression"] == found["fit_prompt"] == ("done", "")
-    assert found["fates"] == ("crashed", "its function was called, and the kernel died")
+    assert found["token_counts"] == ("crashed", "its function was called, and the kernel died")
     assert found["one_step"] == ("crashed", f"cell 4: it ran longer than {LIMIT} seconds and could not be stopped")
 
 
@@ -782,13 +782,13 @@ def test_what_a_learner_writes_cannot_break_the_table():
 
 
 def test_the_command_prints_table_or_json_and_progress_goes_to_stderr(tmp_path, monkeypatch, capsys):
-    published(tmp_path / "course", {"00_a": ["fates"], "01_b": ["visible_share"]}, monkeypatch)
+    published(tmp_path / "course", {"00_a": ["token_counts"], "01_b": ["visible_share"]}, monkeypatch)
     learner = tmp_path / "learner"
     learner.mkdir()
     (learner / "01_b.ipynb").write_text("{")
     assert main(["course", "check", str(learner)]) == 0
     shown = capsys.readouterr()
-    assert re.search(r"\| 00_a.ipynb +\| fates +\| missing +\| the folder has no such notebook \|", shown.out)
+    assert re.search(r"\| 00_a.ipynb +\| token_counts +\| missing +\| the folder has no such notebook \|", shown.out)
     assert shown.out.endswith("\n\n2 exercises: 1 missing, 1 unreadable\n")
     assert "checking 01_b" in shown.err
     assert main(["course", "check", str(learner), "--json", "--timeout", "5"]) == 0
@@ -823,11 +823,11 @@ def test_a_large_folder_is_copied_as_far_as_the_limits_allow(tmp_path, monkeypat
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_ctrl_c_stops_the_kernel_and_leaves_nothing(tmp_path, monkeypatch):
     learner, temporary, note = tmp_path / "learner", tmp_path / "temporary", tmp_path / "note"
-    published(tmp_path / "course", {"00_a": ["fates"]}, monkeypatch)
+    published(tmp_path / "course", {"00_a": ["token_counts"]}, monkeypatch)
     learner.mkdir()
     temporary.mkdir()
     first = f"import os\nopen({str(note)!r}, 'w').write(str(os.getpid()))"
-    write(learner / "00_a.ipynb", [first, "while True:\n    pass", exercise("fates")])
+    write(learner / "00_a.ipynb", [first, "while True:\n    pass", exercise("token_counts")])
     before = contents(learner)
     code = f"from vqlearn.course import copying; copying.FOLDERS = [copying.Path({str(tmp_path / 'course')!r})]"
     code += "; from vqlearn.__main__ import main; import sys; sys.exit(main(sys.argv[1:]))"

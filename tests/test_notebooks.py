@@ -1,5 +1,6 @@
 """The conventions of the course, for every notebook: what a reader of the committed file can rely on."""
 
+import ast
 import importlib
 import inspect
 import re
@@ -13,6 +14,7 @@ import vqlearn
 FOLDER = Path(__file__).parent.parent / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 HEADER = ("you will", "you need", "time to read", "time to run on a cpu")
+ORDERED = ("07", "09", "13")  # they have names that several cells bind, so their cells have to run in order
 ABSOLUTE = re.compile(r"file://|\b[A-Z]:\\\\|(?<![\w./:])/(?:home|Users|tmp|root|work|usr|opt|var|mnt)/")
 
 
@@ -132,3 +134,62 @@ def test_the_posterior_is_printed_and_explained_as_it_is():
     for line in printed.splitlines():
         for name in re.findall(r"\w+", line.split(" = ")[0]) if " = " in line else []:
             assert name in table, f"{name} is a line of q_posterior that notebook 05 does not explain"
+
+
+class Names(ast.NodeVisitor):
+    """The names that a cell binds, and those that it takes from elsewhere or reads later, inside a function."""
+
+    def __init__(self, source):
+        self.bound, self.taken = set(), set()
+        self.visit(ast.parse(source))
+
+    def visit_Name(self, node):
+        if isinstance(node.ctx, ast.Load):
+            self.taken |= {node.id} - self.bound
+        else:
+            self.bound.add(node.id)
+
+    def visit_Assign(self, node):
+        for part in (node.value, *node.targets):
+            self.visit(part)
+
+    def visit_AugAssign(self, node):
+        self.visit(node.value)
+        self.taken |= {name.id for name in ast.walk(node.target) if isinstance(name, ast.Name)} - self.bound
+
+    def visit_For(self, node):
+        for part in (node.iter, node.target, *node.body):
+            self.visit(part)
+
+    def visit_alias(self, node):
+        self.bound.add((node.asname or node.name).split(".")[0])
+
+    def visit_inner(self, node):
+        names = [part for part in ast.walk(node) if isinstance(part, ast.Name)]
+        own = {name.id for name in names if isinstance(name.ctx, ast.Store)}
+        own |= {part.arg for part in ast.walk(node) if isinstance(part, ast.arg)}
+        read = {name.id for name in names if isinstance(name.ctx, ast.Load)} - own
+        self.taken |= read if isinstance(node, ast.FunctionDef | ast.Lambda) else read - self.bound
+        if isinstance(node, ast.FunctionDef):
+            self.bound.add(node.name)
+
+    visit_FunctionDef = visit_Lambda = visit_inner
+    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_inner
+
+
+def rebound(sources) -> set[str]:
+    """The names that a cell takes from elsewhere and that not just one cell binds: run again, it may find another."""
+    found = [Names(source) for source in sources]
+    several = {name for one in found for name in one.bound if sum(name in other.bound for other in found) > 1}
+    return {name for one in found for name in one.taken} & several
+
+
+def test_any_cell_can_run_again(path, book):
+    names = rebound(cell.source for cell in cells(book, "code"))
+    assert not names or path.stem[:2] in ORDERED, f"several cells bind {sorted(names)}"
+
+
+def test_a_name_with_two_meanings_is_found():
+    assert rebound(["x = 1", "print(x)", "y = [x for x in 'ab']", "x = x + 1"]) == {"x"}
+    assert rebound(["def f():\n    return n\nn = 1", "n = 2"]) == {"n"}
+    assert rebound(["for i in (1, 2):\n    z = i", "z = 3\nprint(z)", "import z as w", "f = lambda z: z + w"]) == set()

@@ -262,9 +262,9 @@ def test_a_class_lists_the_methods_that_it_has_from_another_of_the_package(folde
 
 def test_entries_of_checks_say_what_is_asked_for(folder, pages):
     text = markup.plain(
-        re.search(r'<h2 id="fates">.*?(?=<h2 )', pages[folder / "reference/checks.html"].source, re.S)[0]
+        re.search(r'<h2 id="token_counts">.*?(?=<h2 )', pages[folder / "reference/checks.html"].source, re.S)[0]
     )
-    assert "fates(x_0, x_t, mask_id): how many tokens are kept, replaced and masked" in text
+    assert "token_counts(x_0, x_t, mask_id): how many tokens are kept, replaced and masked" in text
 
 
 def test_names_in_docstrings_lead_to_their_entries_and_html_in_them_is_text():

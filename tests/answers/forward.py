@@ -56,12 +56,16 @@ def with_codes(count):
     return answer
 
 
+def with_codes_of(num_codes):
+    return lambda x_0, u, v, t, one: with_codes(num_codes - one.num_codes)(x_0, u, v, t, one)
+
+
 def mask_is_last_code(x_0, u, v, t, one):
     found = noised(x_0, u, v, t, one)
     return torch.where(found == one.mask_id, one.mask_id - 1, found)
 
 
-LIBRARY = {"wrong_tokens": wrong, "corrupt": noised, "visible_law": seen}
+LIBRARY = {"wrong_tokens": wrong, "corrupt": noised, "visible_distribution": seen}
 WRONG = [
     ("wrong_tokens", lambda n, t, one: n * one.num_codes * one.beta_bar[t], "its own code back once in K"),
     ("wrong_tokens", lambda n, t, one: n * (1 - one.alpha_bar[t] - one.gamma_bar[t]), "its own code back once in K"),
@@ -71,6 +75,12 @@ WRONG = [
     ("wrong_tokens", lambda n, t, one: n * (one.num_codes - 1) * one.beta[t], "the bar means from clean data"),
     ("wrong_tokens", lambda n, t, one: wrong(1, t, one), "that is a share"),
     ("wrong_tokens", lambda n, t, one: n * distribution(0, t, one)[0], "visible tokens that are right"),
+    ("wrong_tokens", lambda n, t, one: n * (one.num_codes - 1) * one.beta[: t + 1].sum(), "do not add"),
+    ("wrong_tokens", lambda n, t, one: n * 1023 * one.beta_bar[t], "from the notebook"),
+    ("wrong_tokens", lambda n, t, one: n * 3 * one.beta_bar[t], "no common mistake"),
+    ("corrupt", with_codes_of(1024), "from the notebook"),
+    ("corrupt", lambda x_0, u, v, t, one: noised(x_0, v, u, t, one), "the other way round"),
+    ("corrupt", with_codes_of(4), "no common mistake"),
     ("corrupt", masked_in_the_middle, "not the order"),
     ("corrupt", masked_below_gamma, "not in the first"),
     ("corrupt", replaced_once_in_k, "the chance of being replaced"),
@@ -84,18 +94,27 @@ WRONG = [
     ),
     ("corrupt", lambda x_0, u, v, t, one: noised(x_0, u, u, t, one), "a number each"),
     ("corrupt", mask_is_last_code, "the last code"),
-    ("visible_law", lambda *case: distribution(*case)[:-1], "the probability of the condition"),
-    ("visible_law", lambda x_0, t, one: (distribution(x_0, t, one)[:-1]) / (1 - one.gamma[t]), "one step"),
-    ("visible_law", lambda x_0, t, one: (distribution(x_0, t, one)[:-1]) / one.alpha_bar[t], "not alpha_bar"),
-    ("visible_law", lambda x_0, t, one: (distribution(x_0, t, one)[:-1]) / one.gamma_bar[t], "the chance of the mask"),
+    ("visible_distribution", lambda *case: distribution(*case)[:-1], "the probability of the condition"),
+    ("visible_distribution", lambda x_0, t, one: (distribution(x_0, t, one)[:-1]) / (1 - one.gamma[t]), "one step"),
+    ("visible_distribution", lambda x_0, t, one: (distribution(x_0, t, one)[:-1]) / one.alpha_bar[t], "not alpha_bar"),
     (
-        "visible_law",
-        lambda x_0, t, one: seen(x_0, t, one) - torch.eye(4)[x_0] * one.beta_bar[t] / (1 - one.gamma_bar[t]),
+        "visible_distribution",
+        lambda x_0, t, one: (distribution(x_0, t, one)[:-1]) / one.gamma_bar[t],
+        "the chance of the mask",
+    ),
+    (
+        "visible_distribution",
+        lambda x_0, t, one: (
+            seen(x_0, t, one) - torch.eye(one.num_codes)[x_0] * one.beta_bar[t] / (1 - one.gamma_bar[t])
+        ),
         "can draw x_0 back",
     ),
     (
-        "visible_law",
-        lambda x_0, t, one: (4 * one.beta_bar[t] + torch.eye(4)[x_0] * one.alpha_bar[t]) / (1 - one.gamma_bar[t]),
+        "visible_distribution",
+        lambda x_0, t, one: (
+            distribution(x_0, t, one)[:-1] / (1 - one.gamma_bar[t])
+            + (one.num_codes - 1) * one.beta_bar[t] / (1 - one.gamma_bar[t])
+        ),
         "each single code",
     ),
 ]

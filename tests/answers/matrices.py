@@ -99,6 +99,12 @@ WRONG = [
     ("cumulative_shares", bars(beta_bar=torch.sum), "the sum of betas"),
     ("cumulative_shares", lambda a, g, K: product_of_steps(a, g, K) * torch.tensor([1, K, 1]), "divide by K"),
     ("cumulative_shares", lambda *case: product_of_steps(*case)[[0, 2, 1]], "the order is"),
+    (
+        "cumulative_shares",
+        lambda a, g, K: bars()(a, g, K) + torch.tensor([a.sum() - a.prod(), (a.prod() - a.sum()) / K, 0]),
+        "not a sum",
+    ),
+    ("cumulative_shares", lambda a, g, K: product_of_steps(a[-1:], g[-1:], K), "the last step alone"),
     ("apply_shares", lambda v, a, b, g: parts(v, a * v[:-1] + b, g + v[-1]), "v need not sum to 1"),
     (
         "apply_shares",
@@ -119,11 +125,11 @@ WRONG = [
     (
         "apply_shares",
         lambda v, a, b, g: parts(v, a * v[:-1] + (1 - a - g) * v[:-1].sum(), g * v[:-1].sum() + v[-1]),
-        "not K beta R",
+        "not K beta V",
     ),
     (
         "apply_shares",
         lambda v, a, b, g: parts(v, a * v[:-1] + b * v[:-1].mean(), g * v[:-1].sum() + v[-1]),
-        "do not divide R by K",
+        "do not divide V by K",
     ),
 ]

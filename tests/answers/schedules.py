@@ -48,4 +48,7 @@ WRONG = [
     ("final_mask_rate", lambda bar, rate: rate * bar, "that falls"),
     ("final_mask_rate", lambda bar, rate: torch.full_like(bar, rate), "at t = 0 nothing is masked"),
     ("final_mask_rate", lambda bar, rate: rate * (1 - bar) / bar[-1], "not alpha_bar[-1]"),
+    ("jump_gamma", lambda s, t, g: sum(1 - (1 - g[i]) / (1 - g[i - 1]) for i in range(s + 1, t + 1)), "do not add"),
+    ("jump_gamma", lambda s, t, g: masked_in_jump(t - 3, t, g), "no common mistake"),
+    ("one_step_alpha", lambda bar: torch.cat([torch.ones(1), bar.log().diff()]), "take exp"),
 ]

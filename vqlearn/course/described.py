@@ -71,8 +71,10 @@ def tables(matrices: Mapping[str, Values]) -> str:
 
 
 def grid(codes: np.ndarray, mask_id: int, truth: Values) -> str:
-    """How many tokens of a grid are masked and, with `truth`, replaced."""
+    """How many tokens of a grid are masked and, with `truth`, replaced; of two codes, how often each occurs."""
     masked = codes == mask_id
+    if mask_id <= 2:  # a picture of yes and no rather than of tokens
+        return ", ".join(f"{int((codes == code).sum())} of {codes.size} are {code}" for code in range(mask_id))
     words = f"{int(masked.sum())} of {codes.size} tokens masked"
     if truth is not None:
         words += f", {int((~masked & (codes != array(truth))).sum())} replaced"

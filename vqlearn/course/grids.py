@@ -180,7 +180,7 @@ def _token_panel(ax: Axes, grid: np.ndarray, mask_id: int, truth: Values, number
     light = colors.reshape(height, -1, width, colors.shape[1] // width, 3).mean((1, 3)) @ (0.3, 0.59, 0.11)  # [H, W]
     for (row, col), code in np.ndenumerate(grid):
         if code != mask_id:
-            shade = "white" if light[row, col] < 0.5 else "black"
+            shade = "white" if light[row, col] < 0.45 else "black"
             ax.text(col + 0.5, row + 0.5, str(int(code)), ha="center", va="center", color=shade, fontsize=9)
 
 

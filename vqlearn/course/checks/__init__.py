@@ -7,9 +7,9 @@ One's own check is a `Check` as well; `check.judge(function)` returns the `Verdi
 
 from vqlearn.course.checks.bayes import apply_in_logs, likelihood_row, posterior, repair_rate
 from vqlearn.course.checks.check import Check, Verdict
-from vqlearn.course.checks.codes import compression, nearest_code, perplexity
+from vqlearn.course.checks.codes import compression, learned_codebook, nearest_code, perplexity
 from vqlearn.course.checks.distributions import next_law, one_call, told_and_seen, variation
-from vqlearn.course.checks.forward import corrupt, visible_law, wrong_tokens
+from vqlearn.course.checks.forward import corrupt, visible_distribution, wrong_tokens
 from vqlearn.course.checks.full_model import fit_prompt, visible_changes
 from vqlearn.course.checks.guidance import guided, guided_law, rows_asked, truncated
 from vqlearn.course.checks.matrices import apply_shares, cumulative_shares, one_step
@@ -18,15 +18,15 @@ from vqlearn.course.checks.one_page import mask_only_step, repaired
 from vqlearn.course.checks.sampling import corrected_law, even_times, masks_left, touched_tokens
 from vqlearn.course.checks.schedules import final_mask_rate, jump_gamma, one_step_alpha
 from vqlearn.course.checks.since_then import masked_term, pattern_weight, uncover_chance
-from vqlearn.course.checks.start import fates, visible_share
+from vqlearn.course.checks.start import token_counts, visible_share
 
 EXERCISES: dict[str, Check] = {
     check.name: check
     for check in (
-        *(visible_share, fates),
-        *(nearest_code, perplexity, compression),
+        *(visible_share, token_counts),
+        *(nearest_code, perplexity, compression, learned_codebook),
         *(one_step, cumulative_shares, apply_shares),
-        *(wrong_tokens, corrupt, visible_law),
+        *(wrong_tokens, corrupt, visible_distribution),
         *(one_step_alpha, jump_gamma, final_mask_rate),
         *(likelihood_row, apply_in_logs, posterior, repair_rate),
         *(step_cost, jump_weight, time_odds),

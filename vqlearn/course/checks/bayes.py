@@ -14,8 +14,7 @@ from vqlearn.course.outcomes import Case
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import transition_matrix
 
-SMALL = small_schedule()
-MASK = SMALL.mask_id
+FOUR, SIX, THREE = small_schedule(), small_schedule(6), small_schedule(3, 8)
 
 
 def row(x_t: int, s: int, t: int, schedule: MaskReplaceSchedule) -> Tensor:
@@ -55,6 +54,16 @@ def mask_as_a_code(x_t: int, s: int, t: int, schedule: MaskReplaceSchedule) -> T
     return mask_left(x_t, s, t, schedule)
 
 
+def mask_of_the_notebook(x_t: int, s: int, t: int, schedule: MaskReplaceSchedule) -> Tensor:
+    """The solution with the notebook's MASK, which is 4."""
+    alpha, beta, gamma = schedule.between(s, t)
+    found = torch.full((schedule.num_codes + 1,), float(gamma if x_t == FOUR.mask_id else beta)).double()
+    found[x_t] += 0.0 if x_t == FOUR.mask_id else alpha
+    if len(found) > FOUR.mask_id:
+        found[FOUR.mask_id] = 1.0 if x_t == FOUR.mask_id else 0.0
+    return found
+
+
 def code_from_mask(x_t: int, s: int, t: int, schedule: MaskReplaceSchedule) -> Tensor:
     return (row if x_t == schedule.mask_id else mask_left)(x_t, s, t, schedule)
 
@@ -65,7 +74,11 @@ likelihood_row = Check(
     name="likelihood_row",
     question="q(x_t | x_s = k) for the K codes and the mask, `[K + 1]`",
     solution=row,
-    cases=[(x_t, s, t, SMALL) for x_t in (0, 2, MASK) for s, t in ((2, 5), (4, 8))],
+    cases=[
+        (x_t, s, t, schedule)
+        for schedule, s, t in ((FOUR, 2, 5), (SIX, 4, 8), (THREE, 1, 6))
+        for x_t in (0, 2, schedule.mask_id)
+    ],
     mistakes=[
         (
             "that is the column of x_t (where it goes), not its row (where it came from): the mask tells them apart",
@@ -84,6 +97,7 @@ likelihood_row = Check(
             "beta is the chance of each single code; K * beta is the chance of being replaced at all",
             row_with_all_replacements,
         ),
+        ("the mask is schedule.mask_id: your answer takes the notebook's MASK", mask_of_the_notebook),
         (NEVER, mask_left),
         (NEVER, mask_as_a_code),
         (NEVER, code_from_mask),
@@ -92,7 +106,7 @@ likelihood_row = Check(
             then(row, normalised),
         ),
     ],
-    praise="one row of the matrix, the mask row included, and no matrix built.",
+    praise="one row of the matrix, the mask row included.",
     vary=at_other_speed,
 )
 
@@ -123,7 +137,7 @@ def mean_for_sum(log_v: Tensor, log_alpha: Tensor, log_beta: Tensor) -> Tensor:
     return torch.logaddexp(log_v + log_alpha, total + log_beta)
 
 
-LOG_V = torch.tensor([0.5, 2.0, 0.0, 7.0]).double().log()
+LOG_V = torch.tensor([0.5, 2.0, 0.0, 7.0, 1.0, 0.25]).double().log()
 LOG_SHARES = tuple(torch.tensor([0.7, 0.05], dtype=torch.float64).log())
 
 
@@ -136,7 +150,7 @@ apply_in_logs = Check(
     name="apply_in_logs",
     question="log(alpha v + beta sum(v)), `[K] -> [K]`, for any positive v",
     solution=in_logs,
-    cases=[(LOG_V + shift, *LOG_SHARES) for shift in (0.0, -2.0, -800.0)],
+    cases=[(LOG_V[:codes] + shift, *LOG_SHARES) for codes, shift in ((4, 0.0), (6, -2.0), (3, -800.0))],
     mistakes=[
         (
             "beta was added as it is, right only if v sums to 1: normalise first, or multiply beta by the sum",
@@ -175,7 +189,7 @@ def prior_of(time: Callable[[int, int], int]) -> Callable[..., Tensor]:
 
 
 def push_once(prior: Tensor, ratio: Tensor) -> Tensor:
-    return prior @ ratio + (1 - ratio.sum()) * prior.amin(1)  # adds beta_bar and gamma_bar once, not sum(r) times
+    return prior @ ratio + (1 - ratio.sum()) * prior.amin(1)  # adds beta_bar and gamma_bar once, not sum(v) times
 
 
 def mask_row_forgotten(
@@ -195,11 +209,18 @@ def columns_for_rows(p_x0: Tensor, x_t: int, s: int, t: int, schedule: MaskRepla
     return column(x_t, s, t, schedule) * (transition_matrix(schedule, s, 0)[:, :-1] @ ratio)
 
 
-FORGOT = "you forgot to divide by the likelihood: r = p(x_0 | x_t) / q(x_t | x_0) comes first"
+FORGOT = "you forgot to divide by the likelihood: v = p(x_0 | x_t) / q(x_t | x_0) comes first"
 FORGOT_MASK = "the mask row is forgotten: for a masked x_t the likelihood of every code is gamma, and of the mask 1"
 STRIDE = "t - 1 for s: the jump ends at s, whatever the stride"
-WHOLE = torch.tensor([0.1, 0.6, 0.1, 0.2], dtype=torch.float64)
-TRUNCATED = torch.tensor([0.0, 0.6, 0.1, 0.2], dtype=torch.float64)  # keeps its mass of 0.9
+PREDICTIONS = tuple(
+    (torch.tensor(p, dtype=torch.float64), *times)
+    for p, *times in (
+        ([0.1, 0.6, 0.1, 0.2], 4, 7, FOUR),
+        ([0.0, 0.6, 0.1, 0.2], 2, 6, FOUR),  # truncated: it keeps its mass of 0.9
+        ([0.05, 0.4, 0.2, 0.15, 0.1, 0.1], 3, 8, SIX),
+        ([0.3, 0.5, 0.1], 1, 6, THREE),
+    )
+)
 
 
 def other_prediction(case: Case, generator: Generator) -> Case:
@@ -211,22 +232,22 @@ posterior = Check(
     name="posterior",
     question="p(x_s | x_t), `[K] -> [K + 1]`, for one token, in probabilities",
     solution=averaged,
-    cases=[(p, x_t, 4, 7, SMALL) for p in (WHOLE, TRUNCATED) for x_t in (2, 1, MASK)],
+    cases=[(p, x_t, *times) for p, *times in PREDICTIONS for x_t in (2, 1, times[-1].mask_id)],
     mistakes=[
         (FORGOT, partial(averaged, divide=False)),
         (
-            FORGOT + ", and normalising at the end does not replace it",
+            FORGOT + ", and normalising at the end does not make up for it",
             then(partial(averaged, divide=False), normalised),
         ),
-        ("t for s: r is carried to time s, with the cumulative shares of s, not t", prior_of(lambda s, t: t)),
+        ("t for s: v is carried to time s, with the cumulative shares of s, not t", prior_of(lambda s, t: t)),
         (STRIDE, prior_of(lambda s, t: t - 1)),
         (STRIDE, at_times(averaged, lambda s, t: (t - 1, t))),
         (
-            "you forgot to re-multiply: r was normalised, carried to time s, and its sum never came back",
+            "you forgot to re-multiply: v was normalised, carried to time s, and its sum never came back",
             partial(averaged, push=lambda prior, ratio: prior @ normalised(ratio)),
         ),
         (
-            "beta and gamma go to the sum of r, and r does not sum to 1: normalise it, or multiply",
+            "beta and gamma go to the sum of v, and v does not sum to 1: normalise it, or multiply",
             partial(averaged, push=push_once),
         ),
         (FORGOT_MASK, mask_row_forgotten),
@@ -282,7 +303,7 @@ repair_rate = Check(
     solution=changed,
     cases=[
         (t, schedule)
-        for schedule in (SMALL, MaskReplaceSchedule.paper(4, 10), MaskReplaceSchedule.released(4, 10))
+        for schedule in (FOUR, SIX, MaskReplaceSchedule.paper(3, 10), MaskReplaceSchedule.released(4, 12))
         for t in (2, 6, 9)
     ],
     mistakes=[
@@ -296,6 +317,10 @@ repair_rate = Check(
         (
             "that is the forward rate K * beta of being replaced; the question is about the reverse process",
             lambda t, schedule: schedule.num_codes * schedule.beta[t],
+        ),
+        (
+            "1 - alpha is what is left where the two beta_bars are equal; in general their ratio counts",
+            lambda t, schedule: 1 - schedule.alpha[t],
         ),
         ("that is the chance of staying: take it from 1", then(changed, lambda chance: 1 - chance)),
     ],

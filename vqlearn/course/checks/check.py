@@ -71,7 +71,7 @@ class Check:
 
     @property
     def signature(self) -> str:
-        """The call that is asked for, such as "fates(x_0, x_t, mask_id)"."""
+        """The call that is asked for, such as "token_counts(x_0, x_t, mask_id)"."""
         return f"{self.name}({', '.join(_parameters(self.solution))})"
 
     def varied(self, generator: Generator) -> Check:
@@ -141,9 +141,9 @@ def normalised(values: Tensor) -> Tensor:
     return values / values.sum()
 
 
-def small_schedule() -> MaskReplaceSchedule:
-    """K = 4, T = 10, with more replacement than the presets have, so that no mistake hides in a small number."""
-    return MaskReplaceSchedule.from_ends(num_codes=4, num_steps=10, gamma_end=0.5)
+def small_schedule(num_codes: int = 4, num_steps: int = 10) -> MaskReplaceSchedule:
+    """Few codes and steps, with more replacement than the presets have, so that no mistake hides in a small number."""
+    return MaskReplaceSchedule.from_ends(num_codes=num_codes, num_steps=num_steps, gamma_end=0.5)
 
 
 # ------------------------------------------------------------------------------------------------------------- numbers

@@ -22,7 +22,7 @@ wrong_tokens = Check(
     cases=[
         (length, t, schedule)
         for schedule in (small_schedule(), MaskReplaceSchedule.paper(8, 10))
-        for length, t in ((64, 3), (64, 9), (10, 6))
+        for length, t in ((64, 3), (49, 9), (10, 6))
     ],
     mistakes=[
         (
@@ -41,6 +41,14 @@ wrong_tokens = Check(
         (
             "that is what one step, t - 1 to t, replaces: the bar means from clean data",
             lambda length, t, schedule: length * (schedule.num_codes - 1) * schedule.beta[t],
+        ),
+        (
+            "the betas of the steps do not add: a token can be replaced twice, or be masked later",
+            lambda length, t, schedule: length * (schedule.num_codes - 1) * schedule.beta[1 : t + 1].sum(),
+        ),
+        (
+            "K is schedule.num_codes: your answer takes the number of codes from the notebook",
+            lambda length, t, schedule: length * 1023 * schedule.beta_bar[t],
         ),
         (
             "that is a share; the question asks for a number of tokens",
@@ -105,9 +113,15 @@ def last_code_as_mask(x_0: Tensor, u: Tensor, v: Tensor, t: int, schedule: MaskR
 
 
 def corrupt_cases() -> list[tuple[Tensor, Tensor, Tensor, int, MaskReplaceSchedule]]:
-    generator = torch.Generator().manual_seed(0)
-    numbers = [(t, *torch.rand(2, 24, dtype=torch.float64, generator=generator)) for t in (3, 5, 8)]
-    return [(torch.arange(4).repeat(6), u, v, t, small_schedule()) for t, u, v in numbers]
+    generator, cases = torch.Generator().manual_seed(0), []
+    for K, T, t in ((4, 10, 3), (6, 8, 5), (3, 10, 8)):
+        u, v = torch.rand(2, 6 * K, dtype=torch.float64, generator=generator)
+        cases.append((torch.arange(K).repeat(6), u, v, t, small_schedule(K, T)))
+    return cases
+
+
+def notebook_codes(x_0: Tensor, u: Tensor, v: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
+    return corrupted(x_0, u, v, t, schedule, codes=1024 - schedule.num_codes)
 
 
 LAST = "the mask is in the last gamma_bar of the interval, from 1 - gamma_bar on"
@@ -136,6 +150,11 @@ corrupt = Check(
             lambda *case: corrupted(*case, codes=1),
         ),
         ("the replacement is one of all K codes, x_0 itself among them", never_itself),
+        ("K is schedule.num_codes: your answer takes the number of codes from the notebook", notebook_codes),
+        (
+            "u says what happens to the token and v which code it gets, not the other way round",
+            lambda x_0, u, v, t, schedule: corrupted(x_0, v, u, t, schedule),
+        ),
         ("with K - 1 the last code is never drawn", lambda *case: corrupted(*case, codes=-1)),
         ("the replaced tokens are missing: what is not kept is masked or replaced", always_masked),
         (
@@ -179,11 +198,11 @@ def divided_by(chance: Function) -> Function:
 BACK = "a replaced token can draw x_0 back: the entry at x_0 is alpha_bar + beta_bar, over the chance of visible"
 EACH = "beta_bar is the chance of each single code; K * beta_bar is that of all of them"
 
-visible_law = Check(
-    name="visible_law",
+visible_distribution = Check(
+    name="visible_distribution",
     question="the probabilities of the K codes given that the token is visible, `[K]`",
     solution=given_visible,
-    cases=[(1, 3, small_schedule()), (3, 6, small_schedule()), (0, 9, small_schedule())],
+    cases=[(1, 3, small_schedule()), (5, 6, small_schedule(6)), (0, 7, small_schedule(3, 8))],
     mistakes=[
         ("divide by the probability of the condition: it is visible, 1 - gamma_bar", joint),
         (BACK, exactly_kept),

@@ -118,7 +118,7 @@ cumulative_shares = Check(
     name="cumulative_shares",
     question="alpha_bar, beta_bar, gamma_bar of all the steps `[t]` together",
     solution=bars,
-    cases=[(SMALL.alpha[s : s + 3], SMALL.gamma[s : s + 3], num_codes) for s, num_codes in ((2, 4), (4, 5), (6, 4))],
+    cases=[(SMALL.alpha[s:t], SMALL.gamma[s:t], num_codes) for s, t, num_codes in ((2, 5, 4), (4, 6, 5), (3, 8, 3))],
     mistakes=[
         (PRODUCT, mistaken_beta(torch.prod)),
         (PRODUCT, mistaken_beta(torch.prod, torch.prod)),
@@ -127,6 +127,11 @@ cumulative_shares = Check(
             "a token is masked once: the gammas of later steps meet only what is not masked yet",
             mistaken_gamma(torch.sum),
         ),
+        (
+            "alpha_bar is a product, not a sum: kept in every step",
+            lambda a, g, K: with_the_rest(a.sum(), bars(a, g, K)[2], K),
+        ),
+        ("that is the last step alone", lambda a, g, K: bars(a[-1:], g[-1:], K)),
         (
             "that is the share that escaped the mask: take it from 1",
             mistaken_gamma(lambda gamma: (1 - gamma).prod()),
@@ -181,16 +186,16 @@ apply_shares = Check(
     solution=product,
     cases=[
         (torch.tensor([0.1, 0.2, 0.3, 0.2, 0.2]).double(), 0.7, 0.05, 0.1),
-        (torch.tensor([3.6, 50.4, 0.4, 3.6, 2.0]).double(), 0.4, 0.125, 0.1),
-        (torch.tensor([0.0, 1.0, 0.0, -1.0, 0.5]).double(), 0.5, 0.025, 0.4),
+        (torch.tensor([3.6, 50.4, 0.4, 2.0]).double(), 0.4, 0.5 / 3, 0.1),
+        (torch.tensor([0.0, 1.0, 0.0, -1.0, 0.5, 0.25, 4.0]).double(), 0.5, 0.1 / 6, 0.4),
     ],
     mistakes=[
         (
-            "beta and gamma meet the sum R of the codes: v need not sum to 1",
+            "beta and gamma multiply the sum V of the codes: v need not sum to 1",
             lambda *case: product(*case, codes=torch.ones(()).double()),
         ),
         (
-            "R is the sum of the K codes, without the mask's entry",
+            "V is the sum of the K codes, without the mask's entry",
             lambda v, *shares: product(v, *shares, codes=v.sum()),
         ),
         ("what is masked stays masked: add the mask's own entry", mask_entry_lost),
@@ -199,9 +204,9 @@ apply_shares = Check(
             mask_as_a_code,
         ),
         ("that is the transposed matrix: the mask gives nothing back to the codes", transposed),
-        ("beta is the chance of each single code: every code gets beta R, not K beta R", wrong_beta(lambda K: K)),
-        ("beta is the chance of each single code already: do not divide R by K", wrong_beta(lambda K: 1 / K)),
+        ("beta is the chance of each single code: every code gets beta V, not K beta V", wrong_beta(lambda K: K)),
+        ("beta is the chance of each single code already: do not divide V by K", wrong_beta(lambda K: 1 / K)),
     ],
-    praise="one sum, and then one product per code.",
+    praise="the sum of the codes is all that the matrix adds to the vector.",
     vary=other_vector,
 )

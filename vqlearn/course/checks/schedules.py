@@ -35,6 +35,10 @@ one_step_alpha = Check(
         ("take that from 1: the share of all tokens that is lost here", lambda bar: after(1 - (bar[:-1] - bar[1:]))),
         (LOST, then(ratios, lambda alpha: 1 - alpha)),
         (LOST, lambda bar: after(1 - ratios(bar)[1:])),
+        (
+            "the logarithm falls by a difference, the curve by a ratio: take exp",
+            lambda bar: after((bar[1:] / bar[:-1]).log()),
+        ),
         ("upside down: later over earlier", lambda bar: after(bar[:-1] / bar[1:])),
         ("the bar is from clean data, the question asks for single steps", lambda bar: bar),
         (
@@ -75,6 +79,10 @@ jump_gamma = Check(
         ("that is from clean data; the token is known to be unmasked at s", lambda s, t, bar: bar[t]),
         ("equal strides are not equal jumps: t - s is not a time", lambda s, t, bar: bar[t - s]),
         ("that is the last step of the jump only", lambda s, t, bar: masked_in_the_jump(t - 1, t, bar)),
+        (
+            "the chances of the steps do not add: a later step masks only what is not masked yet",
+            lambda s, t, bar: sum(masked_in_the_jump(i - 1, i, bar) for i in range(s + 1, t + 1)),
+        ),
         ("divide by what is unmasked at s, not by what is masked there", lambda s, t, bar: (bar[t] - bar[s]) / bar[s]),
         ("divide by what is unmasked at s, not at t", lambda s, t, bar: (bar[t] - bar[s]) / (1 - bar[t])),
     ],
@@ -87,13 +95,13 @@ def fixed_part(alpha_bar: Tensor, rate: float) -> Tensor:
     return rate * (1 - alpha_bar) / (1 - alpha_bar[-1])
 
 
-GRID = torch.linspace(0, 1, 9).double()
+GRID, SHORT = torch.linspace(0, 1, 9).double(), torch.linspace(0, 1, 6).double()
 
 final_mask_rate = Check(
     name="final_mask_rate",
     question="the masked curve that takes a fixed part of what is lost, `rate` at T",
     solution=fixed_part,
-    cases=[(1 - 0.8 * GRID, 0.6), (torch.cos(GRID * 1.4), 0.5), (1 - GRID**2, 0.9)],
+    cases=[(1 - 0.8 * GRID, 0.6), (torch.cos(SHORT * 1.4), 0.5), (1 - GRID**2, 0.9)],
     mistakes=[
         (
             "it ends at rate * (1 - alpha_bar[-1]): where the curve does not reach 0, rescale",

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from vqlearn.course.checks.cases import at_other_speed
 from vqlearn.course.checks.check import Check, normalised, small_schedule, then
-from vqlearn.course.outcomes import Case
+from vqlearn.course.outcomes import Case, Function
 from vqlearn.schedule import MaskReplaceSchedule
 
 
@@ -19,7 +19,11 @@ visible_share = Check(
     name="visible_share",
     question="the share of the tokens of x_t that are not masked",
     solution=visible,
-    cases=[(t, schedule) for schedule in (small_schedule(), MaskReplaceSchedule.paper(4, 10)) for t in (0, 2, 6, 10)],
+    cases=[
+        (t, schedule)
+        for schedule in (small_schedule(6), MaskReplaceSchedule.paper(4, 10), small_schedule(3, 8))
+        for t in (0, 2, 6, schedule.num_steps)
+    ],
     mistakes=[
         (
             "that is the share of kept tokens; a replaced token is visible too",
@@ -28,6 +32,18 @@ visible_share = Check(
         (
             "beta_bar is the chance of each single code; K * beta_bar is the share of all replaced tokens",
             lambda t, schedule: schedule.alpha_bar[t] + schedule.beta_bar[t],
+        ),
+        (
+            "K is schedule.num_codes: your answer takes the number of codes from the notebook",
+            lambda t, schedule: schedule.alpha_bar[t] + 1024 * schedule.beta_bar[t],
+        ),
+        (
+            "those are the replaced tokens alone; a kept token is visible too",
+            lambda t, schedule: schedule.num_codes * schedule.beta_bar[t],
+        ),
+        (
+            "the gammas of the steps do not add: a later step masks only what is not masked yet",
+            lambda t, schedule: 1 - schedule.gamma[1 : t + 1].sum(),
         ),
         ("that is the share of masked tokens: take it from 1", then(visible, lambda share: 1 - share)),
         (
@@ -59,7 +75,12 @@ def visible_as_kept(x_0: Tensor, x_t: Tensor, mask_id: int) -> Tensor:
     return torch.stack([kept + replaced, replaced, masked])
 
 
+def fixed_mask(mask_id: int) -> Function:
+    return lambda x_0, x_t, _: counts(x_0, x_t, mask_id)
+
+
 X_0 = torch.tensor([0, 1, 2, 3, 3, 2, 1, 0])
+OWN_MASK = "the mask is the argument mask_id: your answer takes the number of the mask from the notebook"
 
 
 def other_tokens(case: Case, generator: Generator) -> Case:
@@ -68,17 +89,20 @@ def other_tokens(case: Case, generator: Generator) -> Case:
     return x_0, torch.where(same, x_0, torch.randint(mask_id + 1, x_t.shape, generator=generator)), mask_id
 
 
-fates = Check(
-    name="fates",
+token_counts = Check(
+    name="token_counts",
     question="how many tokens are kept, replaced and masked, three numbers",
     solution=counts,
     cases=[
         (X_0, torch.tensor([0, 1, 4, 3, 4, 4, 2, 0]), 4),
-        (X_0, torch.tensor([4, 3, 4, 4, 4, 2, 4, 4]), 4),
-        (X_0, X_0, 4),
+        (X_0[:5], torch.tensor([7, 3, 7, 4, 6]), 7),
+        (X_0, X_0, 5),
+        (X_0.repeat(2), torch.tensor([11, 3, 4, 11, 11, 2, 10, 11, 0, 1, 2, 5, 3, 2, 11, 11]), 11),
     ],
     mistakes=[
         ("a mask differs from x_0 too: count as replaced only what is visible", masks_as_replaced),
+        (OWN_MASK, fixed_mask(1024)),
+        (OWN_MASK, fixed_mask(4)),
         ("those are shares; the question asks for numbers of tokens", then(counts, normalised)),
         ("the order is kept, replaced, masked", then(counts, lambda found: found[[0, 2, 1]])),
         ("the order is kept, replaced, masked", then(counts, lambda found: found.flip(0))),
