@@ -1,5 +1,6 @@
 """The autoregressive rival: its distribution, its draws, its training, its pipeline and its commands."""
 
+import copy
 import json
 import math
 from dataclasses import replace
@@ -22,6 +23,7 @@ from vqlearn import (
 from vqlearn.__main__ import main
 from vqlearn.autoregression import load_pipeline
 from vqlearn.checkpoints.description import describe
+from vqlearn.data import layouts
 from vqlearn.evaluation.bound import pipeline_bound
 from vqlearn.exactness import (
     ideal_conditionals,
@@ -358,6 +360,8 @@ def test_bits_are_the_log_probability_of_tokens_and_of_their_pictures(rival):
         pipeline_bound(rival, list(zip(image, prompts, strict=True)), times=2)
     with pytest.raises(ValueError, match=r"prompt must be one or a list of 3 \(one per picture\), got 2"):
         rival.bits(tokens, prompts[:2])
+    with pytest.raises(ValueError, match=r"images must be float \[B, 3, H, W\] or int64 \[B, 64\], got 'a'"):
+        rival.bits("a", prompts)
 
 
 @pytest.mark.parametrize(
@@ -404,6 +408,13 @@ def test_a_folder_is_read_back_whole_and_each_kind_refuses_the_other(rival, tmp_
     (tmp_path / "model" / "transformer" / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"config\.json"):
         load_pipeline(tmp_path / "model")
+
+
+def test_a_codec_in_half_precision_gives_the_same_tokens(shipped):
+    """As the rival's folder holds it, to stay below 8 MB: every patch of the toy world keeps its token."""
+    codec = copy.deepcopy(shipped.vqvae).half().float()
+    own, halved = (layouts.code_table(one.encode) for one in (shipped.vqvae, codec))
+    assert all(torch.equal(a, b) for a, b in zip(own, halved, strict=True))
 
 
 def test_parts_of_different_models_are_refused(rival, shipped):
@@ -511,9 +522,9 @@ def test_it_is_trained_drawn_measured_and_described_by_commands(tmp_path, capsys
     assert main(["generate", "a", "star", *model, "--out", str(picture)]) == 0 and picture.exists()
     assert main(["info", str(out / "model")]) == 0
     assert "autoregressive, one token after the other" in capsys.readouterr().out
-    assert main(["evaluate", *model, "--count", "2", "--guidance", "1", "2", "--truncation", "0.9"]) == 0
+    assert main(["evaluate", *model, "--count", "2", "--guidance", "2", "--truncation", "0.9"]) == 0
     rows = [line.split(" | ")[:2] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert rows == [["| steps", "guidance"], ["| 64", "1"], ["| 64", "2"]]
+    assert rows == [["| steps", "guidance"], ["| 64", "2"]]
     for wrong, message in (
         (["generate", "a", "star", *model, "--steps", "5"], "--steps is for diffusion models"),
         (["evaluate", *model, "--sampler", "purity"], "--sampler is for diffusion models"),

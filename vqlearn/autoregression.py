@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from vqlearn import calls, guidance
-from vqlearn.arguments import real
+from vqlearn.arguments import real, shown
 from vqlearn.checkpoints.hub import locate
 from vqlearn.checkpoints.layout import INDEX
 from vqlearn.checkpoints.parts import HUB, check_path
@@ -90,8 +90,11 @@ class AutoregressivePipeline(DropIn):
         """The code length -log2 p(x | prompt) of pictures, `[B]`: exact, where a diffusion model has a bound.
 
         `images` are float `[B, 3, H, W]` in [-1, 1], which the codec encodes, or tokens int64 `[B, L]`; `prompt` is one
-        for each of them, or one for all. Without guidance. Raises ValueError for another number of prompts.
+        for each of them, or one for all. Without guidance. Raises ValueError for what is no picture, and for another
+        number of prompts.
         """
+        if not isinstance(images, Tensor):
+            raise ValueError(f"images must be float [B, 3, H, W] or int64 [B, {self.length}], got {shown(images)}")
         tokens = self.encode(images) if images.is_floating_point() else images.to(self.device)
         prompts = self.conditions.prompts(prompt)
         if len(prompts) not in (1, len(tokens)):
