@@ -497,6 +497,16 @@ def test_the_run_is_saved_as_often_as_asked_and_at_its_end(tmp_path, monkeypatch
     assert saved == [3, 6, 7] and len(log(tmp_path)) == 8
 
 
+def test_what_is_no_stage_or_no_folder_is_named(tmp_path):
+    for stage in (None, "codec", torch.nn.Linear(2, 2)):
+        with pytest.raises(TypeError, match="a stage has recipe, step, settings, state_dict, load_state_dict, and "):
+            fit(stage, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    for folder in (None, 3, b"x", "a\0b", "x" * 300):
+        with pytest.raises((ValueError, OSError), match="folder"):
+            fit(Toy(), folder)
+
+
 @pytest.mark.parametrize("value", [0, -1, 2.5, True, None, "2"])
 def test_how_often_to_save_is_a_whole_number(tmp_path, value):
     with pytest.raises(ValueError, match="save_every must be a whole number of at least 1, got"):

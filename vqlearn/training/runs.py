@@ -10,11 +10,14 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from vqlearn.arguments import whole
+from vqlearn.arguments import shown, whole
+from vqlearn.checkpoints.parts import check_path
 from vqlearn.data.files import replaced
 from vqlearn.training import checkpoint
 from vqlearn.training.checkpoint import Stage
 from vqlearn.training.process import locked, stops
+
+NEEDED = ("recipe", "step", "settings", "state_dict", "load_state_dict")  # of a stage
 
 
 def fit(stage: Stage, folder: str | Path, *, save_every: int = 500, progress: bool = True) -> None:
@@ -26,7 +29,9 @@ def fit(stage: Stage, folder: str | Path, *, save_every: int = 500, progress: bo
     are not finite, ValueError for a checkpoint of another recipe, OSError for one that is damaged and for a folder that
     another training uses, that cannot be written or that was deleted meanwhile.
     """
-    save_every, folder = whole("save_every", save_every), Path(folder).absolute()
+    save_every, folder = whole("save_every", save_every), Path(check_path("folder", folder)).absolute()
+    if lacking := [name for name in NEEDED if not hasattr(stage, name)]:
+        raise TypeError(f"a stage has {', '.join(NEEDED)}, and {shown(stage)} has no {lacking[0]}")
     with locked(folder) as check:
         run = _Run(stage, folder, check)
         steps, stop = stage.recipe.steps, False
