@@ -1,5 +1,7 @@
 """Answers to the exercises of notebook 09: the library's, and wrong ones with what names them."""
 
+import itertools
+
 import torch
 
 from vqlearn import exact
@@ -35,6 +37,17 @@ def told_and_seen(n, schedule):
     return total / n
 
 
+def kernel_posterior(log_p_x0, x_t, log_bar_s, log_step):
+    """In probabilities, one token and one x_0 after the other."""
+    out = torch.zeros(*x_t.shape, len(log_bar_s), dtype=torch.float64)
+    for b, i in itertools.product(*map(range, x_t.shape)):
+        for x_0, weight in enumerate(log_p_x0[b, i].double().exp()):
+            path = (log_step[x_t[b, i]].double() + log_bar_s[:, x_0].double()).exp()
+            if path.sum() > 0:
+                out[b, i] += weight * path / path.sum()
+    return (out / out.sum(-1, keepdim=True)).log().to(log_p_x0.dtype)
+
+
 def each(joint):
     return joint.sum((1, 2)), joint.sum((0, 2)), joint.sum((0, 1))
 
@@ -52,7 +65,25 @@ def never_uncovered(n, schedule):
     return 1 - schedule.gamma_bar[1 : n + 1].mean()
 
 
-LIBRARY = {"variation": variation, "one_call": one_call, "next_law": next_law, "told_and_seen": told_and_seen}
+def undivided(log_p_x0, x_t, log_bar_s, log_step):
+    prior = log_bar_s.exp() @ log_p_x0.exp()[..., None]
+    p = log_step.exp()[x_t] * prior[..., 0]
+    return (p / p.sum(-1, keepdim=True)).log()
+
+
+def careless(log_p_x0, x_t, log_bar_s, log_step):
+    q = log_step.exp()[x_t][..., None] * log_bar_s.exp()
+    p = ((q / q.sum(-2, keepdim=True)) * log_p_x0.exp()[..., None, :]).sum(-1)
+    return (p / p.sum(-1, keepdim=True)).log()
+
+
+LIBRARY = {
+    "variation": variation,
+    "one_call": one_call,
+    "next_law": next_law,
+    "told_and_seen": told_and_seen,
+    "kernel_posterior": kernel_posterior,
+}
 WRONG = [
     ("variation", lambda p, q: (p - q).abs().sum(), "half of the sum"),
     ("variation", lambda p, q: (p - q).sum() / 2, "cancel to 0"),
@@ -81,5 +112,10 @@ WRONG = [
         lambda n, schedule: n * told_and_seen(n, schedule),
         "divide by the number of network evaluations",
     ),
-    ("told_and_seen", lambda n, schedule: n / 10 * told_and_seen(n, schedule), "not by T"),
+    ("told_and_seen", lambda n, schedule: n / schedule.num_steps * told_and_seen(n, schedule), "not by T"),
+    ("kernel_posterior", lambda *case: kernel_posterior(*case).exp(), "in logs"),
+    ("kernel_posterior", lambda p, x_t, bar, step: kernel_posterior(p, x_t, bar, step.T), "the column of x_t"),
+    ("kernel_posterior", lambda p, x_t, bar, step: step[x_t].log_softmax(-1), "the likelihood alone"),
+    ("kernel_posterior", undivided, "divide by q(x_t | x_0)"),
+    ("kernel_posterior", careless, "some entries are nan"),
 ]

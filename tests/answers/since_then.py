@@ -10,14 +10,14 @@ from vqlearn.objective import bound_terms
 
 def masked_term(p_right, s, t, schedule):
     """By the library, on a schedule whose last step is the jump from s to t."""
-    rest = (1 - p_right) / 3
-    log_p = torch.stack([p_right, rest, rest, rest]).double().log()[None, None]
+    codes = schedule.num_codes
+    log_p = torch.stack([p_right, *[(1 - p_right) / (codes - 1)] * (codes - 1)]).double().log()[None, None]
     jump = type(schedule)(
         torch.stack([torch.ones(()).double(), schedule.alpha_bar[s], schedule.alpha_bar[t]]),
         torch.stack([torch.zeros(()).double(), schedule.gamma_bar[s], schedule.gamma_bar[t]]),
-        num_codes=4,
+        num_codes=codes,
     )
-    return bound_terms(log_p, torch.tensor([[0]]), torch.tensor([[4]]), 2, jump)[0, 0]
+    return bound_terms(log_p, torch.tensor([[0]]), torch.tensor([[codes]]), 2, jump)[0, 0]
 
 
 def uncover_chance(sigma, s, t, schedule):

@@ -12,6 +12,7 @@ from vqlearn.course.checks.distributions import next_law, one_call, told_and_see
 from vqlearn.course.checks.forward import corrupt, visible_distribution, wrong_tokens
 from vqlearn.course.checks.full_model import fit_prompt, visible_changes
 from vqlearn.course.checks.guidance import guided, guided_law, rows_asked, truncated
+from vqlearn.course.checks.kernels import kernel_posterior
 from vqlearn.course.checks.matrices import apply_shares, cumulative_shares, one_step
 from vqlearn.course.checks.objective import jump_weight, step_cost, time_odds
 from vqlearn.course.checks.one_page import mask_only_step, repaired
@@ -32,7 +33,7 @@ EXERCISES: dict[str, Check] = {
         *(step_cost, jump_weight, time_odds),
         *(touched_tokens, even_times, masks_left, corrected_law),
         *(guided, truncated, rows_asked, guided_law),
-        *(variation, one_call, next_law, told_and_seen),
+        *(variation, one_call, next_law, told_and_seen, kernel_posterior),
         *(visible_changes, fit_prompt),
         *(mask_only_step, repaired),
         *(masked_term, uncover_chance, pattern_weight),

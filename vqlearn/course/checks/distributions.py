@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from vqlearn.course.checks.cases import at_other_speed, redistributed, shaken
+from vqlearn.course.checks.cases import at_other_speed, redistributed, shaken, whole
 from vqlearn.course.checks.check import Check, normalised, small_schedule, then
+from vqlearn.course.outcomes import Case
 from vqlearn.schedule import MaskReplaceSchedule
 
 
@@ -23,7 +24,8 @@ variation = Check(
     cases=[
         (P, torch.tensor([0.25, 0.25, 0.25, 0.25]).double()),
         (P, torch.tensor([0.1, 0.1, 0.3, 0.5], dtype=torch.float64)),
-        (P, torch.tensor([0.4, 0.4, 0.1, 0.1], dtype=torch.float64)),
+        (torch.tensor([0.2, 0.5, 0.3]), torch.tensor([0.6, 0.3, 0.1])),
+        (P.repeat(2) / 2, torch.arange(1, 9).double() / 36),
     ],
     mistakes=[
         (
@@ -84,10 +86,13 @@ def added(joint: Tensor) -> Tensor:
     return normalised(a[:, None, None] + b[:, None] + c)
 
 
+DTYPES = (torch.float64, torch.float64, torch.float32)
+
+
 def joints() -> list[tuple[Tensor]]:
     generator = torch.Generator().manual_seed(0)
-    weights = [torch.rand(k, k, k, generator=generator, dtype=torch.float64) ** 2 for k in (2, 3)]
-    return [(normalised(weight),) for weight in weights]
+    weights = [torch.rand(k, k, k, generator=generator, dtype=torch.float64) ** 2 for k in (2, 3, 5)]
+    return [(normalised(weight).to(dtype),) for weight, dtype in zip(weights, DTYPES, strict=True)]
 
 
 one_call = Check(
@@ -135,10 +140,10 @@ def from_the_likeliest(law: Tensor, p: Tensor) -> Tensor:
 def transitions() -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(1)
     cases = []
-    for states in (2, 3):
+    for states, dtype in zip((2, 3, 4), DTYPES, strict=True):
         weights = torch.rand(states, states, generator=generator, dtype=torch.float64) ** 3
         p = torch.rand(states, states, 2, states, generator=generator, dtype=torch.float64) ** 3
-        cases.append((normalised(weights), p / p.sum(-1, keepdim=True)))
+        cases.append((normalised(weights).to(dtype), (p / p.sum(-1, keepdim=True)).to(dtype)))
     return cases
 
 
@@ -195,6 +200,11 @@ def forward_chances(n: int, schedule: MaskReplaceSchedule) -> Tensor:
     return torch.stack(gaps).mean()
 
 
+def other_times(case: Case, generator: Generator) -> Case:
+    _, schedule = at_other_speed(case, generator)
+    return whole(generator, 2, schedule.num_steps - 1), schedule
+
+
 told_and_seen = Check(
     name="told_and_seen",
     question="the masked share that is seen less the share that belongs to the time that the network is given, mean "
@@ -202,7 +212,7 @@ told_and_seen = Check(
     solution=mean_gap,
     cases=[
         (n, schedule)
-        for schedule in (small_schedule(), MaskReplaceSchedule.released(4, 10), MaskReplaceSchedule.paper(4, 10))
+        for schedule in (small_schedule(), MaskReplaceSchedule.released(2, 25), MaskReplaceSchedule.paper(6, 12))
         for n in (3, 5, 8)
     ],
     mistakes=[
@@ -238,5 +248,5 @@ told_and_seen = Check(
         ),
     ],
     praise="the fewer the steps, the larger the gap between what is seen and the time that is given.",
-    vary=at_other_speed,
+    vary=other_times,
 )

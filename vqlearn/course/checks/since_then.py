@@ -16,10 +16,10 @@ STEP = "those are the shares of one step, t - 1 to t, for the jump from s to t"
 
 
 def masks_alone() -> tuple[MaskReplaceSchedule, MaskReplaceSchedule]:
-    """Along two curves, K = 4, T = 10."""
+    """A straight line and a cosine, with different K and T."""
     time = torch.linspace(0, 1, 11, dtype=torch.float64)
-    kept = torch.cos(time * torch.pi / 2)
-    return MaskReplaceSchedule(1 - time, time, num_codes=4), MaskReplaceSchedule(kept, 1 - kept, num_codes=4)
+    kept = torch.cos(torch.linspace(0, torch.pi / 2, 17, dtype=torch.float64))
+    return MaskReplaceSchedule(1 - time, time, num_codes=4), MaskReplaceSchedule(kept, 1 - kept, num_codes=7)
 
 
 def weighted_cross_entropy(p_right: Tensor, s: int, t: int, schedule: MaskReplaceSchedule) -> Tensor:
@@ -41,8 +41,9 @@ def still_masked(p_right: Tensor, s: int, t: int, schedule: MaskReplaceSchedule)
 
 
 def other_chance(case: Case, generator: Generator) -> Case:
-    chance, *rest = at_other_speed(case, generator)
-    return chance * number(generator, 0.4, 1.1), *rest
+    chance, _, _, schedule = at_other_speed(case, generator)
+    s = whole(generator, 1, schedule.num_steps - 4)
+    return chance * number(generator, 0.4, 1.1), s, s + whole(generator, 2, 4), schedule
 
 
 masked_term = Check(
