@@ -212,14 +212,11 @@ def columns_for_rows(p_x0: Tensor, x_t: int, s: int, t: int, schedule: MaskRepla
 FORGOT = "you forgot to divide by the likelihood: v = p(x_0 | x_t) / q(x_t | x_0) comes first"
 FORGOT_MASK = "the mask row is forgotten: for a masked x_t the likelihood of every code is gamma, and of the mask 1"
 STRIDE = "t - 1 for s: the jump ends at s, whatever the stride"
-PREDICTIONS = tuple(
-    (torch.tensor(p, dtype=torch.float64), *times)
-    for p, *times in (
-        ([0.1, 0.6, 0.1, 0.2], 4, 7, FOUR),
-        ([0.0, 0.6, 0.1, 0.2], 2, 6, FOUR),  # truncated: it keeps its mass of 0.9
-        ([0.05, 0.4, 0.2, 0.15, 0.1, 0.1], 3, 8, SIX),
-        ([0.3, 0.5, 0.1], 1, 6, THREE),
-    )
+PREDICTIONS: tuple[tuple[Tensor, int, int, MaskReplaceSchedule], ...] = (
+    (torch.tensor([0.1, 0.6, 0.1, 0.2]).double(), 4, 7, FOUR),
+    (torch.tensor([0.0, 0.6, 0.1, 0.2]).double(), 2, 6, FOUR),  # truncated: it keeps its mass of 0.9
+    (torch.tensor([0.05, 0.4, 0.2, 0.15, 0.1, 0.1]).double(), 3, 8, SIX),
+    (torch.tensor([0.3, 0.5, 0.1]).double(), 1, 6, THREE),
 )
 
 
@@ -232,7 +229,7 @@ posterior = Check(
     name="posterior",
     question="p(x_s | x_t), `[K] -> [K + 1]`, for one token, in probabilities",
     solution=averaged,
-    cases=[(p, x_t, *times) for p, *times in PREDICTIONS for x_t in (2, 1, times[-1].mask_id)],
+    cases=[(p, x_t, s, t, schedule) for p, s, t, schedule in PREDICTIONS for x_t in (2, 1, schedule.mask_id)],
     mistakes=[
         (FORGOT, partial(averaged, divide=False)),
         (
