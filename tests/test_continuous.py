@@ -140,10 +140,10 @@ def exact(name, denoise, x_0, length, parts):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_the_loss_is_an_unbiased_estimate_of_the_bound(name):
     """Within 4 standard errors, and those are under 4 %, of the sum over all states of a finer schedule."""
-    denoise, x_0, batches = table_denoiser(2, seed=3), torch.tensor([1, 2]), 250
+    denoise, x_0, batches = table_denoiser(2, seed=3), torch.tensor([1, 2]), 100
     generator, schedule = torch.Generator().manual_seed(0), schedule_of(name)
     losses = torch.stack(
-        [continuous_loss(denoise, x_0.expand(50, 2), schedule, generator=generator).mean() for _ in range(batches)]
+        [continuous_loss(denoise, x_0.expand(125, 2), schedule, generator=generator).mean() for _ in range(batches)]
     )
     # what a finer schedule misses is proportional to its steps' length: two of them give the limit
     coarse, fine = (exact(name, denoise, x_0, 2, parts) for parts in (50, 100))

@@ -111,9 +111,9 @@ def test_the_codec_keeps_what_a_scene_means(shipped):
 
 
 def test_the_shipped_model_draws_what_it_is_told(shipped):
-    """Measured: see the card. At 90 %, fewer than 37 of 48 come once in 450 draws, and this draw is fixed."""
-    found = evaluate(shipped, count=48, num_inference_steps=25, progress=False)
-    assert found.all >= 37 / 48
+    """Measured: see the card. At 86.6 %, fewer than 35 of 48 come once in 300 draws, and this draw is fixed."""
+    found = evaluate(shipped, count=48, num_inference_steps=10, progress=False)
+    assert found.all >= 35 / 48
     assert found.entropy["background"] > 0.5
 
 

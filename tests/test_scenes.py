@@ -1,3 +1,4 @@
+import functools
 import hashlib
 import itertools
 from collections import Counter
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from vqlearn import scenes
 from vqlearn.data.scenes import Scene, SceneObject
+
+drawn = functools.cache(scenes.sample)  # for tests of thousands
 
 
 def _sorted(scene: Scene) -> Scene:
@@ -120,7 +123,7 @@ def test_no_scene_and_no_meaning_of_several_objects_is_in_two_splits():
     """Two twins in one picture would have to be looked for; the number of pairs makes 4000 of each find most."""
     seen = {}
     for split in scenes.SPLITS:
-        several = [drawn for drawn in (scenes.sample(split, i) for i in range(4000)) if len(drawn[0].objects) > 1]
+        several = [one for one in (drawn(split, i) for i in range(4000)) if len(one[0].objects) > 1]
         twins = {(scene.background, frozenset(scene.objects)) for scene, _ in several}
         seen[split] = twins, {_meaning(caption) for _, caption in several}
     for a, b in itertools.combinations(scenes.SPLITS, 2):
@@ -132,10 +135,10 @@ def test_no_pair_described_in_the_test_split_is_a_pair_of_a_training_scene_with_
         for a, b in itertools.permutations(scene.objects, 2):
             yield (a.size, a.color, a.shape), scenes.relation_between(a, b), (b.size, b.color, b.shape)
 
-    shown = {pair for i in range(6000) for pair in pairs(scenes.sample("train", i)[0])}
+    shown = {pair for i in range(6000) for pair in pairs(drawn("train", i)[0])}
     assert len(shown) > 5000
     for i in range(1500):
-        claim = scenes.parse(scenes.sample("test", i)[1])
+        claim = scenes.parse(drawn("test", i)[1])
         for first, relation, other in claim.relations:
             said = [(one.size, one.color, one.shape) for one in (claim.objects[first], claim.objects[other])]
             if scenes.held_out_pair(claim.objects[first], relation, claim.objects[other]):
@@ -168,7 +171,7 @@ def test_a_pair_is_held_out_however_it_is_said():
 
 @pytest.mark.parametrize("split", scenes.SPLITS)
 def test_every_split_has_the_same_shares_of_one_two_and_three_objects(split):
-    counts = Counter(len(scenes.sample(split, index)[0].objects) for index in range(2000))
+    counts = Counter(len(drawn(split, index)[0].objects) for index in range(2000))
     for number, share in scenes.COUNTS.items():
         assert abs(counts[number] - 2000 * share) < 5 * (2000 * share * (1 - share)) ** 0.5
 
