@@ -2,6 +2,10 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
+from functools import partialmethod
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +13,11 @@ import torch
 from PIL import Image
 
 from vqlearn import assets
+from vqlearn.__main__ import main
 from vqlearn.data import emoji, scenes
 from vqlearn.data.emoji import Arrangement, Placed, agreement, by_name, read, sample
 from vqlearn.evaluation import emoji as evaluation
+from vqlearn.evaluation.verdict import verdict
 from vqlearn.networks.text import clip_tokenizer, learned_merges, tokenize, word_merges
 from vqlearn.pipeline import VQDiffusionPipeline
 from vqlearn.training import emoji as training
@@ -209,9 +215,46 @@ def test_the_first_merge_is_the_most_frequent_pair():
 
 
 @pytest.fixture(scope="module")
-def small():
-    """An untrained pipeline of the toy world's sizes."""
-    return VQDiffusionPipeline(**shipped.networks(words=["a", "background"]))
+def small(tmp_path_factory):
+    """The pipeline that `vqlearn train --data emoji` makes in one update of each stage, of five emoji."""
+    out = tmp_path_factory.mktemp("emoji")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "CATEGORIES", ["Component"])
+        patch.setattr(training, "training_captions", lambda: ["emoji modifier on a pink background"])
+        patch.setattr(training, "CODEC", replace(training.CODEC, batch=2))
+        patch.setattr(training.EmojiRecipe, "__init__", partialmethod(training.EmojiRecipe.__init__, batch=2))
+        patch.setattr(evaluation, "evaluate", lambda pipe, **_: evaluation.Report(200, 0.0, 0.1, 0.0))
+        patch.setattr("vqlearn.course.plots.loss_curve", lambda _: SimpleNamespace(savefig=lambda *_, **__: None))
+        assert main(["train", "--data", "emoji", "--codec-steps", "1", "--steps", "1", "--out", str(out)]) == 0
+    return VQDiffusionPipeline.from_pretrained(out / "model")
+
+
+def test_the_model_is_small_enough_to_ship_and_draws(small):
+    size = sum(file.stat().st_size for file in Path(small.name_or_path).rglob("*") if file.is_file())
+    assert 5e6 < size + 2000 * 500 < 15e6  # with the merges that it learned none of here, some 500 bytes each
+    drawn = small(["a pear"], num_inference_steps=2, generator=torch.Generator().manual_seed(0)).images
+    assert drawn[0].size == (32, 32)
+
+
+@pytest.mark.parametrize("option", [["--objective", "bound"], ["--autoregressive"], ["--start-from", "shipped"]])
+def test_options_of_the_scenes_are_refused(option, tmp_path, capsys):
+    assert main(["train", "--data", "emoji", "--out", str(tmp_path / "run"), *option]) == 2
+    assert f"{option[0]} is for the scenes, leave it out with --data emoji" in capsys.readouterr().err
+
+
+def test_data_that_there_is_not_is_refused(tmp_path, capsys):
+    assert main(["train", "--data", "cats", "--out", str(tmp_path / "run")]) == 2
+    assert "--data must be scenes or emoji, got 'cats'" in capsys.readouterr().err
+
+
+def test_a_verdict_says_what_is_wrong():
+    image = Image.fromarray(emoji.draw(on("pink", "pear")))
+    assert verdict(image, "a pear on a pink background", "emoji") == "pear on a pink background (as asked)"
+    assert verdict(image, "a pear on a blue background", "emoji").endswith("(not as asked: background)")
+    assert verdict(image, "a quux", "emoji").endswith(
+        "(the sentence is not one of those of emoji, so it was not checked)"
+    )
+    assert verdict(image.resize((48, 48)), "a pear", "emoji") == ""
 
 
 def test_what_the_codec_learns_from_are_pictures_of_the_training_split():

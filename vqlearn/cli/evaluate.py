@@ -6,7 +6,7 @@ import argparse
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from vqlearn.cli.options import Commands, add_drawing, load, numbers_of, whole
+from vqlearn.cli.options import Commands, add_drawing, data_of, load, numbers_of, whole
 
 if TYPE_CHECKING:
     from vqlearn.evaluation.agreement import Report
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     pipe = load(arguments)
     pairs = itertools.product(arguments.steps or [None], arguments.guidance or [pipe.guidance_scale])
     rows = [numbers_of(pipe, arguments, steps, scale) for steps, scale in pairs]  # checked before the work
-    data = arguments.data or ("emoji" if arguments.model == "emoji" else "scenes")
+    data = arguments.data or data_of(arguments.model)
     (_emoji if data == "emoji" else _scenes)(pipe, arguments, rows)
 
 

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vqlearn.cli.options import Commands, add_drawing, load, note, numbers_of, whole
+from vqlearn.cli.options import Commands, add_drawing, data_of, load, note, numbers_of, whole
 from vqlearn.data.files import replaced, replaced_files
 from vqlearn.remarks import heard_by
 
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     write(paths, images)
     arguments.interrupted = "the pictures were written"
     for path, image in zip(paths, images, strict=True):
-        found = verdict(image, prompt or "")
+        found = verdict(image, prompt or "", data_of(arguments.model))
         print(f"wrote {path}" + (f": {found}" if found else ""))
 
 

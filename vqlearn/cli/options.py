@@ -84,6 +84,11 @@ def load(arguments: argparse.Namespace) -> VQDiffusionPipeline | AutoregressiveP
     return pipe
 
 
+def data_of(model: str | None) -> str:
+    """What a model draws, "scenes" or "emoji", as its name says."""
+    return "emoji" if model == "emoji" else "scenes"
+
+
 def numbers_of(pipe: Any, arguments: argparse.Namespace, steps: int | None, scale: float | None) -> dict[str, Any]:
     """The numbers of a call of a pipeline, checked; raises ValueError, and for options that its kind does not have."""
     from vqlearn.autoregression import AutoregressivePipeline

@@ -1,17 +1,21 @@
-"""One picture and its sentence: what the scene parser reads in the picture, and whether the sentence is true of it."""
+"""One picture and its sentence: what is read in the picture, and whether the sentence is true of it."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from PIL import Image
 
 from vqlearn.arguments import shown
-from vqlearn.data import scenes
+from vqlearn.data import emoji, scenes
+
+WORLDS: dict[str, tuple[Any, str]] = {"scenes": (scenes, "the toy world"), "emoji": (emoji, "those of emoji")}
 
 
-def verdict(image: Image.Image, prompt: str) -> str:
-    """What a picture shows and whether it is as asked, in words; "" for a picture of another size than the toy world's.
+def verdict(image: Image.Image, prompt: str, data: str = "scenes") -> str:
+    """What a picture shows and whether it is as asked, in words; "" for a picture of another size than the data's.
 
-    Raises TypeError for what is no PIL image and for a prompt that is no string.
+    `data` is "scenes" or "emoji". Raises TypeError for what is no PIL image and for a prompt that is no string.
 
     >>> scene, caption = scenes.sample("test", 0)
     >>> verdict(Image.fromarray(scenes.draw(scene)), caption).endswith("(as asked)")
@@ -19,12 +23,14 @@ def verdict(image: Image.Image, prompt: str) -> str:
     """
     if not isinstance(image, Image.Image) or not isinstance(prompt, str):
         raise TypeError(f"verdict takes a PIL image and a prompt, got {shown(image)} and {shown(prompt)}")
-    if image.size != (scenes.SIZE, scenes.SIZE):
-        return ""
-    scene = scenes.read(image)
+    world, name = WORLDS[data]
     try:
-        found = vars(scenes.agreement(scene, prompt))
+        seen = world.read(image)
+    except ValueError:  # of another size
+        return ""
+    try:
+        found = vars(world.agreement(seen, prompt))
     except ValueError:
-        return f"{scene} (the sentence is not one of the toy world, so it was not checked)"
+        return f"{seen} (the sentence is not one of {name}, so it was not checked)"
     wrong = [name for name, right in found.items() if not right]
-    return f"{scene} ({'as asked' if not wrong else 'not as asked: ' + ', '.join(wrong)})"
+    return f"{seen} ({'as asked' if not wrong else 'not as asked: ' + ', '.join(wrong)})"

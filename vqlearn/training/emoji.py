@@ -25,10 +25,10 @@ from vqlearn.training.recipes import CodecRecipe, DenoiserRecipe
 from vqlearn.training.shipped import Run, text_parts
 from vqlearn.training.start import initialise
 
-NUM_CODES, WIDTH, LAYERS = 1024, 192, 6
-TEXT_WIDTH, TEXT_LENGTH, MERGES = 128, 32, 2000
+NUM_CODES, WIDTH, LAYERS = 2048, 160, 4
+TEXT_WIDTH, TEXT_LENGTH, MERGES = 96, 32, 2000
 CATEGORIES = emoji.EVERYDAY  # what the denoiser learns; the codec learns them all
-CODEC = CodecRecipe(steps=5000, batch=32)
+CODEC = CodecRecipe(steps=6000, batch=32)
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class EmojiRecipe(DenoiserRecipe):
     this is asked at large t.
     """
 
-    steps: int = 12000
-    batch: int = 64
+    steps: int = 40000
+    batch: int = 32
     learning_rate: float = 1e-3
     uniform_share: float = 1 / 3
     time_power: float = 4.0
@@ -75,7 +75,7 @@ class EmojiPictures(Source):
 class EmojiTokens(Source):
     """Tokens, looked up and not encoded, and captions of the training split."""
 
-    def __init__(self, pipe: VQDiffusionPipeline, categories: Iterable[str] = CATEGORIES):
+    def __init__(self, pipe: VQDiffusionPipeline, categories: Iterable[str] | None = None):
         self.combinations, self.tokenizer = combinations("train", categories), pipe.tokenizer
         several = range(0, len(self.combinations), 256)
         self.tokens = torch.cat([pipe.encode(_drawn(self.combinations[start : start + 256])) for start in several])
@@ -119,6 +119,7 @@ def _codec() -> VQModel:
         norm_num_groups=8,
         vq_embed_dim=16,
         mid_block_add_attention=False,
+        encoder_context="patch",  # the tokens inside an emoji are the same on every background
     )
     # A quarter faster on a CPU; torch's annotations lack the argument
     return codec.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -126,12 +127,14 @@ def _codec() -> VQModel:
 
 def _transformer(side: int) -> Transformer2DModel:
     return Transformer2DModel(
-        num_attention_heads=6,
-        attention_head_dim=WIDTH // 6,
+        num_attention_heads=5,
+        attention_head_dim=WIDTH // 5,
         num_layers=LAYERS,
         cross_attention_dim=TEXT_WIDTH,
         num_vector_embeds=NUM_CODES + 1,
         sample_size=side,
+        feed_forward="convolution",
+        feed_forward_mult=1,
     )
 
 
@@ -145,7 +148,7 @@ def emoji_stage(
     """The denoiser's training on emoji; the pipeline's codec is one that has learned."""
     recipe = EmojiRecipe() if recipe is None else recipe
     objective = CrossEntropy(recipe.uniform_share, recipe.time_power)
-    return DenoiserStage(pipe, EmojiTokens(pipe), recipe, objective, device=device, dtype=dtype)
+    return DenoiserStage(pipe, EmojiTokens(pipe, CATEGORIES), recipe, objective, device=device, dtype=dtype)
 
 
 def train(
