@@ -72,12 +72,28 @@ def mute(x):
     raise Mute
 
 
+def fail(text):
+    raise NotImplementedError(text)
+
+
 ODD_ANSWERS = {  # what no tensor of numbers is, or hardly -> the verdict and words of its reason
     "an exception without a text": (mute, "crashed", "Mute: it has no text"),
     "half of a surrogate pair": (lambda x: {}["\ud800"], "crashed", r"\ud800"),
     "a complex number": (lambda x: 2j * x, "crashed", "they are complex"),
     "no data": (lambda x: torch.zeros((), device="meta"), "crashed", "cannot be read as numbers"),
     "a sparse tensor": (lambda x: torch.tensor([2.0 * x]).to_sparse(), "wrong", "shape [1]"),
+    "a list of tensors": (
+        lambda x: [torch.ones(2), torch.ones(2)],
+        "crashed",
+        "it is a list of tensors, not one tensor",
+    ),
+    "values and indices": (lambda x: torch.ones(2, 2).max(0), "crashed", "values and indices: return one of them"),
+    "a list of numbers in tensors": (lambda x: [torch.tensor(2 * x)], "wrong", "shape [1]"),
+    "torch's own NotImplementedError": (
+        lambda x: fail("no kernel for this dtype"),
+        "crashed",
+        "no kernel for this dtype",
+    ),
     "a nested list": (lambda x: [[1], [2, 3]], "crashed", "cannot be read as numbers"),
     "not a number": (lambda x: math.nan, "wrong", "no common mistake"),
     "a graph": (lambda x: 2 * torch.tensor(x, requires_grad=True), "right", "once more"),

@@ -56,6 +56,9 @@ def _outcome(attempt: Function, case: Case) -> Outcome:
 
 
 def _numbers(answer: Any) -> Tensor:
+    if isinstance(answer, list | tuple) and any(isinstance(part, Tensor) and part.ndim for part in answer):
+        found = f"it is a {'list' if isinstance(answer, list) else 'tuple'} of tensors, not one tensor"
+        raise TypeError(f"{found}. torch.stack joins tensors; max and sort give values and indices: return one of them")
     numbers = torch.as_tensor(answer).detach()
     if numbers.is_complex():
         raise TypeError("they are complex")
