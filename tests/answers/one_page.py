@@ -44,12 +44,12 @@ WRONG = [
     ),
     (
         "mask_only_step",
-        lambda *case: torch.where(case[1] == 4, step(*case), case[0].double()),
+        lambda *case: torch.where(case[1] == case[-1].mask_id, step(*case), case[0].double()),
         "the prediction there instead",
     ),
     (
         "mask_only_step",
-        lambda x_0, x_t, u, s, t, one: torch.where(u < exact(one.gamma_bar[s], one.gamma_bar[t]), x_0, 4),
+        lambda x_0, x_t, u, s, t, one: torch.where(u < exact(one.gamma_bar[s], one.gamma_bar[t]), x_0, one.mask_id),
         "never masked in the reverse process",
     ),
     ("mask_only_step", uncovering(lambda s, t: (t - s) / (1 - s)), "the forward process"),

@@ -43,12 +43,13 @@ def masked_again(x_0: Tensor, x_t: Tensor, u: Tensor, s: int, t: int, schedule: 
 
 
 def step_cases() -> list[tuple[Tensor, Tensor, Tensor, int, int, MaskReplaceSchedule]]:
-    generator = torch.Generator().manual_seed(0)
-    curve = torch.linspace(0, 1, 11, dtype=torch.float64) ** 2
-    schedule = MaskReplaceSchedule(1 - curve, curve, num_codes=4)
-    x_0, x_t = torch.arange(4).repeat(9), torch.tensor([0, 1, 2, 3, 4, 4, 4, 4, 4]).repeat(4)
-    times = (2, 6), (6, 9), (0, 4)
-    return [(x_0, x_t, torch.rand(36, dtype=torch.float64, generator=generator), s, t, schedule) for s, t in times]
+    generator, cases = torch.Generator().manual_seed(0), []
+    for codes, steps, s, t in ((4, 10, 2, 6), (4, 10, 6, 9), (4, 10, 0, 4), (6, 16, 5, 11)):
+        curve = torch.linspace(0, 1, steps + 1, dtype=torch.float64) ** 2
+        schedule = MaskReplaceSchedule(1 - curve, curve, num_codes=codes)
+        x_0, x_t = torch.arange(codes).repeat(9), torch.tensor([*range(codes), *[codes] * (9 - codes)]).repeat(codes)
+        cases.append((x_0, x_t, torch.rand(len(x_0), dtype=torch.float64, generator=generator), s, t, schedule))
+    return cases
 
 
 def other_draws(case: Case, generator: Generator) -> Case:
@@ -105,11 +106,13 @@ def kept_only(s: int, t: int, schedule: MaskReplaceSchedule) -> Tensor:
     return schedule.between(s, t).beta * schedule.alpha_bar[s] / schedule.beta_bar[t]
 
 
+LARGER = MaskReplaceSchedule.from_ends(num_codes=6, num_steps=15, gamma_end=0.6)
+
 repaired = Check(
     name="repaired",
     question="the chance that a wrong visible token shows the predicted code after a jump of the reverse process",
     solution=to_prediction,
-    cases=[(3, 7, small_schedule()), (2, 4, small_schedule()), (5, 10, small_schedule())],
+    cases=[(3, 7, small_schedule()), (2, 4, small_schedule()), (5, 10, small_schedule()), (4, 13, LARGER)],
     mistakes=[
         (
             "at s the token shows x_0 if it was kept or if a replacement drew x_0 again: alpha_bar + beta_bar",
