@@ -1,5 +1,8 @@
 """Answers to the exercises of notebook 08: the library's, and wrong ones with what names them."""
 
+import itertools
+import math
+
 import torch
 
 from vqlearn import guidance
@@ -21,6 +24,25 @@ def rows(times, scale, low, high, pictures):
 
 def joint(told, null, scale):
     return guidance.guide(told.log()[None, None], null.log()[None, None], scale)[0, 0].exp()
+
+
+def sequentially(told, null, scale, num_codes):
+    """Token after token by Bayes' rule in plain Python, one grid at a time."""
+    length = round(math.log(len(told), num_codes))
+    tables = [
+        dict(zip(itertools.product(range(num_codes), repeat=length), p.tolist(), strict=True)) for p in (told, null)
+    ]
+
+    def prediction(table, start):  # of the code after a beginning
+        sums = [sum(p for x, p in table.items() if x[: len(start) + 1] == (*start, k)) for k in range(num_codes)]
+        return [value / sum(sums) if sum(sums) else 0.0 for value in sums]
+
+    def guided(start):
+        pairs = zip(*(prediction(table, start) for table in tables), strict=True)
+        weights = [a if 0 in (a, b) else a**scale * b ** (1 - scale) for a, b in pairs]
+        return [weight / sum(weights) if sum(weights) else 0.0 for weight in weights]
+
+    return torch.tensor([math.prod(guided(x[:i])[x[i]] for i in range(length)) for x in tables[0]])
 
 
 def without_normalising(log_p, log_p_null, scale):
@@ -51,7 +73,11 @@ def cut_without_first(p, rate):
 
 def counted(times, scale, low, high, pictures, *, last=0, outside=1):
     evaluated = times if last else times[:-1]
-    return sum(pictures * (2 if low <= t <= high and scale != 1 else outside) for t in evaluated)
+    return sum(pictures * (2 if low <= t <= high and scale not in (0, 1) else outside) for t in evaluated)
+
+
+def counted_unless_one(times, scale, low, high, pictures):
+    return sum(pictures * (2 if low <= t <= high and scale != 1 else 1) for t in times[:-1])
 
 
 def counted_whatever_the_scale(times, scale, low, high, pictures):
@@ -59,7 +85,7 @@ def counted_whatever_the_scale(times, scale, low, high, pictures):
 
 
 def counted_at_s(times, scale, low, high, pictures):
-    return sum(pictures * (2 if low <= t <= high and scale != 1 else 1) for t in times[1:])
+    return sum(pictures * (2 if low <= t <= high and scale not in (0, 1) else 1) for t in times[1:])
 
 
 def joint_in_probabilities(told, null, scale):
@@ -71,7 +97,13 @@ def joint_unnormalised(told, null, scale):
     return torch.where(told > 0, told**scale * null ** (1 - scale), 0.0)
 
 
-LIBRARY = {"guided": guide, "truncated": cut, "rows_asked": rows, "guided_law": joint}
+LIBRARY = {
+    "guided": guide,
+    "truncated": cut,
+    "rows_asked": rows,
+    "guided_law": joint,
+    "token_by_token": sequentially,
+}
 WRONG = [
     ("guided", without_normalising, "not normalised"),
     ("guided", lambda p, null, scale: guide(null, p, scale), "branches are swapped"),
@@ -95,4 +127,9 @@ WRONG = [
     ("guided_law", lambda p, null, s: p**s * null ** (1 - s) / (p**s * null ** (1 - s)).sum(), "nan"),
     ("guided_law", joint_in_probabilities, "goes below 0"),
     ("guided_law", lambda told, null, scale: told**scale / (told**scale).sum(), "only sharpens"),
+    ("rows_asked", counted_unless_one, "a scale of 0 is the unconditional"),
+    ("token_by_token", lambda told, null, scale, num_codes: joint(told, null, scale), "for whole grids"),
+    ("token_by_token", lambda told, null, scale, num_codes: told.clone(), "without guidance"),
+    ("token_by_token", lambda told, null, *rest: sequentially(null, told, *rest), "branches are swapped"),
+    ("token_by_token", lambda a, b, scale, codes: sequentially(a, b, scale + 1, codes), "counts the scale from 0"),
 ]

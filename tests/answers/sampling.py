@@ -6,6 +6,7 @@ import torch
 
 import vqlearn
 from vqlearn.transition import q_log_probs, transition_matrix
+from vqlearn.unmasking import entropy
 
 
 def touched(mask, factor):
@@ -70,7 +71,36 @@ def renoised_x_t(x_0, x_t, renew, s, t, schedule):
     return (1 - renew) * step(x_0, x_t, s, t, schedule) + renew * fresh
 
 
-LIBRARY = {"touched_tokens": touched, "even_times": strided, "masks_left": left, "corrected_law": corrected}
+def surest(log_p, x_t, count, mask_id):
+    """By the library's entropy, and one grid and one position after the other."""
+    states = torch.nn.functional.one_hot(x_t, mask_id + 1).to(log_p)
+    for row, grid in enumerate(x_t.tolist()):
+        order = sorted((i for i in range(len(grid)) if grid[i] == mask_id), key=lambda i: entropy(log_p[row])[i])
+        for i in order[:count]:
+            states[row, i] = torch.cat([log_p[row, i].exp(), torch.zeros(1).to(log_p)])
+    return states
+
+
+def surest_by_probability(log_p, x_t, count, mask_id):
+    order = log_p.max(-1)[0].masked_fill(x_t != mask_id, -torch.inf).argsort(-1, descending=True).argsort(-1)
+    one_hot = torch.nn.functional.one_hot(x_t, mask_id + 1).to(log_p)
+    written = (order < count) & (x_t == mask_id)
+    return torch.where(written[..., None], torch.nn.functional.pad(log_p.exp(), (0, 1)), one_hot)
+
+
+def surest_of_all(log_p, x_t, count, mask_id):
+    written = (entropy(log_p).argsort(-1).argsort(-1) < count) & (x_t == mask_id)
+    one_hot = torch.nn.functional.one_hot(x_t, mask_id + 1).to(log_p)
+    return torch.where(written[..., None], torch.nn.functional.pad(log_p.exp(), (0, 1)), one_hot)
+
+
+LIBRARY = {
+    "touched_tokens": touched,
+    "even_times": strided,
+    "masks_left": left,
+    "corrected_law": corrected,
+    "surest_first": surest,
+}
 WRONG = [
     ("touched_tokens", lambda mask, factor: (blocks(mask, factor) == 1).flatten(), "not only if it covers all"),
     ("touched_tokens", lambda mask, factor: (blocks(mask, factor) >= 0.5).flatten(), "half of the patch"),
@@ -94,4 +124,7 @@ WRONG = [
     ("corrected_law", lambda a, b, renew, *rest: step(a, b, *rest), "posterior alone"),
     ("corrected_law", lambda a, b, renew, s, t, schedule: forward(a, s, schedule), "the average over x_t"),
     ("corrected_law", lambda a, b, renew, s, t, one: corrected(a, b, renew, t - 1, t, one), "t - 1 for s"),
+    ("surest_first", surest_by_probability, "another order than the entropy"),
+    ("surest_first", surest_of_all, "visible positions must not be ranked"),
+    ("surest_first", lambda log_p, x_t, count, mask: surest(log_p, x_t, 99, mask), "every masked position, not"),
 ]

@@ -10,13 +10,14 @@ from vqlearn.course.checks.check import Check, Verdict
 from vqlearn.course.checks.codes import compression, learned_codebook, nearest_code, perplexity
 from vqlearn.course.checks.distributions import next_law, one_call, told_and_seen, variation
 from vqlearn.course.checks.forward import corrupt, visible_distribution, wrong_tokens
-from vqlearn.course.checks.full_model import fit_prompt, visible_changes
+from vqlearn.course.checks.full_model import evaluation_work, fit_prompt, visible_changes
 from vqlearn.course.checks.guidance import guided, guided_law, rows_asked, truncated
+from vqlearn.course.checks.guided_sampling import token_by_token
 from vqlearn.course.checks.kernels import kernel_posterior
 from vqlearn.course.checks.matrices import apply_shares, cumulative_shares, one_step
 from vqlearn.course.checks.objective import jump_weight, step_cost, time_odds
 from vqlearn.course.checks.one_page import mask_only_step, repaired
-from vqlearn.course.checks.sampling import corrected_law, even_times, masks_left, touched_tokens
+from vqlearn.course.checks.sampling import corrected_law, even_times, masks_left, surest_first, touched_tokens
 from vqlearn.course.checks.schedules import final_mask_rate, jump_gamma, one_step_alpha
 from vqlearn.course.checks.since_then import masked_term, pattern_weight, uncover_chance
 from vqlearn.course.checks.start import token_counts, visible_share
@@ -31,10 +32,10 @@ EXERCISES: dict[str, Check] = {
         *(one_step_alpha, jump_gamma, final_mask_rate),
         *(likelihood_row, apply_in_logs, posterior, repair_rate),
         *(step_cost, jump_weight, time_odds),
-        *(touched_tokens, even_times, masks_left, corrected_law),
-        *(guided, truncated, rows_asked, guided_law),
+        *(touched_tokens, even_times, masks_left, corrected_law, surest_first),
+        *(guided, truncated, rows_asked, guided_law, token_by_token),
         *(variation, one_call, next_law, told_and_seen, kernel_posterior),
-        *(visible_changes, fit_prompt),
+        *(visible_changes, fit_prompt, evaluation_work),
         *(mask_only_step, repaired),
         *(masked_term, uncover_chance, pattern_weight),
     )

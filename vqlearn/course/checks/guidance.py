@@ -33,16 +33,25 @@ TEXT, NULL = torch.tensor([[0.6, 0.2, 0.15, 0.05], [0.3, 0.4, 0.1, 0.2]], dtype=
 
 
 def other_branches(case: Case, generator: Generator) -> Case:
-    log_p, log_p_null, _ = case
-    branches = (branch + 2 * redrawn(branch, generator) for branch in (log_p, log_p_null))
-    return *branches, number(generator, 0.3, 4.0)
+    codes = torch.zeros(whole(generator, 3, 9), dtype=case[0].dtype)
+    branches = (6 * redrawn(codes, generator).to(codes) for _ in range(2))
+    return *branches, number(generator, 1.3, 4.0)
+
+
+def logits(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32)
 
 
 guided = Check(
     name="guided",
     question="the guided prediction `[K]`, normalised, in logs",
     solution=extrapolated,
-    cases=[(TEXT + 2.0, NULL - 1.0, 0.5), (TEXT + 2.0, NULL - 1.0, 3.0), (NULL, TEXT, 2.0)],
+    cases=[
+        (TEXT + 2.0, NULL - 1.0, 0.5),
+        (TEXT + 2.0, NULL - 1.0, 3.0),
+        (NULL, TEXT, 2.0),
+        (logits(1.0, 0.5, -1.0, 2.0, 0.0, 0.3), logits(0.0, 1.0, 2.0, 1.0, -1.0, 0.5), 1.5),
+    ],
     mistakes=[
         ("the sum of the logs is not normalised: subtract its logsumexp (log_softmax)", unnormalised),
         ("normalising the inputs is not enough: a product of powers has another sum", inputs_normalised),
@@ -106,13 +115,26 @@ ALWAYS = CROSSING + "; and the most likely class is always kept"
 PREDICTIONS = (
     torch.tensor([0.1, 0.45, 0.15, 0.3], dtype=torch.float64),
     torch.tensor([0.22, 0.2, 0.26, 0.32], dtype=torch.float64),
+    torch.tensor([0.08, 0.3, 0.05, 0.17, 0.22, 0.18], dtype=torch.float32),
 )
+
+
+def other_prediction(case: Case, generator: Generator) -> Case:
+    """Another prediction, and a rate that lies in the middle between two sums, where no rounding decides."""
+    p, rate = case
+    codes = whole(generator, 4, 8)
+    steps = torch.arange(1, codes + 1, dtype=torch.float64) + 0.5 * redrawn(torch.zeros(codes), generator)
+    p = normalised(steps[torch.randperm(codes, generator=generator)]).to(p.dtype)
+    ordered = p.double().sort(descending=True)[0]
+    at = whole(generator, 0, codes - 2)
+    return p, 0.0 if rate == 0 else float(ordered.cumsum(0)[at] - ordered[at] / 2)
+
 
 truncated = Check(
     name="truncated",
     question="the prediction `[K]` with the classes that top-r truncation drops set to 0",
     solution=top_r,
-    cases=[(p, rate) for p in PREDICTIONS for rate in (0.5, 0.8, 0.0, 0.3)],
+    cases=[(p, rate) for p in PREDICTIONS for rate in (0.5, 0.82, 0.0, 0.33)],
     mistakes=[
         (CROSSING, keeping(mass_with_own)),
         (CROSSING, keeping(mass_with_own_or_equal)),
@@ -141,7 +163,7 @@ truncated = Check(
         ("those are the classes that are dropped", lambda p, rate: p - top_r(p, rate)),
     ],
     praise="the first, and all with less than the rate before them.",
-    vary=lambda case, generator: (redistributed(case[0], generator), number(generator, 0, 0.95)),
+    vary=other_prediction,
 )
 
 
@@ -175,17 +197,29 @@ def whatever_the_scale(times: list[int], scale: float, low: int, high: int, pict
 EVEN, UNEVEN = [100, 80, 60, 40, 20, 0], [100, 95, 90, 70, 30, 10, 0]
 
 
+def unless_one(times: list[int], scale: float, low: int, high: int, pictures: int) -> float:
+    return rows(times, scale, low, high, pictures, guided=lambda t: low <= t <= high and scale != 1)
+
+
 def other_interval(case: Case, generator: Generator) -> Case:
-    times, scale, _, _, _ = case
-    low, high = sorted((whole(generator, 0, 100), whole(generator, 0, 100)))
-    return times, scale, low, high, whole(generator, 1, 20)
+    """Other times down from T, and an interval that begins at one of them and ends at another."""
+    _, scale, _, _, _ = case
+    times = sorted({whole(generator, 1, 80) for _ in range(whole(generator, 4, 9))} | {81, 100}, reverse=True)
+    low, high = times[-1 - whole(generator, 0, 1)], times[whole(generator, 0, 2)]
+    return [*times, 0], scale, min(low, high), max(low, high), whole(generator, 2, 20)
 
 
 rows_asked = Check(
     name="rows_asked",
     question="the rows that the network evaluates over a whole trajectory",
     solution=rows,
-    cases=[(EVEN, 3.0, 40, 80, 4), (UNEVEN, 2.0, 0, 30, 3), (UNEVEN, 1.0, 30, 100, 2), (EVEN, 5.0, 0, 100, 1)],
+    cases=[
+        (EVEN, 3.0, 40, 80, 4),
+        (UNEVEN, 2.0, 0, 30, 3),
+        (UNEVEN, 1.0, 30, 100, 2),
+        (EVEN, 5.0, 0, 100, 1),
+        (UNEVEN, 0.0, 20, 90, 5),
+    ],
     mistakes=[
         (
             "the last time is 0, where sampling ends and the network is not evaluated",
@@ -205,6 +239,7 @@ rows_asked = Check(
             lambda *case: rows(*case, branches=(1, 1)),
         ),
         ("a scale of 0 or 1 needs only one branch inside the interval too", whatever_the_scale),
+        ("a scale of 0 is the unconditional prediction alone: it needs one branch, as a scale of 1 does", unless_one),
         ("both ends belong to the interval", strictly_inside),
         (
             "that counts network evaluations; each of them has a row per picture",
@@ -216,13 +251,13 @@ rows_asked = Check(
 )
 
 
-def powers(told: Tensor, null: Tensor, scale: float) -> Tensor:
-    inside = told > 0
-    return torch.where(inside, told**scale * torch.where(inside, null, 1.0) ** (1 - scale), 0.0)
+def powers(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    inside = conditional > 0
+    return torch.where(inside, conditional**scale * torch.where(inside, unconditional, 1.0) ** (1 - scale), 0.0)
 
 
-def guided_joint(told: Tensor, null: Tensor, scale: float) -> Tensor:
-    return normalised(powers(told, null, scale))
+def guided_joint(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    return normalised(powers(conditional, unconditional, scale))
 
 
 CONDITIONAL = torch.tensor([0.0, 0.5, 0.3, 0.2, 0.0], dtype=torch.float64)
@@ -230,9 +265,12 @@ UNCONDITIONAL = torch.tensor([0.2, 0.2, 0.35, 0.25, 0.0], dtype=torch.float64)
 FULL = torch.tensor([0.1, 0.2, 0.3, 0.3, 0.1], dtype=torch.float64)
 
 
-def other_laws(case: Case, generator: Generator) -> Case:
-    told, null, _ = case
-    return redistributed(told, generator), redistributed(null, generator), number(generator, 1.2, 3.0)
+def other_joints(case: Case, generator: Generator) -> Case:
+    """As many zeros, among another number of grids."""
+    extra = whole(generator, 1, 5)
+    more = (torch.cat([p, redrawn(torch.zeros(extra), generator).to(p) / 4 + 0.1]) for p in case[:2])
+    conditional, unconditional = (redistributed(normalised(p), generator) for p in more)
+    return conditional, unconditional, number(generator, 1.2, 3.0)
 
 
 guided_law = Check(
@@ -243,32 +281,33 @@ guided_law = Check(
         (CONDITIONAL, UNCONDITIONAL, 3.0),
         (CONDITIONAL, UNCONDITIONAL, 1.5),
         (FULL, normalised(FULL**0.5), 2.0),
+        (normalised(torch.arange(8.0)), normalised(torch.arange(9.0, 1.0, -1.0)), 2.5),
     ],
     mistakes=[
         ("it does not sum to 1: divide by the sum, the constant Z", powers),
         (
             "0 to the power 1 - scale is infinite, and times 0 it is nan: a grid that the text rules out stays at 0",
-            lambda told, null, scale: normalised(told**scale * null ** (1 - scale)),
+            lambda p, null, scale: normalised(p**scale * null ** (1 - scale)),
         ),
         (
             "the two distributions are swapped",
-            lambda told, null, scale: normalised(null**scale * told ** (1 - scale)),
+            lambda p, null, scale: normalised(null**scale * p ** (1 - scale)),
         ),
         (
             "the unconditional distribution is missing: that only sharpens the conditional one",
-            lambda told, null, scale: normalised(told**scale),
+            lambda p, null, scale: normalised(p**scale),
         ),
         (
             "the power of the unconditional distribution is 1 - scale, so that scale 0 leaves it alone: it must not be "
             "-scale",
-            lambda told, null, scale: normalised((told / null.clamp(min=1e-300)) ** scale),
+            lambda p, null, scale: normalised(torch.where(p > 0, p / null, 0.0) ** scale),
         ),
         (
             "powers multiply distributions: extrapolating the probabilities themselves is something else, and goes "
             "below 0",
-            lambda told, null, scale: normalised((null + scale * (told - null)).clamp(min=0)),
+            lambda p, null, scale: normalised((null + scale * (p - null)).clamp(min=0)),
         ),
     ],
     praise="powers of whole grids, and one sum over all of them.",
-    vary=other_laws,
+    vary=other_joints,
 )
