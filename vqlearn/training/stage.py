@@ -47,7 +47,7 @@ class Evaluated:
 class TokenStage:
     """The base class of what trains a pipeline's transformer, its text encoder and its null text.
 
-    A subclass says as what an objective sees the networks (`network`), and which objective is meant by None.
+    A subclass names the class through which an objective evaluates the networks (`network`), and its own objective.
     """
 
     network: ClassVar[type[Evaluated]] = Evaluated
