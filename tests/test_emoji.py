@@ -128,7 +128,7 @@ def test_agreement_says_what_is_wrong():
 
 @pytest.mark.parametrize("side", [32, 64])
 def test_drawings_are_read_back_and_shuffled_captions_are_not(side):
-    pictures, captions = zip(*(sample("test", index, side=side) for index in range(1280 // side)), strict=True)
+    pictures, captions = zip(*(sample("test", index, side=side) for index in range(640 // side)), strict=True)
     found = [read(picture) for picture in pictures]
     assert all(agreement(one, caption).all for one, caption in zip(found, captions, strict=True))
     others = [agreement(one, caption) for one, caption in zip(found, captions[1:] + captions[:1], strict=True)]
@@ -232,7 +232,7 @@ def small(tmp_path_factory):
 def test_the_model_is_small_enough_to_ship_and_draws(small):
     size = sum(file.stat().st_size for file in Path(small.name_or_path).rglob("*") if file.is_file())
     assert 5e6 < size + 2000 * 500 < 15e6  # with the merges that it learned none of here, some 500 bytes each
-    drawn = small(["a pear"], num_inference_steps=2, generator=torch.Generator().manual_seed(0)).images
+    drawn = small(["an emoji"], num_inference_steps=2, generator=torch.Generator().manual_seed(0)).images
     assert drawn[0].size == (32, 32)
 
 
