@@ -1,0 +1,86 @@
+"""The experiments on the papers' claims: their statistics, their world, and a miniature of each."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from experiments import __main__ as command
+from experiments import report
+from experiments.claims import CLAIMS, Contrast
+from experiments.models import MINIATURE, Arm, Lab, build
+from experiments.statistics import T_975, Interval, interval, verdict
+from vqlearn import scenes
+
+
+def test_an_interval_covers_the_mean_nineteen_times_in_twenty():
+    """Of 4000 samples of three normal values, 95 % ± 1.4 % (four standard errors) have the mean inside."""
+    samples = torch.randn(4000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).tolist()
+    inside = sum(one.low < 0 < one.high for one in map(interval, samples))
+    assert abs(inside / 4000 - 0.95) < 0.014
+    assert interval([1.0, 3.0]) == Interval(2.0, pytest.approx(T_975[1] * math.sqrt(2) / math.sqrt(2)))
+    for values in ([1.0], [0.0] * 11):
+        with pytest.raises(ValueError, match="an interval takes 2 to 10 values"):
+            interval(values)
+
+
+def test_a_verdict_needs_every_difference_and_refutes_by_one():
+    better, worse, open_ = Interval(0.2, 0.1), Interval(-0.2, 0.1), Interval(0.05, 0.1)
+    assert verdict([better, better]) == "held" and verdict([better, open_]) == "cannot tell at this size"
+    assert verdict([better, open_, worse]) == "not held"
+
+
+def test_a_contrast_is_a_difference_or_a_ratio_beyond_what_is_claimed():
+    assert Contrast("a", "b", least=-0.05).excess(0.5, 0.52) == pytest.approx(0.03)
+    assert Contrast("a", "b", ratio=True, least=15).excess(30.0, 1.0) == pytest.approx(math.log(2))
+
+
+class Hurried(Lab):
+    """Two steps wherever more are asked for, and one model for all seeds."""
+
+    def model(self, arm, seed):
+        return super().model(arm, 0)
+
+    def draw(self, arm, seed, **call):
+        if arm.kind == "diffusion":
+            call["num_inference_steps"] = min(2, call.get("num_inference_steps", 2))
+        return super().draw(arm, seed, **call)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    return Hurried(replace(MINIATURE, updates=1, captions=2), tmp_path_factory.mktemp("models"), progress=False)
+
+
+def test_the_pictures_of_the_world_are_read_back_and_fit_their_captions(lab):
+    world = lab.world
+    images = world.codec.decode(world.test) / 2 + 0.5
+    found = world.read_back(images, world.captions)
+    assert found.all == 1 and set(found.by_count) == {1, 2, 3} and found.pictures == 2
+    assert world.train.tokens.shape == (64, 64) and int(world.train.tokens.max()) < world.codec.num_tokens
+    assert all(scenes.parse(caption).background in (None, "white") for caption in world.captions)
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_miniature_of_each(name, lab, tmp_path, capsys):
+    claim = CLAIMS[name]
+    rows = command.run(claim, lab, tmp_path)
+    settings = {row["setting"] for row in rows}
+    assert len(rows) == 2 * len(settings) and {row["seed"] for row in rows} == {0.0, 1.0}
+    assert {label for one in claim.contrasts for label in (one.better, one.worse)} <= settings
+    assert all(0 <= row["right"] <= 1 and row["speed"] > 0 for row in rows)
+    assert report.load(tmp_path / f"{name}.csv") == rows == command.run(claim, lab, tmp_path)  # nothing is left to do
+    command.publish(claim, rows, tmp_path)
+    assert "verdict: " in capsys.readouterr().out and (tmp_path / f"{name}.png").stat().st_size > 1000
+
+
+def test_arms_differ_in_what_they_say_and_start_alike(lab):
+    paper, masks, empty = (build(arm, lab.world, 0) for arm in (Arm(), Arm(masked=1.0), Arm(null="empty")))
+    assert_close(paper.schedule.gamma_bar[-1].item(), 0.9)
+    assert_close(masks.schedule.gamma_bar[-1].item(), 0.99999)
+    assert not empty.learned_classifier_free_sampling_embeddings.learnable
+    for other in (masks, empty):
+        for a, b in zip(paper.transformer.parameters(), other.transformer.parameters(), strict=True):
+            assert torch.equal(a, b)
