@@ -430,3 +430,20 @@ def test_train_offers_every_objective_of_the_scenes():
     from vqlearn.training import scenes
 
     assert set(train.OBJECTIVES) == set(scenes.OBJECTIVES)
+
+
+@pytest.mark.parametrize(
+    "command", [["train", "--out", ""], ["convert", "x.pth", "--config", "x.yaml", "--out", ""], ["course", "copy", ""],
+                ["course", "check", ""], ["course", "site", ""], ["generate", "a star", "--out", ""],
+                ["generate", "a star", "--model", ""], ["info", ""], ["doctor", "--model", ""],
+                ["evaluate", "--model", ""]]
+)  # fmt: skip
+def test_a_variable_of_the_shell_that_was_never_set_is_not_the_current_folder(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main(command)
+    except SystemExit as error:  # argparse's own
+        status = error.code
+    assert status == 2 or command[0] == "doctor"
+    said = "".join(capsys.readouterr())
+    assert "''" in said and "Traceback" not in said and list(tmp_path.iterdir()) == []

@@ -86,7 +86,7 @@ class Components:
         wanted = Options.of(torch_dtype=torch_dtype, device=device, **more)
         name = cls.shipped if repo_or_dir is None else check_path("repo_or_dir", repo_or_dir)
         hub: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "token": token}
-        inside = check_path("subfolder", "" if subfolder is None else subfolder)
+        inside = check_path("subfolder", "." if subfolder in (None, "") else subfolder)
         folder = locate(name, subfolder=inside, **hub, local_files_only=local_files_only, files=wanted.files)
         components, index = load_components(folder, wanted.dtype, files=wanted.files, given=given, kind=cls.layout)
         pipe = cls(**components)

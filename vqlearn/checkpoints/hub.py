@@ -46,7 +46,7 @@ def locate(
     folder = Path(repo_or_dir)
     name = str(repo_or_dir)
     try:
-        here, there = folder.is_dir(), folder.exists()
+        here, there = name != "" and folder.is_dir(), name != "" and folder.exists()
     except (OSError, ValueError):  # of a path that is too long, or no path
         here, there = False, False
     if here:

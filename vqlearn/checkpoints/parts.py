@@ -87,7 +87,7 @@ class Options(NamedTuple):
 
 def check_path(name: str, path: Any) -> str:
     """A path as a string; raises ValueError for what is none, CheckpointError for a name that no file can have."""
-    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str) or path == "":
         raise ValueError(f"{name} must be a path, got {shown(path)}")
     found = os.fspath(path)
     if "\0" in found or any(len(part.encode(errors="replace")) > 255 for part in Path(found).parts):
@@ -180,7 +180,7 @@ def read_config(name: str | os.PathLike[str], file: str, subfolder: str | None =
 
 def part_folder(name: str | os.PathLike[str], part: Part, subfolder: str | None = None, **hub: Any) -> Path:
     """The folder of one part, where its configuration is; raises CheckpointError that says where it may be instead."""
-    inside = check_path("subfolder", "" if subfolder is None else subfolder)
+    inside = check_path("subfolder", "." if subfolder in (None, "") else subfolder)
     folder, file = locate(check_path("name", name), subfolder=inside, part=part, **hub), part.configs[0]
     if not (folder / file).is_file():
         names = [path.relative_to(folder).as_posix() for path in folder.glob("*/*")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vqlearn.cli.options import Commands
+from vqlearn.cli.options import Commands, path_name
 
 
 def add(commands: Commands) -> None:
@@ -16,7 +16,7 @@ def add(commands: Commands) -> None:
     command.add_argument("--config", required=True, help="its YAML file")
     command.add_argument("--codec-config", help="the codec's YAML file (default: where --config names it)")
     command.add_argument("--mapping", help="which codes are in use, a .pt file (default: where --config names it)")
-    command.add_argument("--out", required=True, help="the model folder to write")
+    command.add_argument("--out", required=True, type=path_name, help="the model folder to write")
     command.set_defaults(run=run, interrupted="nothing was written")
 
 

@@ -6,7 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from vqlearn.cli.options import Commands, note, whole
+from vqlearn.cli.options import Commands, note, path_name, whole
 
 ACTIONS = ("copy", "check", "site")
 STATES = {
@@ -23,13 +23,13 @@ def add(commands: Commands) -> None:
     _add_copy(actions)
     _add_check(actions)
     site = actions.add_parser("site", help="write the course to DIR as web pages", description=write_site.__doc__)
-    site.add_argument("folder", metavar="DIR", help="the folder of the pages, made if need be")
+    site.add_argument("folder", metavar="DIR", type=path_name, help="the folder of the pages, made if need be")
     site.set_defaults(run=write_site, interrupted="no page is half written")
 
 
 def _add_copy(actions: Commands) -> None:
     command = actions.add_parser("copy", help="copy the notebooks to DIR", description=copy.__doc__)
-    command.add_argument("folder", metavar="DIR", help="the folder to copy to, made if need be")
+    command.add_argument("folder", metavar="DIR", type=path_name, help="the folder to copy to, made if need be")
     command.add_argument("--exercises-only", action="store_true", help="cards, hints and stubs alone, no solutions")
     command.add_argument("--without-outputs", action="store_true", help="copy without outputs, to be run by the reader")
     command.set_defaults(run=copy, interrupted="no notebook is half written, and none was changed")
@@ -37,7 +37,7 @@ def _add_copy(actions: Commands) -> None:
 
 def _add_check(actions: Commands) -> None:
     command = actions.add_parser("check", help="which exercises in DIR are done", description=check.__doc__)
-    command.add_argument("folder", metavar="DIR", help="a learner's folder; it is executed on a copy")
+    command.add_argument("folder", metavar="DIR", type=path_name, help="a learner's folder; it is executed on a copy")
     command.add_argument("--json", action="store_true", help="print the same as JSON")
     command.add_argument(
         "--timeout",

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vqlearn.cli.options import Commands, add_drawing, data_of, load, note, numbers_of, whole
+from vqlearn.cli.options import Commands, add_drawing, data_of, load, note, numbers_of, path_name, whole
 from vqlearn.data.files import replaced, replaced_files
 from vqlearn.remarks import heard_by
 
@@ -32,7 +32,10 @@ def add(commands: Commands) -> None:
         help="for example: a small red circle above a large blue square; a class, or nothing, if the model reads that",
     )
     command.add_argument(
-        "--out", default="vqlearn.png", help="the PNG to write (default %(default)s); with --count its name is numbered"
+        "--out",
+        default="vqlearn.png",
+        type=path_name,
+        help="the PNG to write (default %(default)s); with --count its name is numbered",
     )
     add_drawing(command)
     command.add_argument(

@@ -29,6 +29,13 @@ def real() -> Callable[[str], float]:
     return _parser(float, lambda value: numbers.real("", value))
 
 
+def path_name(text: str) -> str:
+    """A path; an empty one, as of a variable of the shell that was never set, would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path, got ''")
+    return text
+
+
 def _parser(read: Callable[[str], Any], check: Callable[[Any], Any]) -> Callable[[str], Any]:
     """A parser that reads a number and has it checked by `vqlearn.arguments`; argparse names the option."""
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vqlearn.cli.options import Commands, whole
+from vqlearn.cli.options import Commands, path_name, whole
 
 if TYPE_CHECKING:
     from vqlearn.autoregression import AutoregressivePipeline
@@ -21,7 +21,10 @@ OBJECTIVES = ("ideal", "cross_entropy", "bound", "continuous")  # those of `trai
 def add(commands: Commands) -> None:
     command = commands.add_parser("train", help="train the shipped model from nothing", description=run.__doc__)
     command.add_argument(
-        "--out", required=True, help="folder for checkpoints, logs and the finished model; an earlier run there goes on"
+        "--out",
+        required=True,
+        type=path_name,
+        help="folder for checkpoints, logs and the finished model; an earlier run there goes on",
     )
     command.add_argument("--data", default="scenes", metavar="DATA", help="what to learn: scenes (default) or emoji")
     command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
