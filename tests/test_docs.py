@@ -10,7 +10,7 @@ from tests.pages import DOCS
 
 ROOT = DOCS.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
-PYTHON = [ROOT / "README.md", DOCS / "samplers.md"]  # whose code needs no other model and no time
+PYTHON = [ROOT / "README.md", DOCS / "emoji.md", DOCS / "samplers.md"]  # whose code needs no other model and no time
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -68,6 +68,7 @@ _HOME = {
 }
 _MODULES = {
     "scenes": "data.scenes",
+    "emoji": "data.emoji",
     "plots": "course.plots",
     "checks": "course.checks",
     "widgets": "course.widgets",
