@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from vqlearn import (
+    AutoregressivePipeline,
+    AutoregressiveTransformer,
     LearnedClassifierFreeSamplingEmbeddings,
     MaskReplaceSchedule,
     Transformer2DModel,
@@ -19,7 +21,17 @@ from vqlearn import (
 from vqlearn.data import layouts
 from vqlearn.exactness.ideal import ideal_denoiser
 from vqlearn.networks.text import clip_tokenizer, tokenize, word_merges
-from vqlearn.training import CodecRecipe, CodecStage, SceneRecipe, fit, initialise, learning_rate, scene_stage
+from vqlearn.training import (
+    CodecRecipe,
+    CodecStage,
+    SceneRecipe,
+    WorldRecipe,
+    autoregressive_scene_stage,
+    fit,
+    initialise,
+    learning_rate,
+    scene_stage,
+)
 from vqlearn.training.objectives import Batch, Conditions, low_variance_times, soft_cross_entropy
 from vqlearn.training.relations import RelationTask
 from vqlearn.training.scenes import ScenePictures
@@ -66,6 +78,17 @@ def _denoiser(steps=6, *, dtype=None, **recipe):
     return scene_stage(small(), SceneRecipe(steps=steps, **{"batch": 2, "own_from": 2, **recipe}), dtype=dtype)
 
 
+def _rival(steps=6):
+    """The autoregressive rival's stage, on the same codec and text."""
+    parts = {name: part for name, part in small().components.items() if name != "scheduler"}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = AutoregressiveTransformer(32, 64, 2, 8, 1, 16)
+    initialise(network, parts["vqvae"])
+    pipe = AutoregressivePipeline(**{**parts, "transformer": network})
+    return autoregressive_scene_stage(pipe, WorldRecipe(steps=steps, batch=2))
+
+
 def _log(folder):
     with (folder / "log.csv").open(newline="") as file:
         return list(csv.reader(file))
@@ -81,6 +104,7 @@ STAGES = {
     "bound": lambda steps=6: _denoiser(steps, objective="bound"),
     "cross_entropy": lambda steps=6: _denoiser(steps, objective="cross_entropy"),
     "continuous": lambda steps=6: _denoiser(steps, objective="continuous"),
+    "autoregressive": _rival,
 }
 
 
