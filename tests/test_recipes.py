@@ -101,7 +101,11 @@ NOTHING = [(torch.zeros(6, dtype=torch.int64), None)]
         (lambda pipe: CodecStage(pipe.vqvae, NOTHING), TypeError, "codec must be a VQModel, got None"),
         (lambda pipe: scene_stage(pipe), ValueError, "the toy world takes a model that reads text and draws 32 x 32"),
         (lambda pipe: scene_stage(pipe, CodecRecipe()), TypeError, "recipe must be a SceneRecipe"),
-        (lambda pipe: initialise(5), TypeError, "transformer must be a Transformer2DModel or AutoregressiveTransformer, got 5"),
+        (
+            lambda pipe: initialise(5),
+            TypeError,
+            "transformer must be a Transformer2DModel or AutoregressiveTransformer, got 5",
+        ),
         (lambda pipe: initialise(pipe.transformer, 5), TypeError, "codec must be a VQModel, got 5"),
         (lambda pipe: initialise(pipe.transformer, seed=-1), ValueError, "seed must be a whole number from 0 to"),
         (lambda pipe: networks(side=30), ValueError, "side must be a multiple of 4, got 30"),
