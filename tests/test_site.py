@@ -16,6 +16,7 @@ import pytest
 import vqlearn
 from vqlearn.__main__ import main
 from vqlearn.course import copying, markup, reference, site
+from vqlearn.course.harmless import harmless
 
 PATIENCE = 600  # seconds, for the browser on a slow machine
 VOID = {"meta", "link", "img", "br", "hr", "input", "col", "path"}
@@ -151,6 +152,14 @@ def test_mathml():
     assert "\\" not in markup.mathml(r"\bigl\{ \arg\min_k x \bigr\}")
     with pytest.raises(ValueError, match="no_such_command"):
         markup.mathml(r"\no_such_command x")
+
+
+@pytest.mark.parametrize(
+    "address", ["../a.png", "x/../../a.png", "x/%2E./%2e%2e/a.png", "x%2f..%2fa.png", "/a.png", "//a/b.png"]
+)
+def test_no_picture_is_taken_from_outside_the_sites_folder(address):
+    assert harmless(f'<img src="{address}">') == "<img>"
+    assert harmless('<img src="x/a..b.png">') == '<img src="x/a..b.png">'
 
 
 RAW = {  # HTML in a notebook -> as it is on a page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 import nh3
 
@@ -36,7 +37,8 @@ BESIDE = re.compile(r"[\w.][\w./ %-]*")  # the address of a picture in the site'
 
 
 def _loads_nothing_else(tag: str, attribute: str, value: str) -> str | None:
-    return None if (tag, attribute) == ("img", "src") and not BESIDE.fullmatch(value) else value
+    beside = BESIDE.fullmatch(value) and ".." not in unquote(value).split("/")
+    return None if (tag, attribute) == ("img", "src") and not beside else value
 
 
 HARMLESS = nh3.Cleaner(
