@@ -14,7 +14,6 @@ import vqlearn
 FOLDER = Path(__file__).parent.parent / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 HEADER = ("you will", "you need", "time to read", "time to run on a cpu")
-ORDERED = ("07",)  # a name there is bound by two cells, which have to run in order
 ABSOLUTE = re.compile(r"file://|\b[A-Z]:\\\\|(?<![\w./:])/(?:home|Users|tmp|root|work|usr|opt|var|mnt)/")
 
 
@@ -184,9 +183,9 @@ def rebound(sources) -> set[str]:
     return {name for one in found for name in one.taken} & several
 
 
-def test_any_cell_can_run_again(path, book):
+def test_any_cell_can_run_again(book):
     names = rebound(cell.source for cell in cells(book, "code"))
-    assert not names or path.stem[:2] in ORDERED, f"several cells bind {sorted(names)}"
+    assert not names, f"several cells bind {sorted(names)}"
 
 
 def test_a_name_with_two_meanings_is_found():
