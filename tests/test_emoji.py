@@ -58,7 +58,7 @@ def test_what_looks_alike_is_known_and_nothing_else_is_nearly_equal():
     first = np.array([one.looks_like for one in emoji.catalogue()])
     assert (first[first] == first).all() and (first != np.arange(1911)).sum() == 18
     some = np.flatnonzero([one.category == "Flags" for one in emoji.catalogue()])
-    for number in some[::9]:  # flags are the likest
+    for number in some[::30]:  # flags are the likest
         distance = np.sqrt(((seen[some] - seen[number]) ** 2).mean(1))
         assert ((distance < 0.03) == (first[some] == first[number])).all(), by_name()[emoji.catalogue()[number].name]
     assert by_name()["norway flag"].looks_like == by_name()["svalbard & jan mayen flag"].looks_like
@@ -77,7 +77,7 @@ def test_samples_are_those_of_every_machine():
 def test_no_emoji_and_no_combination_is_in_two_splits():
     shown = {split: set() for split in emoji.SPLITS}
     for split in emoji.SPLITS:
-        for index in range(800):
+        for index in range(300):
             arrangement, _ = emoji.arranged(split, index, side=(32, 64)[index % 2])
             shown[split] |= {(one.emoji.looks_like, arrangement.background) for one in arrangement.emoji}
     assert not shown["train"] & shown["test"]
@@ -285,7 +285,7 @@ def test_what_the_denoiser_learns_from_are_tokens_with_a_caption_that_is_true_of
 
 def test_the_evaluation_counts_what_is_read(small, monkeypatch):
     """A pipeline whose pictures are right for every other caption, and a codec that keeps everything."""
-    captions = [emoji.arranged("test", index, categories=emoji.EVERYDAY)[1] for index in range(8)]
+    captions = [emoji.arranged("test", index)[1] for index in range(8)]
 
     def drawn(pipe, captions, **call):
         for number, caption in enumerate(captions):
@@ -309,5 +309,5 @@ def test_a_model_of_many_words_counts_them_and_names_those_that_it_does_not_know
     words = training.defaults()["words"]
     assert words == sorted(set(words)) and {"pear", "pink", "background", ",", "an"} <= set(words)
     small.defaults = {"words": words}
-    with pytest.warns(UserWarning, match=r"never seen 'zyzzyva'; it knows 2\d\d\d others$"):
+    with pytest.warns(UserWarning, match=r"never seen 'zyzzyva'; it knows [45]\d\d\d others$"):
         small.denoiser(["a zyzzyva on a pink background"])

@@ -58,7 +58,7 @@ def evaluate(
     count: int = 500,
     seed: int = 0,
     batch: int = 100,
-    categories: Iterable[str] | None = emoji.EVERYDAY,
+    categories: Iterable[str] | None = None,
     progress: bool = True,
     **call: Any,
 ) -> Report:

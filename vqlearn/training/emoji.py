@@ -27,7 +27,7 @@ from vqlearn.training.start import initialise
 
 NUM_CODES, WIDTH, LAYERS = 2048, 160, 4
 TEXT_WIDTH, TEXT_LENGTH, MERGES = 96, 32, 2000
-CATEGORIES = emoji.EVERYDAY  # what the denoiser learns; the codec learns them all
+CATEGORIES: tuple[str, ...] | None = None  # what the denoiser learns, None for all; the codec learns them all
 CODEC = CodecRecipe(steps=6000, batch=32)
 
 
@@ -39,7 +39,7 @@ class EmojiRecipe(DenoiserRecipe):
     this is asked at large t.
     """
 
-    steps: int = 40000
+    steps: int = 50000
     batch: int = 32
     learning_rate: float = 1e-3
     uniform_share: float = 1 / 3
@@ -173,6 +173,7 @@ def train(
 
 def defaults() -> dict[str, Any]:
     """The settings of a call, and the words of the captions."""
-    captions = [word for one in emoji.pool("train", frozenset(CATEGORIES)) for word in (one.name, *one.keywords)]
+    pool = emoji.pool("train", None if CATEGORIES is None else frozenset(CATEGORIES))
+    captions = [word for one in pool for word in (one.name, *one.keywords)]
     known = " ".join([*captions, *emoji.BACKGROUNDS, *emoji.OPENINGS, "on a background,"])
     return {"guidance_scale": 2.0, "truncation_rate": 0.9, "words": sorted(signs(known))}
