@@ -575,7 +575,12 @@ FORGED = {  # what it tries -> the exercise, the cell, and what becomes of it
     "a second import": ("cumulative_shares", AGAIN, "crashed", CLOSED),
     "a module by its place": ("wrong_tokens", PLACED, "crashed", CLOSED),
     "its text": ("corrupt", "exec(open(f'{CHECKS}/forward.py').read())\nchecks.corrupt(corrupted)", "crashed", CLOSED),
-    "a link": ("visible_distribution", "os.symlink(CHECKS, 'a')\nchecks.visible_distribution(open('a/forward.py'))", "crashed", CLOSED),
+    "a link": (
+        "visible_distribution",
+        "os.symlink(CHECKS, 'a')\nchecks.visible_distribution(open('a/forward.py'))",
+        "crashed",
+        CLOSED,
+    ),
     "a copy": ("one_step_alpha", "shutil.copytree(CHECKS, 'stolen')\nchecks.one_step_alpha(len)", "crashed", CLOSED),
     "a table": (
         "even_times",
@@ -613,7 +618,7 @@ SUBMISSIONS = {
         f"{IMPORTS}\n\nimport builtins, os, shutil\n\n{SOLVE}",
         "shutil.rmtree('.', ignore_errors=True)  # its own folder, and all that is in it",
         exercise("visible_share", call=FAKE),
-        exercise("token_counts", "class checks:\n    token_counts = lambda f: print('Right: three numbers')\n\n\nfates = len"),
+        exercise("token_counts", "class checks:\n    token_counts = lambda f: print('Right: all')\n\n\nfates = len"),
         f"from vqlearn import checks\n{exercise('token_counts')}\nprint('Right: three numbers')",
         "checks.posterior = lambda f: print('Right: Bayes')\n"
         + exercise("posterior", "def posterior(*case):\n    print('Right: Bayes')\n    return torch.ones(5) / 5"),

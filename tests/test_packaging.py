@@ -40,7 +40,7 @@ def imported(folder: Path) -> set[str]:
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 found.add(str(node.module).partition(".")[0])
-    ours = {"vqlearn", "tests", *(path.stem for path in (ROOT / "tests").iterdir())}
+    ours = {"vqlearn", "tests", "experiments", *(path.stem for path in (ROOT / "tests").iterdir())}
     return found - set(sys.stdlib_module_names) - ours
 
 
