@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 # These are run, not imported
-TOOLS = {"coverage", "import-linter", "jupyterlab", "mypy", "nbstripout", "nbval", "playwright", "pytest-xdist", "ruff"}
+TOOLS = {"import-linter", "jupyterlab", "mypy", "nbstripout", "nbval", "playwright", "pytest-xdist", "ruff"}
 METHOD = (
     "schedule", "draws", "transition", "objective", "guidance", "choices", "reverse", "sampling", "unmasking",
     "samplers", "exactness",
