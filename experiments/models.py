@@ -30,7 +30,7 @@ HEADS, HEAD, LAYERS = 4, 16, 2
 class Size:
     """How much is learned and measured: all of it in a night on two cores, or less."""
 
-    updates: int = 3000
+    updates: int = 2000
     batch: int = 32
     pictures: int = 20000
     captions: int = 500
@@ -142,8 +142,8 @@ class Lab:
 
 
 def build(arm: Arm, world: World, seed: int) -> VQDiffusionPipeline | AutoregressivePipeline:
-    """The untrained model of an arm: networks of two layers, width 64, and a text encoder of its own."""
-    parts = {**networks(seed), "vqvae": world.codec, "tokenizer": world.tokenizer}
+    """The model of an arm: an untrained network of two layers, width 64, beside the world's codec and text encoder."""
+    parts = {**networks(seed), "vqvae": world.codec, "tokenizer": world.tokenizer, "text_encoder": world.text_encoder}
     codes, null = world.codec.num_tokens, "learned_classifier_free_sampling_embeddings"
     if arm.null != "learned":
         parts[null] = LearnedClassifierFreeSamplingEmbeddings(False)

@@ -40,10 +40,11 @@ class Pictures(Source):
 
 @dataclass(frozen=True)
 class World:
-    """Codec, tokenizer, training pictures, and held-out pictures with their captions."""
+    """Codec, text, training pictures, and held-out pictures with their captions."""
 
     codec: VQModel
     tokenizer: Any
+    text_encoder: Any  # the shipped model's, which no longer learns, as CLIP in the papers
     train: Pictures
     test: Tensor  # int64 [M, L]
     captions: list[str]
@@ -66,7 +67,8 @@ def world(pictures: int, captions: int) -> World:
     train, test = _draw("train", pictures, 0), _draw("test", captions, 1)
     ids = layouts.token_ids(train, layouts.text_table(pipe.tokenizer))
     codec = _with_codes(pipe.vqvae, codes)
-    return World(codec, pipe.tokenizer, Pictures(tokens(train), ids), tokens(test), test.captions())
+    text_encoder = pipe.text_encoder.float().requires_grad_(False)
+    return World(codec, pipe.tokenizer, text_encoder, Pictures(tokens(train), ids), tokens(test), test.captions())
 
 
 def _draw(split: str, count: int, seed: int) -> Layouts:
