@@ -195,6 +195,20 @@ def test_weights_are_mapped_and_not_copied(folder):
 
 # ------------------------------------------------------------------------------------------ damage
 
+OUTSIDE = ("../x.safetensors", "a/b.safetensors", "a\\b.safetensors", ".", "..", "", "weights.bin", "/x.safetensors")
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_an_index_names_files_of_its_own_folder_alone(folder, name):
+    _shards(folder)
+    for path in folder.rglob("*.index.json"):
+        weight_map = json.loads(path.read_text())["weight_map"]
+        path.write_text(json.dumps({"weight_map": dict.fromkeys(weight_map, name)}))
+    (folder / CHECKSUMS).unlink(missing_ok=True)
+    with pytest.raises(CheckpointError, match=r"which is no \.safetensors file of its own folder"):
+        VQDiffusionPipeline.from_pretrained(folder)
+
+
 DAMAGE = {
     "no index": (lambda f: (f / INDEX).unlink(), "model_index.json is missing"),
     "half an index": (lambda f: _truncate(f / INDEX), "not readable JSON"),

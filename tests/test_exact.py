@@ -144,6 +144,13 @@ def test_what_a_sampler_draws_has_the_enumerated_law(sampler, times):
     assert chi_square_p_value(draws(sampler, denoise, schedule, times), law) > FALSE_ALARM
 
 
+def test_what_is_finished_is_evaluated_no_more():
+    """A bound beyond every entropy lets all tokens be drawn at the first of four evaluations."""
+    denoise = oracle(uneven_joint(), SMALL["paper"])
+    assert outcome(EntropyBounded(100.0), denoise, SMALL["paper"], 3, [8, 6, 4, 2, 0]).calls == pytest.approx(1)
+    assert outcome(EntropyBounded(0.1), denoise, SMALL["paper"], 3, [8, 6, 4, 2, 0]).calls > 2
+
+
 @pytest.mark.parametrize("times", [[8, 5, 2, 0], range(8, -1, -1)], ids=["three", "all"])
 def test_first_hitting_has_the_law_of_ancestral_under_masking_alone(times):
     joint = uneven_joint()
@@ -419,7 +426,8 @@ def test_what_cannot_be_kept_in_this_run_is_refused():
         Keeping("nonesuch", *KNOWN)
     with pytest.raises(TypeError, match="known must be a tensor"):
         Keeping("halton", KNOWN[0], [True])
-    for wrong in (-1.0, math.nan, "5", True):
+    assert [Keeping("halton", *KNOWN, surprise=fine).surprise for fine in (0, 0.5, math.inf)] == [0, 0.5, math.inf]
+    for wrong in (-1.0, -1e-9, math.nan, "5", True):
         with pytest.raises(ValueError, match="surprise must be a number of at least 0"):
             Keeping("halton", *KNOWN, surprise=wrong)
     nothing_known = Keeping("halton", torch.full((5,), 7), torch.zeros(5, dtype=torch.bool))  # x_0 is not looked at
