@@ -176,6 +176,12 @@ def test_a_timestep_in_any_whole_number(t):
     assert torch.equal(*tokens)
 
 
+@pytest.mark.parametrize("t", [torch.tensor([]), torch.tensor([5, 6]), 2.5, None, 100, -1])
+def test_a_timestep_that_is_none_is_named(t):
+    with pytest.raises(ValueError, match="timestep must be a whole number from 0 to 99"):
+        VQDiffusionScheduler(17).step(prediction(), t, torch.full((2, 12), 16))
+
+
 def test_a_run_as_a_sampler_leaves_nothing_in_a_shared_scheduler():
     """Two runs of other lengths at the same moment, each as it is alone; the scheduler's own run stays."""
     scheduler, log_p = VQDiffusionScheduler(17), prediction().transpose(1, 2)
