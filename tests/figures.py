@@ -86,7 +86,7 @@ def exactness(path: Path) -> None:
             x, y = zip(*sorted(points.items()), strict=True)
             line = "--" if name == "official_fast" else "-"
             ax.plot(x, y, line, color=color, marker=marker, markersize=5, linewidth=1.6, label=name, clip_on=False)
-        ax.set(title=f"the {whose} schedule", xlabel="network calls", xscale="log")
+        ax.set(title=f"the {whose} schedule", xlabel="network evaluations", xscale="log")
         ax.set_yscale("symlog", linthresh=0.005, linscale=0.4)
         ax.set_ylim(0, 0.8)
         ax.set_xticks((1, 2, 3, 6, 10, 25, 50, 100), (1, 2, 3, 6, 10, 25, 50, 100))
