@@ -15,6 +15,7 @@ from vqlearn import CheckpointError, VQDiffusionPipeline
 from vqlearn.__main__ import main
 from vqlearn.checkpoints.hub import locate, needed
 from vqlearn.checkpoints.layout import CHECKSUMS, INDEX
+from vqlearn.checkpoints.loading import load_text_tokenizer
 from vqlearn.checkpoints.reading import read_tensors
 from vqlearn.data import files
 
@@ -194,6 +195,16 @@ def test_weights_are_mapped_and_not_copied(folder):
 
 
 # ------------------------------------------------------------------------------------------ damage
+
+
+def test_a_tokenizer_that_states_no_length_has_clips(folder):
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        (folder / "tokenizer" / name).unlink(missing_ok=True)
+    tokenizer = load_text_tokenizer(folder / "tokenizer")
+    assert tokenizer.model_max_length == 77
+    assert (tokenizer.bos_token, tokenizer.eos_token) == ("<|startoftext|>", "<|endoftext|>")
+    assert tokenizer.pad_token == tokenizer.unk_token == "<|endoftext|>"
+
 
 OUTSIDE = ("../x.safetensors", "a/b.safetensors", "a\\b.safetensors", ".", "..", "", "weights.bin", "/x.safetensors")
 
