@@ -37,6 +37,21 @@ def schedules() -> dict[str, MaskReplaceSchedule]:
 SCHEDULES = schedules()
 
 
+def test_a_codec_may_have_codes_that_the_network_lacks_and_gives_none(pipe):
+    """Published codecs do. A picture of such a code has no tokens for the network; a picture of others has."""
+    settings = {name: value for name, value in pipe.transformer.config.items() if name[0] != "_"}
+    images = torch.stack([torch.full((3, 32, 32), value) for value in (-0.86, 0.0, 0.91)])  # black, gray, white
+    found = pipe.encode(images)
+    few, many = found.amax(1).argmin(), found.amax(1).argmax()
+    most, token = int(found[few].max()) + 1, int(found[many].max())
+    assert most <= token
+    pipe.transformer = Transformer2DModel(**{**settings, "num_vector_embeds": most + 1})
+    pipe.scheduler = VQDiffusionScheduler(most + 1)
+    assert torch.equal(pipe.encode(images[few][None]), found[few][None])
+    with pytest.raises(ValueError, match=f"the codec gave token {token}, the transformer has {most} codes"):
+        pipe.encode(images)
+
+
 # ------------------------------------------------------------------------------------------ schedules
 
 
