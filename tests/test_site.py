@@ -160,6 +160,8 @@ def test_mathml():
 def test_no_picture_is_taken_from_outside_the_sites_folder(address):
     assert harmless(f'<img src="{address}">') == "<img>"
     assert harmless('<img src="x/a..b.png">') == '<img src="x/a..b.png">'
+    assert harmless(f'<img src="../{address}">', deep=1) == "<img>"
+    assert harmless('<img src="../x/a.png">', deep=1) == '<img src="../x/a.png">'
 
 
 RAW = {  # HTML in a notebook -> as it is on a page

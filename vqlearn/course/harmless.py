@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from urllib.parse import unquote
 
@@ -36,18 +37,27 @@ ATTRIBUTES = {
 BESIDE = re.compile(r"[\w.][\w./ %-]*")  # the address of a picture in the site's own folder
 
 
-def _loads_nothing_else(tag: str, attribute: str, value: str) -> str | None:
-    beside = BESIDE.fullmatch(value) and ".." not in unquote(value).split("/")
-    return None if (tag, attribute) == ("img", "src") and not beside else value
+def _loads_nothing_else(deep: int, tag: str, attribute: str, value: str) -> str | None:
+    if (tag, attribute) != ("img", "src"):
+        return value
+    inside = value
+    for _ in range(deep):
+        inside = inside.removeprefix("../")
+    return value if BESIDE.fullmatch(inside) and ".." not in unquote(inside).split("/") else None
 
 
-HARMLESS = nh3.Cleaner(
-    tags=set(TAGS.split()), attributes=ATTRIBUTES, url_schemes={"http", "https", "mailto"}, link_rel=None,
-    attribute_filter=_loads_nothing_else,
-    clean_content_tags={"script", "style", "iframe", "object", "template", "title", "noscript", "svg"},
-)  # fmt: skip
+@functools.cache
+def _cleaner(deep: int) -> nh3.Cleaner:
+    return nh3.Cleaner(
+        tags=set(TAGS.split()), attributes=ATTRIBUTES, url_schemes={"http", "https", "mailto"}, link_rel=None,
+        attribute_filter=functools.partial(_loads_nothing_else, deep),
+        clean_content_tags={"script", "style", "iframe", "object", "template", "title", "noscript", "svg"},
+    )  # fmt: skip
 
 
-def harmless(text: str) -> str:
-    """HTML with nothing in it but text, pictures, links and formulas, whoever wrote it; every element is closed."""
-    return HARMLESS.clean(text)
+def harmless(text: str, deep: int = 0) -> str:
+    """HTML with nothing in it but text, pictures, links and formulas, whoever wrote it; every element is closed.
+
+    Pictures are those of the site's own folder, of which the page lies `deep` folders deep.
+    """
+    return _cleaner(deep).clean(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import re
 from collections.abc import Callable
@@ -28,7 +29,7 @@ class Text(IPythonRenderer):
     """The Markdown of one page as HTML, by nbconvert's reader; collects its sections.
 
     `link(url)` says where a link leads, None if nowhere, `picture(url)` the same of a picture, and `code(text)` whether
-    a piece of code is a name that has an entry. `escape` shows HTML as it is written.
+    a piece of code is a name that has an entry. `escape` shows HTML as it is written. The page is `deep` folders deep.
     """
 
     def __init__(
@@ -38,14 +39,16 @@ class Text(IPythonRenderer):
         code: Callable[[str], str | None] = lambda text: None,
         *,
         escape: bool = False,
+        deep: int = 0,
     ) -> None:
         super().__init__(escape=escape)
+        self.harmless = functools.partial(harmless, deep=deep)
         self.sections: list[Section] = []
         self.reader = MarkdownWithMath(self)
         self.link_of, self.picture_of, self.entry_of = link, picture, code
 
     def render(self, source: str) -> str:
-        return GLUED.sub(r'<span class="keep">\1</span>', harmless(self.reader.render(source)))
+        return GLUED.sub(r'<span class="keep">\1</span>', self.harmless(self.reader.render(source)))
 
     def inline(self, source: str) -> str:
         return self.render(source).strip().removeprefix("<p>").removesuffix("</p>")
@@ -55,7 +58,7 @@ class Text(IPythonRenderer):
         taken = [name for _, name, _ in self.sections]
         while slug in taken:
             slug += "-"
-        self.sections.append((level, slug, harmless(text)))
+        self.sections.append((level, slug, self.harmless(text)))
         return f'<h{level} id="{slug}">{text} {anchor(slug)}</h{level}>\n'
 
     def link(self, text: str, url: str, title: str | None = None) -> str:

@@ -155,7 +155,8 @@ class Site:
 
     def text(self, origin: str, page: str) -> Text:
         """The Markdown of a file of the project, as it is written on a page."""
-        return Text(lambda url: self.link(origin, page, url), lambda url: self._picture(origin, page, url))
+        deep = page.count("/")
+        return Text(lambda url: self.link(origin, page, url), lambda url: self._picture(origin, page, url), deep=deep)
 
     def _reference(self) -> list[str]:
         try:
