@@ -93,6 +93,19 @@ def test_entropy_in_bits():
     assert _bits(["a", "b", "c", "d"]) == 2 and _bits(["a"] * 5) == 0
 
 
+def test_entropy_is_that_of_what_captions_leave_open():
+    def scene(background, size, color, row):
+        return Scene(background, (SceneObject(size, color, "star", row, 4),))
+
+    captions = ["a star", "a star", "a small star on a white background", "a large red star on a black background"]
+    pictures = [scene("white", "small", "red", 0), scene("gray", "large", "blue", 8),
+                scene("black", "small", "red", 16), scene("white", "large", "red", 20)]  # fmt: skip
+    found = report(captions, pictures).entropy
+    assert found["background"] == 1 and found["size"] == 1  # of the first two, which say neither
+    assert found["color"] == pytest.approx(_bits(["red", "blue", "red"]))  # of the first three
+    assert found["position"] == pytest.approx(_bits([0, 1, 2, 2]))  # to 8 pixels
+
+
 def test_excess_is_the_divergence_of_the_network_from_the_ideal(shipped):
     """KL(ideal || network), summed over positions, by the definition and on the same draws."""
     drawn = layouts.draw("test", 6, generator=torch.Generator().manual_seed(3))

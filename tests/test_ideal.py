@@ -114,7 +114,8 @@ def test_equals_brute_force(caption, split, world):
     _, table, schedule = world
     every = list(allowed(caption, split))
     if not every:
-        with pytest.raises(ValueError, match="caption 0 is one that no scene of"):
+        whose = "the world" if split is None else repr(split)
+        with pytest.raises(ValueError, match=f"caption 0 is one that no scene of {whose} fulfils"):
             ideal_denoiser([caption], table, schedule, split=split)(torch.full((1, 64), schedule.mask_id), 100)
         return
     x_0 = torch.stack([tokens_of(scene, table) for scene, _ in every])  # [N, L]

@@ -158,7 +158,7 @@ def test_a_callback_sees_the_predictions_of_every_evaluation(pipe):
     )  # fmt: skip
     assert [t for t, *_ in seen] == [100, 75, 50, 25]
     for t, x_t, (conditional, unconditional) in seen:
-        expected = pipe.predictions([PROMPT, "a small blue square"])(x_t, t)
+        expected = pipe.predictions(prompt=[PROMPT, "a small blue square"])(x_t, t)
         torch.testing.assert_close(conditional, expected.conditional, atol=1e-3, rtol=0)
         torch.testing.assert_close(unconditional, expected.unconditional, atol=1e-3, rtol=0)
     alone = []

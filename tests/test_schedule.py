@@ -178,6 +178,8 @@ def test_moving_keeps_everything():
     schedule = MaskReplaceSchedule.released(9, 4)
     moved = schedule.to("cpu")
     assert moved.num_codes == 9 and all(torch.equal(getattr(moved, c), getattr(schedule, c)) for c in CURVES)
+    assert all(getattr(schedule.to("meta"), c).device.type == "meta" for c in CURVES)
+    assert schedule.to("mps") is schedule  # which has no float64
     assert repr(MaskReplaceSchedule.paper(8, 50)) == (
         "MaskReplaceSchedule(num_codes=8, num_steps=50, kept, replaced, masked at T: 9e-06, 0.1, 0.9)"
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class LearnedClassifierFreeSamplingEmbeddings(nn.Module):
-    """The null text of classifier-free guidance, `[length, hidden_size]`, learned (Tang et al. 2022, section 4.1).
+    """The null text of classifier-free guidance, `[length, hidden_size]`, learned (Tang et al. 2022, section 3.1).
 
     With `learnable=False` there is no tensor and the null text is the encoded empty prompt.
     """
