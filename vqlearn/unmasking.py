@@ -149,8 +149,8 @@ class HighQuality(Unmasking):
 class Purity(Unmasking):
     """Write first where the prediction is purest (Improved VQ-Diffusion, section 3.2; `prior_rule=2`).
 
-    Positions are drawn in proportion to max_k p(x_0 = k); with a `weight` over 0 (the paper's r) codes are drawn from the
-    prediction to the power 1 + weight * purity, purity being relative to the purest position of the picture.
+    Positions are drawn in proportion to max_k p(x_0 = k). With a `weight` over 0 (the paper's r) codes are drawn from
+    the prediction to the power 1 + weight * purity, purity being relative to the purest position of the picture.
     """
 
     weight: float = 1.0
