@@ -30,6 +30,10 @@ QUICK: dict[str, tuple[str, ...]] = {
         "test_the_bound_is_never_under_the_likelihood_and_close_to_it",
         "test_beside_known_tokens_the_error_falls_with_the_steps",
         "test_beside_known_tokens_with_every_step",
+        "test_without_masks_the_conditional_is_reached_up_to_the_odds_of_the_first_step",
+        "test_what_is_drawn_beside_known_tokens_has_the_enumerated_distribution",
+        "test_what_is_drawn_with_releases_has_the_enumerated_distribution",
+        "test_tokens_that_are_released_during_the_run",
     ),
 }
 
