@@ -8,20 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from experiments.world import World, world
-from vqlearn import AutoregressivePipeline, MaskReplaceSchedule, VQDiffusionPipeline, VQDiffusionScheduler
+from vqlearn import AutoregressivePipeline, MaskReplaceSchedule, VQDiffusionPipeline, VQDiffusionScheduler, scenes
+from vqlearn.evaluation.agreement import pictures_of, report
 from vqlearn.evaluation.bound import bound
 from vqlearn.networks.autoregressive import AutoregressiveTransformer
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings
 from vqlearn.networks.transformer import Transformer2DModel
-from vqlearn.objective import TimeSampler, training_loss
-from vqlearn.training import DenoiserRecipe, DenoiserStage, fit, initialise, networks
+from vqlearn.training import DenoiserRecipe, DenoiserStage, PublishedBound, fit, initialise, networks
 from vqlearn.training.autoregressive import AutoregressiveStage
-from vqlearn.training.objectives import Batch, Figures, Network, Objective
 from vqlearn.training.updates import has_fast_bfloat16
-from vqlearn.transition import q_sample
 
 HEADS, HEAD, LAYERS = 4, 16, 2
 
@@ -56,32 +54,6 @@ class Arm:
         return f"{self.kind}-{self.masked:g}-{self.num_steps}-{self.auxiliary_weight:g}-{self.null}"
 
 
-class Published(Objective):
-    """The published loss (VQ-Diffusion, Eq. 9 and 12) with an auxiliary term of any weight."""
-
-    def __init__(self, num_steps: int, auxiliary_weight: float):
-        self.times, self.auxiliary_weight = TimeSampler(num_steps), auxiliary_weight
-
-    def __call__(self, batch: Batch, network: Network) -> tuple[Tensor, Figures]:
-        t, p_t = self.times.sample(len(batch.x_0), batch.generator)
-        x_t = q_sample(batch.x_0, t, batch.schedule, generator=batch.generator)
-        log_p_x0 = network(x_t, t).float().log_softmax(-1)
-        loss, terms = training_loss(
-            log_p_x0, batch.x_0, x_t, t, batch.schedule, p_t=p_t.float(), auxiliary_weight=self.auxiliary_weight
-        )
-        self.times.update(t, terms)
-        return loss, {}
-
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "auxiliary_weight": self.auxiliary_weight}
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.times.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.times.load_state_dict(state)
-
-
 @dataclass
 class Lab:
     """Trains each model once, in its own folder, and measures it; a run that was interrupted goes on."""
@@ -107,11 +79,10 @@ class Lab:
             if isinstance(pipe, AutoregressivePipeline):
                 stage: Any = AutoregressiveStage(pipe, self.world.train, recipe, dtype=dtype)
             else:
-                objective = Published(arm.num_steps, arm.auxiliary_weight)
+                objective = PublishedBound(arm.num_steps, arm.auxiliary_weight)
                 stage = DenoiserStage(pipe, self.world.train, recipe, objective, dtype=dtype)
             fit(stage, self.folder / f"{arm.name}-{seed}", save_every=500, progress=self.progress)
             self.known[arm, seed] = stage.averaged()
-            self.known[arm, seed].set_progress_bar_config(disable=True)
         return self.known[arm, seed]
 
     def draw(self, arm: Arm, seed: int, **call: Any) -> dict[str, float]:
@@ -120,12 +91,10 @@ class Lab:
         if arm.kind == "diffusion":
             call = {"truncation_rate": 1.0, "num_inference_steps": min(25, arm.num_steps), **call}
         call = {"guidance_scale": 1.0, **call}
-        generator, images, begin = Generator().manual_seed(seed), [], time.process_time()
-        for start in range(0, len(captions), 32):
-            some = captions[start : start + 32]
-            images.append(pipe(some, generator=generator, output_type="pt", **call).images)
+        generator, begin = Generator().manual_seed(seed), time.process_time()
+        images = [*pictures_of(pipe, captions, batch=32, progress=False, generator=generator, **call)]
         seconds = time.process_time() - begin
-        found = self.world.read_back(torch.cat(images), captions)
+        found = report(captions, [scenes.read(image) for image in images])
         return {
             "right": found.all, "one": found.by_count[1], "two": found.by_count[2],
             "speed": len(captions) / seconds, "entropy": found.entropy["position"],

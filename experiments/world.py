@@ -17,7 +17,6 @@ from torch import Generator, Tensor
 from vqlearn import VQDiffusionPipeline, scenes
 from vqlearn.data import layouts
 from vqlearn.data.layouts import Layouts
-from vqlearn.evaluation.agreement import Report, report
 from vqlearn.networks.vqvae import VQModel
 from vqlearn.training import Rows, Source
 
@@ -48,10 +47,6 @@ class World:
     train: Pictures
     test: Tensor  # int64 [M, L]
     captions: list[str]
-
-    def read_back(self, images: Tensor, captions: list[str]) -> Report:
-        """Compare drawn pictures, float `[B, 3, 32, 32]` in [0, 1], with the captions that they were drawn for."""
-        return report(captions, [scenes.read(image * 2 - 1) for image in images])
 
 
 @functools.cache

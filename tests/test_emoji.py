@@ -301,7 +301,7 @@ def test_the_evaluation_counts_what_is_read(small, monkeypatch):
     monkeypatch.setattr(small, "decode", lambda images: images + 0.02)
     kept = evaluation.reconstruction(small, count=6)
     assert kept.read == 1 and kept.psnr == pytest.approx(40, abs=1)  # 0.02 of 2, but for what is clamped
-    with pytest.raises(ValueError, match="emoji take a model that reads text and draws 32 x 32 pixels"):
+    with pytest.raises(ValueError, match="the world of emoji takes a model that reads text and draws 32 x 32 pixels"):
         evaluation.evaluate(VQDiffusionPipeline(**shipped.networks(words=["a"], side=16)), count=1)
 
 

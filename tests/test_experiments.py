@@ -13,6 +13,7 @@ from experiments.claims import CLAIMS, Contrast
 from experiments.models import MINIATURE, Arm, Lab, build
 from experiments.statistics import T_975, Interval, interval, verdict
 from vqlearn import scenes
+from vqlearn.evaluation.agreement import report as report_of
 
 
 def test_an_interval_covers_the_mean_nineteen_times_in_twenty():
@@ -56,8 +57,7 @@ def lab(tmp_path_factory):
 
 def test_the_pictures_of_the_world_are_read_back_and_fit_their_captions(lab):
     world = lab.world
-    images = world.codec.decode(world.test) / 2 + 0.5
-    found = world.read_back(images, world.captions)
+    found = report_of(world.captions, [scenes.read(image) for image in world.codec.decode(world.test)])
     assert found.all == 1 and set(found.by_count) == {1, 2, 3} and found.pictures == 2
     assert world.train.tokens.shape == (64, 64) and int(world.train.tokens.max()) < world.codec.num_tokens
     assert all(scenes.parse(caption).background in (None, "white") for caption in world.captions)

@@ -115,6 +115,7 @@ NOTHING = [(torch.zeros(6, dtype=torch.int64), None)]
         (lambda pipe: CrossEntropy(2), ValueError, r"uniform_share must be a number in \[0, 1\], got 2"),
         (lambda pipe: CrossEntropy(0.5, 0), ValueError, "time_power must be a finite number above 0, got 0"),
         (lambda pipe: PublishedBound(0), ValueError, "num_steps must be a whole number of at least 1, got 0"),
+        (lambda pipe: PublishedBound(9, -1), ValueError, "auxiliary_weight must be a finite number of at least 0"),
         (lambda pipe: ContinuousTime(5), ValueError, "jumps must be a function such as .*, got 5"),
         (lambda pipe: DenoiserStage(pipe, NOTHING, objective=CrossEntropy), ValueError, "objective must be a function"),
         (
@@ -152,6 +153,19 @@ def test_the_defaults_are_what_the_shipped_model_is_trained_with():
     }  # fmt: skip
     assert recipe("cpu") == SceneRecipe() and recipe("cpu", from_nothing=False) == replace(SceneRecipe(), own_from=0)
     assert recipe("cuda") == LARGE_BATCH
+
+
+def test_the_auxiliary_term_counts_as_its_weight_says():
+    """The loss is linear in the weight, and 5e-4 where none is given."""
+
+    def loss(*weight):
+        stage = DenoiserStage(
+            pipeline(), Given(Rows(TWO)), DenoiserRecipe(steps=5, batch=2), PublishedBound(10, *weight)
+        )
+        return stage.step(0)["loss"]
+
+    bare, one, given = loss(0), loss(1.0), loss()
+    assert one > bare > 0 and given == pytest.approx(bare + 5e-4 * (one - bare), rel=1e-5)
 
 
 class Given(Source):

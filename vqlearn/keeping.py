@@ -223,7 +223,7 @@ class Keeping(Sampler):
         log_p: Tensor,
         x_t: Tensor,
     ) -> Tensor:
-        """A law followed by the noise of what is released, `[B, (K + 1)^L]`."""
+        """A step's distribution followed by the noise of what is released, `[B, (K + 1)^L]`."""
         found = law(log_p, x_t).double()
         states = torch.cartesian_prod(*[torch.arange(along.num_codes + 1)] * x_t.shape[1]).view(-1, x_t.shape[1])
         noise = q_log_probs(self.x_0.cpu() * released, t, along, dtype=torch.float64).exp()  # [1, L, K + 1]

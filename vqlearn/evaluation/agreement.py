@@ -74,11 +74,11 @@ def states_new_combination(claim: scenes.Claim) -> bool:
     )
 
 
-def check_world(pipe: Components) -> None:
-    """Raises ValueError for a pipeline that reads no text or draws pictures of another size than the toy world's."""
+def check_world(pipe: Components, world: str = "the toy world", side: int = scenes.SIZE) -> None:
+    """Raises ValueError for a pipeline that reads no text or draws pictures of another size than a world's."""
     pixels = 0 if pipe.vqvae is None else pipe.vqvae.factor**2 * pipe.transformer.num_positions
-    if pipe.transformer.reads != "text" or pixels != scenes.SIZE**2:
-        raise ValueError(f"the toy world takes a model that reads text and draws {scenes.SIZE} x {scenes.SIZE} pixels")
+    if pipe.transformer.reads != "text" or pixels != side**2:
+        raise ValueError(f"{world} takes a model that reads text and draws {side} x {side} pixels")
 
 
 @torch.no_grad()

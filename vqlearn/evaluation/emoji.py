@@ -11,7 +11,7 @@ from torch import Generator
 
 from vqlearn.arguments import whole
 from vqlearn.data import emoji, scenes
-from vqlearn.evaluation.agreement import LAST, margin, pictures_of
+from vqlearn.evaluation.agreement import LAST, check_world, margin, pictures_of
 
 if TYPE_CHECKING:
     from vqlearn.autoregression import AutoregressivePipeline
@@ -43,13 +43,6 @@ class Reconstruction:
     read: float
 
 
-def check_size(pipe: Components) -> None:
-    """Raises ValueError for a pipeline that reads no text or draws pictures of another size than 32 x 32."""
-    pixels = 0 if pipe.vqvae is None else pipe.vqvae.factor**2 * pipe.transformer.num_positions
-    if pipe.transformer.reads != "text" or pixels != emoji.CELL**2:
-        raise ValueError("emoji take a model that reads text and draws 32 x 32 pixels")
-
-
 @torch.no_grad()
 def evaluate(
     pipe: VQDiffusionPipeline | AutoregressivePipeline,
@@ -68,7 +61,7 @@ def evaluate(
     another split or category, numbers out of range and a pipeline that draws pictures of another size.
     """
     count, seed, batch = whole("count", count), whole("seed", seed, 0, LAST), whole("batch", batch)
-    check_size(pipe)
+    check_world(pipe, "the world of emoji", emoji.CELL)
     captions = [emoji.arranged(split, index, categories=categories)[1] for index in range(count)]
     generator = Generator().manual_seed(seed)
     drawn = pictures_of(pipe, captions, batch=batch, progress=progress, generator=generator, **call)
@@ -87,7 +80,7 @@ def reconstruction(
 ) -> Reconstruction:
     """A codec's round trip on the first `count` pictures of a split; those of "unseen" show emoji new to it."""
     count = whole("count", count)
-    check_size(pipe)
+    check_world(pipe, "the world of emoji", emoji.CELL)
     arranged = [emoji.arranged(split, index, categories=categories) for index in range(count)]
     images = scenes.to_tensor(emoji.draw(one) for one, _ in arranged)
     back = torch.cat([pipe.decode(pipe.encode(some)) for some in images.split(100)]).cpu().clamp(-1, 1)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vqlearn import guidance
 from vqlearn.arguments import permutation, real, shown, whole
 from vqlearn.draws import Generators, check_generators, draw
-from vqlearn.networks.configuration import DEEPEST, LARGEST, Configuration, epsilon, flag, one_of, optional, share, size
+from vqlearn.networks.configuration import DEEPEST, LARGEST, epsilon, flag, one_of, optional, share, size
 from vqlearn.networks.models import Model
 from vqlearn.networks.transformer import (
     MOST_POSITIONS,
@@ -29,6 +29,7 @@ from vqlearn.networks.transformer import (
     Blocks,
     Condition,
     FeedForward,
+    LayersConfiguration,
     SequenceEmbedding,
     TokenEmbedding,
 )
@@ -37,7 +38,7 @@ Predict = Callable[[Tensor, int], Tensor]  # tokens [B, L] and a number n to log
 
 
 @dataclass(frozen=True, eq=False)
-class AutoregressiveConfiguration(Configuration):
+class AutoregressiveConfiguration(LayersConfiguration):
     """The settings of `AutoregressiveTransformer`, with the denoiser's names where it has them.
 
     `num_codes` is K (there is no mask), `num_positions` L, in rows of a square grid or, with `positions="sequence"`, in
@@ -72,15 +73,6 @@ class AutoregressiveConfiguration(Configuration):
         self._check(one_of("grid", "sequence"), "positions")
         self._check(optional(partial(permutation, length=self.num_positions)), "order")
         whole("num_attention_heads * attention_head_dim", self.width, 1, LARGEST)
-
-    @property
-    def layers(self) -> int:
-        return self.num_layers
-
-    @property
-    def width(self) -> int:
-        """Numbers per position, C."""
-        return self.num_attention_heads * self.attention_head_dim
 
 
 class AutoregressiveTransformer(Model, Blocks):

@@ -31,8 +31,25 @@ KeysValues = tuple[Tensor, Tensor]  # each [B, heads, S, C / heads]
 Condition = Tensor | list[KeysValues] | None
 
 
+class LayersConfiguration(Configuration):
+    """What the settings of a stack of attention layers have in common."""
+
+    num_layers: int
+    num_attention_heads: int
+    attention_head_dim: int
+
+    @property
+    def layers(self) -> int:
+        return self.num_layers
+
+    @property
+    def width(self) -> int:
+        """Numbers per position, C."""
+        return self.num_attention_heads * self.attention_head_dim
+
+
 @dataclass(frozen=True, eq=False)
-class TransformerConfiguration(Configuration):
+class TransformerConfiguration(LayersConfiguration):
     """The settings of `Transformer2DModel`: diffusers' names, then our own, then what diffusers' class has besides.
 
     `num_vector_embeds` is K + 1 (the mask is the last), `sample_size` the side of the position grid,
@@ -116,15 +133,6 @@ class TransformerConfiguration(Configuration):
         whole("num_attention_heads * attention_head_dim", self.width, 1, LARGEST)
         if self.cross_attention_dim is not None and self.num_classes is not None:
             raise ValueError("a denoiser reads a text or a class: cross_attention_dim or num_classes must be None")
-
-    @property
-    def layers(self) -> int:
-        return self.num_layers
-
-    @property
-    def width(self) -> int:
-        """Numbers per position, C."""
-        return self.num_attention_heads * self.attention_head_dim
 
 
 class Blocks(nn.Module):

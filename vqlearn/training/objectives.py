@@ -147,10 +147,14 @@ class CrossEntropy(Objective):
 
 
 class PublishedBound(Objective):
-    """The published loss, bound and auxiliary term, with importance-sampled times (VQ-Diffusion, Eq. 9 and 12)."""
+    """The published loss, bound and auxiliary term, with importance-sampled times (VQ-Diffusion, Eq. 9 and 12).
 
-    def __init__(self, num_steps: int):
+    `auxiliary_weight` is that of the auxiliary term, 5e-4 in the public code; 0 leaves the bound alone.
+    """
+
+    def __init__(self, num_steps: int, auxiliary_weight: float = 5e-4):
         self.times = TimeSampler(whole("num_steps", num_steps))
+        self.auxiliary_weight = real("auxiliary_weight", auxiliary_weight, 0)
 
     def __call__(self, batch: Batch, network: Network) -> tuple[Tensor, Figures]:
         if len(self.times.counts) != batch.schedule.num_steps + 1:
@@ -159,9 +163,15 @@ class PublishedBound(Objective):
         t, p_t = self.times.sample(len(batch.x_0), batch.generator)
         x_t = q_sample(batch.x_0, t, batch.schedule, generator=batch.generator)
         log_p_x0 = network(x_t, t).float().log_softmax(-1)
-        loss, terms = training_loss(log_p_x0, batch.x_0, x_t, t, batch.schedule, p_t=p_t.float())
+        weight = self.auxiliary_weight
+        loss, terms = training_loss(
+            log_p_x0, batch.x_0, x_t, t, batch.schedule, p_t=p_t.float(), auxiliary_weight=weight
+        )
         self.times.update(t, terms)
         return loss, {}
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "auxiliary_weight": self.auxiliary_weight}
 
     def state_dict(self) -> dict[str, Any]:
         return self.times.state_dict()

@@ -48,20 +48,24 @@ def networks(
         raise ValueError(f"words must be strings, got {shown(words)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        codec = _codec()
-        transformer = _transformer(side // codec.factor, None if words is None else TEXT_WIDTH)
+        codec = patch_codec(NUM_CODES, (32, 64, 64))
+        text_width = None if words is None else TEXT_WIDTH
+        transformer = small_denoiser(
+            NUM_CODES, side // codec.factor, width=WIDTH, heads=4, layers=LAYERS, text_width=text_width
+        )
         text = dict.fromkeys(TEXT_PARTS) if words is None else text_parts(word_merges(words), TEXT_WIDTH, TEXT_LENGTH)
     scheduler = VQDiffusionScheduler(NUM_CODES + 1, gamma_cum_end=0.9)
     return {"vqvae": codec, "transformer": transformer, "scheduler": scheduler, **text}
 
 
-def _codec() -> VQModel:
+def patch_codec(num_codes: int, channels: tuple[int, int, int]) -> VQModel:
+    """A codec of toy size, untrained: one token for each patch of 4 x 4 pixels, from the patch alone."""
     return VQModel(
         down_block_types=["DownEncoderBlock2D"] * 3,
         up_block_types=["UpDecoderBlock2D"] * 3,
-        block_out_channels=(32, 64, 64),
+        block_out_channels=channels,
         latent_channels=32,
-        num_vq_embeddings=NUM_CODES,
+        num_vq_embeddings=num_codes,
         norm_num_groups=8,
         vq_embed_dim=16,
         mid_block_add_attention=False,
@@ -69,13 +73,16 @@ def _codec() -> VQModel:
     )
 
 
-def _transformer(side: int, text_width: int | None) -> Transformer2DModel:
+def small_denoiser(
+    num_codes: int, side: int, *, width: int, heads: int, layers: int, text_width: int | None
+) -> Transformer2DModel:
+    """A denoiser of toy size, untrained: 3 x 3 convolutions in its feed-forward, `side` x `side` tokens."""
     return Transformer2DModel(
-        num_attention_heads=4,
-        attention_head_dim=WIDTH // 4,
-        num_layers=LAYERS,
+        num_attention_heads=heads,
+        attention_head_dim=width // heads,
+        num_layers=layers,
         cross_attention_dim=text_width,
-        num_vector_embeds=NUM_CODES + 1,
+        num_vector_embeds=num_codes + 1,
         sample_size=side,
         feed_forward="convolution",
         feed_forward_mult=1,
