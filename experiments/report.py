@@ -15,6 +15,7 @@ from experiments.statistics import Interval, interval, verdict
 from vqlearn.data.files import replaced
 
 Row = dict[str, Any]  # setting, seed and figures
+WORDS = {"setting", "device", "shape"}  # the columns that hold no numbers
 
 
 def save(path: Path, rows: list[Row]) -> None:
@@ -32,7 +33,7 @@ def load(path: Path) -> list[Row]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         return [
-            {name: value if name == "setting" else float(value) for name, value in row.items() if value != ""}
+            {name: value if name in WORDS else float(value) for name, value in row.items() if value != ""}
             for row in csv.DictReader(file)
         ]
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from experiments import __main__ as command
-from experiments import report
+from experiments import report, speed
 from experiments.claims import CLAIMS, Contrast
 from experiments.models import MINIATURE, Arm, Lab, build
 from experiments.statistics import T_975, Interval, interval, verdict
@@ -84,3 +85,38 @@ def test_arms_differ_in_what_they_say_and_start_alike(lab):
     for other in (masks, empty):
         for a, b in zip(paper.transformer.parameters(), other.transformer.parameters(), strict=True):
             assert torch.equal(a, b)
+
+
+TINY = speed.Shape(layers=2, width=16, heads=2, positions=16, codes=8, text=(3, 8))
+
+
+class Counting(speed.Bench):
+    """Counts floating-point operations in place of seconds."""
+
+    def seconds(self, work):
+        with FlopCounterMode(display=False) as counter:
+            work()
+        return float(counter.get_total_flops())
+
+
+def test_the_time_of_a_growing_prefix_is_the_sum_over_its_lengths_and_that_of_a_cache_one_pass():
+    bench = Counting(torch.device("cpu"), torch.float32)
+    step, cached, uncached = (speed.measure(kind, TINY, 2, bench) for kind in speed.KINDS)
+    network = TINY.network(speed.KINDS[2], bench.device, bench.dtype)
+    text, tokens = torch.randn(2, *TINY.text), torch.zeros(2, TINY.positions, dtype=torch.int64)
+    predict = network.predictor(text, 2, cache=False)
+    each = [bench.seconds(lambda n=n: predict(tokens, n)) for n in range(TINY.positions)]
+    assert uncached == pytest.approx(sum(each), rel=0.02)
+    assert cached < 1.2 * step and uncached / cached == pytest.approx((TINY.positions + 1) / 2, rel=0.2)
+
+
+def test_rows_of_speed_are_kept_one_by_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(speed.SHAPES, "toy", TINY)
+    wanted = ["--shapes", "toy", "--batches", "1", "--sides", "--out", str(tmp_path / "speed.csv")]
+    speed.main(wanted)
+    rows = report.load(tmp_path / "speed.csv")
+    assert [row["setting"] for row in rows] == [*speed.KINDS] and all(row["seconds"] > 0 for row in rows)
+    assert rows[0]["device"] == "CPU, one thread" and rows[0]["positions"] == 16
+    capsys.readouterr()
+    speed.main(wanted)  # nothing is left to do
+    assert capsys.readouterr().out == "" and report.load(tmp_path / "speed.csv") == rows
