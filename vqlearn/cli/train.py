@@ -1,4 +1,4 @@
-"""`vqlearn train`: train the shipped model's recipe."""
+"""`vqlearn train`: train the recipe of a shipped model, or a model of one's own pictures."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from vqlearn.cli.options import Commands, path_name, whole
 
 if TYPE_CHECKING:
     from vqlearn.autoregression import AutoregressivePipeline
+    from vqlearn.data.folder import PictureFolder
     from vqlearn.pipeline import VQDiffusionPipeline
 
 OBJECTIVES = ("ideal", "cross_entropy", "bound", "continuous")  # those of `training.scenes`, without its imports
+SIZES = ("tiny", "tiny-wide", "S", "B", "L")  # those of `training.sizes`
 
 
 def add(commands: Commands) -> None:
-    command = commands.add_parser("train", help="train the shipped model from nothing", description=run.__doc__)
-    command.add_argument(
-        "--out",
-        required=True,
-        type=path_name,
-        help="folder for checkpoints, logs and the finished model; an earlier run there goes on",
-    )
-    command.add_argument("--data", default="scenes", metavar="DATA", help="what to learn: scenes (default) or emoji")
+    command = commands.add_parser("train", help="train a model of scenes, emoji or a folder", description=run.__doc__)
+    out = "folder for checkpoints, logs and the finished model; an earlier run there goes on"
+    command.add_argument("--out", required=True, type=path_name, help=out)
+    data = "what to learn: scenes (default), emoji, or a folder of pictures"
+    command.add_argument("--data", default="scenes", type=path_name, metavar="DATA", help=data)
     command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     start = "a model of this kind to learn on, or 'shipped'; a rival takes the codec alone of a denoiser"
     command.add_argument("--start-from", metavar="MODEL", help=start)
@@ -35,11 +34,20 @@ def add(commands: Commands) -> None:
     command.add_argument("--codec-steps", type=whole(1), help="updates of the codec")
     command.add_argument("--steps", type=whole(1), help="updates of the denoiser, or of its rival")
     command.add_argument("--objective", choices=OBJECTIVES, help="what the denoiser minimises")
+    folder = command.add_argument_group("for a folder of pictures")
+    captions = "a file of captions: .csv, .jsonl, or .json as of COCO (default: what the folder holds)"
+    folder.add_argument("--captions", metavar="FILE", type=path_name, help=captions)
+    folder.add_argument("--size", type=whole(8, 1024), help="pixels along a side (default 32, of S, B and L 256)")
+    network = "a codec and a denoiser of this size (default tiny; S, B and L are the papers', for GPUs)"
+    folder.add_argument("--network", choices=SIZES, help=network)
+    codec = "a model whose codec is used; it learns on only if --codec-steps says so"
+    folder.add_argument("--codec-from", metavar="MODEL", help=codec)
+    folder.add_argument("--workers", type=whole(0, 1024), help="processes that read pictures (default none)")
     command.set_defaults(run=run, interrupted="no training had begun")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train codec and denoiser on scenes or emoji, write the model folder to OUT/model, and say how good it is."""
+    """Train codec and denoiser on scenes, emoji or a folder, write the model to OUT/model, and say how good it is."""
     from vqlearn.training.process import on_stop
 
     out = _out(arguments.out)
@@ -63,52 +71,82 @@ def _run(arguments: argparse.Namespace, out: Path) -> None:
     from vqlearn.course.plots import loss_curve
 
     _check_device(arguments.device)
-    if arguments.data not in DATA:
-        raise ValueError(f"--data must be {' or '.join(DATA)}, got {arguments.data!r}")
-    learn, judge = DATA[arguments.data]
-    pipe = learn(arguments, out)
+    learn, options = DATA.get(arguments.data, (_folder, OF_FOLDER))
+    for name in (*OF_SCENES, *OF_FOLDER):
+        if name not in options and getattr(arguments, name):
+            raise ValueError(f"--{name.replace('_', '-')} means nothing with --data {arguments.data}, leave it out")
+    said = learn(arguments, out)
     for log in sorted(out.glob("*/log.csv")):
         loss_curve(log).savefig(log.with_name("loss.png"), dpi=120)
-    print(f"wrote {out / 'model'}: {judge(pipe)}")
+    print(f"wrote {out / 'model'}: {said}")
 
 
-def _scenes(arguments: argparse.Namespace, out: Path) -> VQDiffusionPipeline | AutoregressivePipeline:
-    return (_rival if arguments.autoregressive else _denoiser)(arguments, out)
-
-
-def _scenes_right(pipe: VQDiffusionPipeline | AutoregressivePipeline) -> str:
+def _scenes(arguments: argparse.Namespace, out: Path) -> str:
     from vqlearn.evaluation.agreement import evaluate
     from vqlearn.pipeline import VQDiffusionPipeline
 
+    pipe = (_rival if arguments.autoregressive else _denoiser)(arguments, out)
     call: dict[str, Any] = {"num_inference_steps": 25} if isinstance(pipe, VQDiffusionPipeline) else {}
     found = evaluate(pipe, count=200, **call)
     at = " at 25 steps" if call else ""
     return f"{found.all:.1%} ± {found.margin:.1%} of 200 held-out captions all right{at}"
 
 
-def _emoji(arguments: argparse.Namespace, out: Path) -> VQDiffusionPipeline:
+def _emoji(arguments: argparse.Namespace, out: Path) -> str:
+    from vqlearn.evaluation.emoji import evaluate
     from vqlearn.training import emoji
 
-    for name, value in vars(arguments).items():
-        if name in ("start_from", "objective", "autoregressive") and value:
-            raise ValueError(f"--{name.replace('_', '-')} is for the scenes, leave it out with --data emoji")
     codec = replace(emoji.CODEC, steps=arguments.codec_steps or emoji.CODEC.steps)
     denoiser = emoji.EmojiRecipe()
     denoiser = replace(denoiser, steps=arguments.steps or denoiser.steps)
-    return emoji.train(out, codec=codec, denoiser=denoiser, device=arguments.device)
-
-
-def _emoji_right(pipe: VQDiffusionPipeline) -> str:
-    from vqlearn.evaluation.emoji import evaluate
-
-    found = evaluate(pipe, count=200, num_inference_steps=25)
+    found = evaluate(
+        emoji.train(out, codec=codec, denoiser=denoiser, device=arguments.device), count=200, num_inference_steps=25
+    )
     return f"{found.all:.1%} ± {found.margin:.1%} of 200 held-out combinations read back as asked at 25 steps"
 
 
-# How to learn each kind of data, and how to say how good the model is
-DATA: dict[str, tuple[Callable[..., Any], Callable[..., str]]] = {
-    "scenes": (_scenes, _scenes_right),
-    "emoji": (_emoji, _emoji_right),
+def _folder(arguments: argparse.Namespace, out: Path) -> str:
+    from vqlearn.training import own
+
+    pipe, pictures = _begun(arguments, out)
+    given = arguments.start_from or arguments.codec_from
+    if arguments.codec_steps or not given:
+        codec = replace(own.CODEC, steps=arguments.codec_steps or own.CODEC.steps)
+        own.learn_codec(pipe, pictures, out, codec, learned=bool(given), device=arguments.device)
+    denoiser = replace(own.DENOISER, steps=arguments.steps or own.DENOISER.steps)
+    objective = arguments.objective or "cross_entropy"
+    pipe = own.learn_denoiser(pipe, pictures, out, denoiser, objective, device=arguments.device)
+    judged = {part: own.judge(pipe, pictures, part) for part in ("held out", "train")}
+    return "; ".join(f"{part}: {found}" for part, found in judged.items() if found)
+
+
+def _begun(arguments: argparse.Namespace, out: Path) -> tuple[VQDiffusionPipeline, PictureFolder]:
+    """What is to learn, and from which pictures, of which a report is printed."""
+    from vqlearn.training import own
+    from vqlearn.training.pipelines import new_pipeline, prepared, side_of
+    from vqlearn.training.sizes import SIZES
+
+    if arguments.objective == "ideal":
+        raise ValueError("--objective ideal is for the scenes, whose exact prediction is known; leave it out")
+    for name in ("size", "network", "codec_from"):
+        if arguments.start_from and getattr(arguments, name):
+            raise ValueError(f"--{name.replace('_', '-')} is that of the model to start from, leave it out")
+    start, codec = (_diffusion(name) for name in (arguments.start_from, arguments.codec_from))
+    size = SIZES[arguments.network or "tiny"]
+    side = side_of(start) if start else arguments.size or size.side
+    pictures = own.read_folder(arguments.data, out, side, captions=arguments.captions, workers=arguments.workers or 0)
+    pipe = prepared(start, pictures) if start else new_pipeline(pictures, size, codec.vqvae if codec else None)
+    print(own.write_report(pipe, pictures, out), flush=True)
+    return pipe, pictures
+
+
+# How to learn each kind of data and say how good the model is, and the options that it has besides the common ones
+OF_SCENES, OF_FOLDER = ("start_from", "objective", "autoregressive"), (
+    "start_from", "objective", "captions", "size", "network", "codec_from", "workers"
+)  # fmt: skip
+DATA: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
+    "scenes": (_scenes, OF_SCENES),
+    "emoji": (_emoji, ()),
 }
 
 
@@ -144,6 +182,13 @@ def _start(arguments: argparse.Namespace) -> VQDiffusionPipeline | Autoregressiv
 
     name = arguments.start_from
     return None if name is None else load_pipeline(None if name == "shipped" else name)
+
+
+def _diffusion(name: str | None) -> VQDiffusionPipeline | None:
+    """A model that learns on pictures of one's own, or lends its codec."""
+    from vqlearn.pipeline import VQDiffusionPipeline
+
+    return None if name is None else VQDiffusionPipeline.from_pretrained(None if name == "shipped" else name)
 
 
 def _out(name: str) -> Path:

@@ -1,117 +1,158 @@
-"""A folder of pictures of one's own, with captions or without, as a data set to learn from."""
+"""A folder of pictures of one's own, with captions, classes or neither, as a data set to learn from."""
 
 from __future__ import annotations
 
-import csv
-import io
-import re
+import hashlib
+import json
+import shutil
+import tempfile
+import weakref
+from collections import Counter
 from pathlib import Path
-from unicodedata import normalize
+from typing import Any
 
-from PIL import Image
+import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from vqlearn.arguments import whole
-from vqlearn.data.pictures import Color, color_of, to_tensor
+from vqlearn.data.inspection import Facts
+from vqlearn.data.listing import Entry, Listing, listed
+from vqlearn.data.pictures import Color, color_of
+from vqlearn.data.preparing import prepare
+from vqlearn.data.report import Remarks, Report
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-TABLE = "captions.csv"
+HELD_OUT = 13  # of 256 first bytes of a digest: one picture in twenty
 
 
-class PictureFolder(Dataset[tuple[Tensor, str | None]]):
-    """Rows (image float `[3, side, side]` in [-1, 1], caption), in the order of the files' names.
+class PictureFolder(Dataset[tuple[Tensor, Any]]):
+    """Rows (image float `[3, side, side]` in [-1, 1], condition) of the pictures below a folder, in order of the names.
 
-    Captions are in `captions.csv`, a table with the columns `file` and `caption`, or for `name.png` in `name.txt`.
-    Where there is neither, every caption is None. Pictures may be of any mode; with `resize` those of another size are
-    cropped and scaled, and `background` is the colour behind what is transparent (`data.pictures.to_tensor`). Raises
-    FileNotFoundError where there is no such folder, ValueError for a folder without pictures, a picture that cannot be
-    read or is of another size, and a caption that is missing or empty.
+    The condition is the first caption, the number of the class, or None, as `reads` says: "text", "class" or "nothing".
+    Captions and classes come from `captions`, a file, or from the layout of the folder (`data.listing.listed`). The
+    square in the middle of a picture is scaled, and `background` is the colour behind what is transparent. All files
+    are read once, now; their pixels are kept in the folder `cache`, where the next call finds them, or else until the
+    end of the process. Whatever cannot be used is left out, and `report` says so, with what was mended.
+
+    `part("train")` is what to learn from and `part("held out")` what to judge by: a twentieth of the pictures, chosen
+    by a hash of their files' content, so that copies of one file are on one side. Raises FileNotFoundError where there
+    is no such folder, ValueError where none of its pictures can be used, OSError where the cache cannot be written.
     """
 
-    def __init__(self, folder: str | Path, side: int = 32, *, resize: bool = False, background: Color = "white"):
-        self.folder, self.side = Path(folder), whole("side", side)
-        self.resize, self.background = resize, background
+    def __init__(
+        self,
+        folder: str | Path,
+        side: int = 32,
+        *,
+        captions: str | Path | None = None,
+        background: Color = "white",
+        cache: str | Path | None = None,
+        workers: int = 0,
+        progress: bool = False,
+    ):
+        self.folder, self.side, self.background = Path(folder), whole("side", side, 1, 4096), background
         color_of(background)
-        if not self.folder.is_dir():
-            raise FileNotFoundError(f"there is no folder {str(folder)!r}; make it and put pictures into it")
-        named = (path for path in self.folder.iterdir() if path.suffix.lower() in ENDINGS)
-        self.files = sorted(path for path in named if not (path.name.startswith(".") or path.is_dir()))
-        if not self.files:
-            raise ValueError(f"there are no pictures in {str(folder)!r}; it must hold files that end in .png or .jpg")
-        for path in self.files:
-            self._check(path)
-        self.captions = _captions(self.folder, self.files)
+        listing = listed(folder, captions)
+        if cache is None:
+            cache = tempfile.mkdtemp(prefix="vqlearn-")
+            weakref.finalize(self, shutil.rmtree, cache, ignore_errors=True)
+        names = [entry.name for entry in listing.entries]
+        facts, store = prepare(
+            self.folder, names, self.side, background, Path(cache), workers=whole("workers", workers, 0),
+            progress=progress,
+        )  # fmt: skip
+        self.reads, self.report = listing.reads, Report([], others=listing.remarks)
+        kept = _used(listing, facts, self.report)
+        self.entries, self.digests = list(kept.values()), list(kept)
+        self.classes = sorted({entry.label for entry in self.entries if entry.label is not None})
+        self._numbers = {name: number for number, name in enumerate(self.classes)}
+        self.made, self.pixels, self.places = store.made, store.mapped(), store.at(self.digests)
+        self.report.head = _head(self, listing)
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.entries)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, str | None]:
-        path = self.files[index]
-        try:
-            with Image.open(path) as image:
-                picture = to_tensor(image, self.side, resize=self.resize, background=self.background)
-        except (OSError, ValueError) as error:  # damaged, or changed since it was looked at
-            raise ValueError(f"{path}: {error}") from None
-        return picture[0], self.captions[index]
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        pixels = torch.tensor(self.pixels[self.places[index]]).permute(2, 0, 1)
+        said = self.conditions(index)
+        return pixels / 127.5 - 1, said[0] if said else None
+
+    def conditions(self, index: int) -> tuple[Any, ...]:
+        """All captions of a picture, or the number of its class; none for a folder without."""
+        entry = self.entries[index]
+        if self.reads == "class":
+            return (self._numbers[entry.label or ""],)
+        return entry.captions if self.reads == "text" else ()
+
+    def indices(self, part: str) -> list[int]:
+        """The numbers of the pictures in "train" or "held out"; raises ValueError for another part."""
+        if part not in ("train", "held out"):
+            raise ValueError(f"part must be 'train' or 'held out', got {part!r}")
+        return [i for i, digest in enumerate(self.digests) if is_held_out(digest) == (part == "held out")]
+
+    def part(self, part: str) -> Subset[tuple[Tensor, Any]]:
+        """The rows of "train" or of "held out"."""
+        return Subset(self, self.indices(part))
 
     @property
-    def words(self) -> list[str]:
-        """The words and signs of the captions, in lower case and in order of the alphabet."""
-        texts = " ".join(caption for caption in self.captions if caption is not None)
-        return sorted(set(re.findall(r"[^\W_]+|[^\w\s]", texts.lower())))
-
-    def _check(self, path: Path) -> None:
-        """Whether a file is a picture of the right size, as far as its head says."""
-        try:
-            if not path.is_file():  # a pipe would be waited for
-                raise OSError("no ordinary file, or a link to none")
-            with Image.open(path) as image:
-                width, height = image.size
-        except Exception as error:  # Pillow raises many kinds for damaged files
-            raise ValueError(f"{path} is no picture ({error}); remove it or save it as PNG") from None
-        if not self.resize and (width, height) != (self.side, self.side):
-            raise ValueError(
-                f"{path} is {width} x {height} pixels, it must be {self.side} x {self.side}; say resize=True, or "
-                "resize it yourself"
-            )
+    def fingerprint(self) -> str:
+        """A hash of all that is learned from: contents, sizes, captions and classes."""
+        said = [(entry.captions, entry.label) for entry in self.entries]
+        return hashlib.sha256(json.dumps([self.made, self.reads, self.digests, said]).encode()).hexdigest()
 
 
-def _captions(folder: Path, files: list[Path]) -> list[str] | list[None]:
-    """A caption for each file, or None for each; raises ValueError."""
-    notes = {path: path.with_suffix(".txt") for path in files}
-    if (folder / TABLE).exists():
-        table = _table(folder / TABLE)
-        found = {path: table.get(normalize("NFC", path.name)) for path in files}
-    elif any(note.exists() for note in notes.values()):
-        found = {path: _text(note) if note.exists() else None for path, note in notes.items()}
-    else:
-        return [None] * len(files)
-    captions = []
-    for path, caption in found.items():
-        place = folder / TABLE if (folder / TABLE).exists() else notes[path]
-        if caption is None:
-            raise ValueError(f"{path.name} has no caption; write one into {place}")
-        if not caption.strip():
-            raise ValueError(f"the caption of {path.name} in {place} is empty; say what the picture shows")
-        captions.append(" ".join(caption.split()))
-    return captions
+def is_held_out(digest: str) -> bool:
+    """Whether the picture whose file has this SHA-256 is kept out of training."""
+    return int(digest[:2], 16) < HELD_OUT
 
 
-def _table(path: Path) -> dict[str, str]:
-    """File name -> caption; names as Linux writes them, where a Mac writes an accent as a sign of its own."""
-    rows = csv.DictReader(io.StringIO(_text(path), newline=""))
-    try:
-        if not {"file", "caption"} <= set(rows.fieldnames or ()):
-            raise ValueError(f"the first line of {path} must name the columns file and caption, got {rows.fieldnames}")
-        return {normalize("NFC", row["file"] or ""): row["caption"] or "" for row in rows}
-    except csv.Error as error:
-        raise ValueError(f"{path} is no table: {error}") from None
+def _used(listing: Listing, facts: dict[str, Facts], report: Report) -> dict[str, Entry]:
+    """The pictures that can be used, by their digests, each once with all its captions; raises ValueError."""
+    kept: dict[str, Entry] = {}
+    for entry in listing.entries:
+        digest, _, problem, reason = facts[entry.name]
+        if problem:
+            report.skipped.add(problem, f"{entry.name} ({reason})" if reason else entry.name)
+        elif digest in kept:
+            kept[digest] = _joined(kept[digest], entry, report)
+        else:
+            kept[digest] = entry
+    wanted = {"text": "without a caption", "class": "without a class"}
+    for digest, entry in list(kept.items()):
+        if not (listing.reads == "nothing" or (entry.captions if listing.reads == "text" else entry.label)):
+            report.skipped.add(wanted[listing.reads], entry.name)
+            del kept[digest]
+    if not kept:
+        raise ValueError(f"no picture in {str(listing.folder)!r} can be used: {'; '.join(_counts(report.skipped))}")
+    for entry in kept.values():
+        for remark in facts[entry.name].mended:
+            report.mended.add(remark, entry.name)
+    return kept
 
 
-def _text(path: Path) -> str:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}; it must be a text file in UTF-8") from None
+def _joined(first: Entry, copy: Entry, report: Report) -> Entry:
+    """A picture with what is said of another file of the same content."""
+    report.skipped.add("copy of another file: the captions are joined", f"{copy.name} (of {first.name})")
+    if None not in (first.label, copy.label) and first.label != copy.label:
+        report.others.add("picture in several classes: the first is taken", f"{first.name}, {copy.name}")
+    captions = tuple(dict.fromkeys((*first.captions, *copy.captions)))
+    return Entry(first.name, captions, first.label or copy.label)
+
+
+def _counts(remarks: Remarks) -> list[str]:
+    return [f"{len(names)} {remark}" for remark, names in sorted(remarks.items())]
+
+
+def _head(data: PictureFolder, listing: Listing) -> list[str]:
+    """What a report begins with."""
+    train, held = (len(data.indices(part)) for part in ("train", "held out"))
+    captions = sum(len(entry.captions) for entry in data.entries)
+    said = {"text": f"{captions} captions: {listing.layout}", "nothing": listing.layout}
+    if data.reads == "class":
+        counts = Counter(entry.label for entry in data.entries)
+        said["class"] = f"{len(counts)} classes of {min(counts.values())} to {max(counts.values())}: {listing.layout}"
+    return [
+        f"{data.folder}: {len(listing.entries)} pictures, {len(data)} used in {data.side} x {data.side} pixels",
+        said[data.reads],
+        f"{train} to learn from, {held} held out (those whose SHA-256 begins with a byte below {HELD_OUT})",
+    ]

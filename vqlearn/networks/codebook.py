@@ -76,13 +76,15 @@ class CodebookEMA:
 
     A code used less than `dead` times per batch on average restarts at a latent of the batch, drawn in
     proportion to its squared distance from its code (as k-means++ seeds), so codes go where they are missing.
-    The running sums live here and not in the model, whose tensors stay those of the published layout.
+    The running sums live here and not in the model, whose tensors stay those of the published layout. With `learned`
+    each code begins as the mean of one latent; a new codebook has none, so that its codes restart among the latents.
     """
 
-    def __init__(self, codebook: Codebook, decay: float = 0.95, dead: float = 0.05):
+    def __init__(self, codebook: Codebook, decay: float = 0.95, dead: float = 0.05, *, learned: bool = False):
         self.codebook, self.decay, self.dead = codebook, decay, dead
         weight = codebook.embedding.weight
-        self.counts, self.sums = torch.zeros(len(weight), device=weight.device), weight.detach().clone()
+        self.counts = torch.full((len(weight),), float(learned), device=weight.device)
+        self.sums = weight.detach().clone()
 
     @torch.no_grad()
     def update(self, latents: Tensor, codes: Tensor, generator: Generator | None = None) -> int:

@@ -23,6 +23,8 @@ class CodecStage:
     """Straight-through training of a VQModel with an EMA codebook (van den Oord et al. 2017).
 
     `data` is a `torch.utils.data.Dataset` of (image, anything): float `[C, H, W]` in [-1, 1]. Or it is a `Source`.
+    `learned` is for a codec that has learned before: its codes keep their places at first. Raises ValueError for a
+    codec that assigns codes in another way (by logits, or with only some codes in use); it is used as it is.
     """
 
     def __init__(
@@ -34,18 +36,21 @@ class CodecStage:
         device: str = "cpu",
         autocast: bool = False,
         workers: int = 0,
+        learned: bool = False,
     ):
         self.recipe = recipe = CodecRecipe() if recipe is None else recipe
         of_kind("recipe", recipe, CodecRecipe)
         of_kind("codec", codec, VQModel)
+        if codec.config.quantizer != "nearest" or codec.config.num_tokens is not None:
+            raise ValueError("a codec with a Gumbel quantizer, or some of whose codes are left out, is used as it is")
         check_placement(str(device))
         self.device, self.autocast = device, autocast
         self.source = as_source(data, lambda _: None, batch=recipe.batch, seed=recipe.seed, workers=workers)
         self.codec = codec.to(device).train()
-        self.ema = CodebookEMA(codec.quantize)
+        self.ema = CodebookEMA(codec.quantize, learned=learned)
         codec.quantize.requires_grad_(False)
-        learned = [p for p in codec.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(learned, lr=recipe.learning_rate, weight_decay=0.0)
+        moved = [p for p in codec.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(moved, lr=recipe.learning_rate, weight_decay=0.0)
 
     def step(self, number: int) -> dict[str, float]:
         """One update on batch `number`; returns the figures of the log.

@@ -1,0 +1,46 @@
+"""What was found in a folder of pictures, counted and named: what is used, skipped and mended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+SHOWN = 3  # names that are listed for each remark
+
+
+class Remarks(dict[str, list[str]]):
+    """Names of files, or of lines, for each thing that there is to say of them."""
+
+    def add(self, remark: str, name: str) -> None:
+        self.setdefault(remark, []).append(name)
+
+
+@dataclass
+class Report:
+    """What a folder holds; `str(report)` names the first of each kind, `report.text(None)` all of them."""
+
+    head: list[str]
+    skipped: Remarks = field(default_factory=Remarks)  # pictures that are not used
+    mended: Remarks = field(default_factory=Remarks)  # pictures that are used, and not quite as they are
+    others: Remarks = field(default_factory=Remarks)  # captions, lines and folders
+
+    def text(self, most: int | None = SHOWN) -> str:
+        """The report, with at most so many names of each kind."""
+        parts = [line for line in self.head if line]
+        for title, remarks in (("skipped", self.skipped), ("mended", self.mended), ("besides", self.others)):
+            if remarks:
+                parts += [f"{title}:", *(_line(remark, remarks[remark], most) for remark in sorted(remarks))]
+        return "\n".join(parts)
+
+    def __str__(self) -> str:
+        return self.text()
+
+
+def _line(remark: str, names: list[str], most: int | None) -> str:
+    named = ", ".join(map(printable, names[:most]))
+    return f"  {len(names)} {remark}: {named}{' ...' if len(names) > len(names[:most]) else ''}"
+
+
+def printable(name: str) -> str:
+    """A name in signs that every report can hold: what is no text in a file's name, and line ends, are escaped."""
+    escaped = name.encode("utf-8", "backslashreplace").decode()
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in escaped)
