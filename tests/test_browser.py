@@ -33,6 +33,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 FLAGS += ["--disable-background-networking", "--disable-component-update"]
 PATIENCE = 600  # seconds, after which something hangs for certain
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+NAME = "widgets.ipynb"
 SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"autoStartDefaultKernel": True, "windowingMode": "none"},  # all cells in the page
@@ -58,20 +59,22 @@ WATCH = """cell => {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """The notebooks with widgets, up to the last of them, and one with the two players of runs."""
+    """A notebook of what three of the course hold up to their widgets, and of the two players of runs."""
     root = tmp_path_factory.mktemp("lab") / "notebooks"
     root.mkdir()
-    for path in NOTEBOOKS.glob("*.ipynb"):
-        book = nbformat.read(path, as_version=4)
-        found = [number for number, cell in enumerate(book.cells) if "display(widgets." in cell.source]
-        if found and path.stem in ("03_forward_process", "04_schedules", "05_posterior"):
-            book.cells = book.cells[: found[-1] + 2]
-            nbformat.write(book, root / path.name)
+    cells = []
+    for name in ("03_forward_process", "04_schedules", "05_posterior"):
+        book = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+        last = max(number for number, cell in enumerate(book.cells) if "display(widgets." in cell.source)
+        cells += book.cells[: last + 1]
     lines = "import threading\n\nfrom vqlearn import plots, widgets\n\nplots.set_style()", PLAYER
     lines += ('display(widgets.sampler_race(samplers=("ancestral", "halton")))',)
-    runs = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in lines])
-    runs.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(runs, root / "runs.ipynb")
+    cells += [nbformat.v4.new_code_cell(source) for source in lines]
+    for number, cell in enumerate(cells):
+        cell.id = f"cell-{number}"
+    whole = nbformat.v4.new_notebook(cells=cells)
+    whole.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(whole, root / NAME)
     return root
 
 
@@ -135,11 +138,25 @@ def page(lab):
         browser.close()
 
 
-@pytest.fixture
-def shots(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def book(page):
+    """The notebook, open and run from top to bottom."""
+    page.locator(".jp-DirListing-item", has_text=NAME).dblclick()
+    page.locator("#jp-main-dock-panel .lm-TabBar-tab.lm-mod-current", has_text=NAME).wait_for()
+    book = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)").first
+    book.locator(".jp-Cell").first.wait_for()
+    run_all(page, book)
+    return book
+
+
+@pytest.fixture(autouse=True)
+def shots(page, tmp_path, request):
+    """Where screenshots go, one of the page as the test leaves it; it may raise nothing and ask nobody else."""
     place = Path(os.environ.get("VQLEARN_SHOTS") or tmp_path)
     place.mkdir(parents=True, exist_ok=True)
-    return place
+    yield place
+    page.screenshot(path=place / f"{request.node.name}.png")
+    assert not page.troubles
 
 
 def wait_for(what, name: str):
@@ -152,21 +169,6 @@ def wait_for(what, name: str):
     raise AssertionError(f"waited {PATIENCE} s in vain for: {name}")
 
 
-@contextlib.contextmanager
-def opened(page, name: str, shots: Path):
-    """A notebook, open and run from top to bottom; the page may raise nothing and ask nobody else."""
-    page.locator(".jp-DirListing-item", has_text=name).dblclick()
-    page.locator("#jp-main-dock-panel .lm-TabBar-tab.lm-mod-current", has_text=name).wait_for()
-    book = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)").first
-    book.locator(".jp-Cell").first.wait_for()
-    run_all(page, book)
-    try:
-        yield book
-    finally:
-        page.screenshot(path=shots / f"{Path(name).stem}.png")
-    assert not page.troubles
-
-
 def run_all(page, book) -> None:
     page.wait_for_function(CONNECTED)  # a Run All before that is lost
     page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -177,8 +179,9 @@ def run_all(page, book) -> None:
     assert book.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0
 
 
-def widget(book, number: int = 0):
-    cell = book.locator(".jp-CodeCell", has=book.page.locator(".widget-vbox")).nth(number)
+def widget(book, name: str):
+    """The cell that shows a widget."""
+    cell = book.locator(".jp-CodeCell", has=book.page.locator(".widget-vbox")).filter(has_text=f"widgets.{name}(")
     cell.locator(".widget-vbox").first.wait_for()
     cell.scroll_into_view_if_needed()
     return cell
@@ -220,68 +223,64 @@ def keys(page, cell, label: str, *names: str, reads: str) -> None:
     wait_for(lambda: line.locator(".widget-readout").inner_text() == reads, f"{label} to be {reads}")
 
 
-def test_the_schedule_explorer_follows_the_keyboard(page, shots):
-    with opened(page, "04_schedules.ipynb", shots) as book:
-        cell = widget(book)
-        first = first_picture(cell)
-        keys(page, cell, "masked at t = T", "ArrowLeft", reads="0.89")
-        second = changed(cell, first, "a key")
-        keys(page, cell, "kept at t = T", *["ArrowRight"] * 15, reads="0.15")
-        changed(cell, second, "more keys")
-        masked = cell.locator(".widget-inline-hbox", has_text="masked at t = T").locator(".widget-readout")
-        wait_for(lambda: masked.inner_text() == "0.85", "the other slider to give way")
-        assert words(cell).startswith("Three curves")
+def test_the_schedule_explorer_follows_the_keyboard(page, book):
+    cell = widget(book, "schedule_explorer")
+    first = first_picture(cell)
+    keys(page, cell, "masked at t = T", "ArrowLeft", reads="0.89")
+    second = changed(cell, first, "a key")
+    keys(page, cell, "kept at t = T", *["ArrowRight"] * 15, reads="0.15")
+    changed(cell, second, "more keys")
+    masked = cell.locator(".widget-inline-hbox", has_text="masked at t = T").locator(".widget-readout")
+    wait_for(lambda: masked.inner_text() == "0.85", "the other slider to give way")
+    assert words(cell).startswith("Three curves")
 
 
-def test_the_posterior_microscope_follows_the_keyboard(page, shots):
-    with opened(page, "05_posterior.ipynb", shots) as book:
-        cell = widget(book)
-        before = first_picture(cell)
-        for label, key, reads in (
-            ("seen token x_t", "ArrowRight", "3"),
-            ("clean token x_0", "ArrowRight", "2"),
-            ("later time t", "End", "10"),
-        ):
-            keys(page, cell, label, key, reads=reads)
-            before = changed(cell, before, label)
-        keys(page, cell, "later time t", "Home", reads="1")
-        earlier = cell.locator(".widget-inline-hbox", has_text="earlier time s").locator(".widget-readout")
-        wait_for(lambda: earlier.inner_text() == "0", "s to stay earlier than t")
+def test_the_posterior_microscope_follows_the_keyboard(page, book):
+    cell = widget(book, "posterior_microscope")
+    before = first_picture(cell)
+    for label, key, reads in (
+        ("seen token x_t", "ArrowRight", "3"),
+        ("clean token x_0", "ArrowRight", "2"),
+        ("later time t", "End", "10"),
+    ):
+        keys(page, cell, label, key, reads=reads)
+        before = changed(cell, before, label)
+    keys(page, cell, "later time t", "Home", reads="1")
+    earlier = cell.locator(".widget-inline-hbox", has_text="earlier time s").locator(".widget-readout")
+    wait_for(lambda: earlier.inner_text() == "0", "s to stay earlier than t")
 
 
-def test_the_corruption_player_plays(page, shots):
-    with opened(page, "03_forward_process.ipynb", shots) as book:
-        cell = widget(book)
-        before = first_picture(cell)
-        keys(page, cell, "time t", "ArrowLeft", reads="49")
-        changed(cell, before, "a key")
-        keys(page, cell, "time t", "End", *["ArrowLeft"] * 8, reads="92")
-        wait_for(lambda: words(cell).startswith("t = 92: "), "the picture of t = 92")
-        played(cell, "corruption", "t = 100: ")
-        assert re.match(r"t = 100: \d+ of 64 tokens are masked", words(cell))
+def test_the_corruption_player_plays(page, book):
+    cell = widget(book, "corruption_player")
+    before = first_picture(cell)
+    keys(page, cell, "time t", "ArrowLeft", reads="49")
+    changed(cell, before, "a key")
+    keys(page, cell, "time t", "End", *["ArrowLeft"] * 8, reads="92")
+    wait_for(lambda: words(cell).startswith("t = 92: "), "the picture of t = 92")
+    played(cell, "corruption", "t = 100: ")
+    assert re.match(r"t = 100: \d+ of 64 tokens are masked", words(cell))
 
 
-def test_runs_show_progress_stop_and_play(page, shots):
-    with opened(page, "runs.ipynb", shots) as book:
-        cell = widget(book)
-        line = cell.locator('[role="status"]')
-        assert line.inner_text() == "Press Generate." and source(cell) is None
-        keys(page, cell, "steps", "End", reads="100")
-        cell.get_by_role("button", name="Generate").click()
-        wait_for(lambda: cell.locator(".progress-bar").evaluate("bar => bar.offsetWidth") > 0, "progress")
-        cell.get_by_role("button", name="Stop").click()
-        wait_for(lambda: line.inner_text().startswith("Stopped after 3 of 100 steps"), "the stop")
-        stopped = changed(cell, None, "the stop")
-        keys(page, cell, "steps", "Home", *["ArrowRight"] * 7, reads="8")
-        cell.get_by_role("button", name="Generate").click()
-        wait_for(lambda: line.inner_text().startswith("Drawn in 8 steps"), "the run")
-        changed(cell, stopped, "the run")
-        wait_for(lambda: words(cell).startswith("after step 8 of 8: "), "the last picture")
-        played(cell, "the run", "after step 8 of 8: ")
-        page.screenshot(path=shots / "denoising_player.png")
+def test_runs_show_progress_stop_and_play(page, book, shots):
+    cell = widget(book, "denoising_player")
+    line = cell.locator('[role="status"]')
+    assert line.inner_text() == "Press Generate." and source(cell) is None
+    keys(page, cell, "steps", "End", reads="100")
+    cell.get_by_role("button", name="Generate").click()
+    wait_for(lambda: cell.locator(".progress-bar").evaluate("bar => bar.offsetWidth") > 0, "progress")
+    cell.get_by_role("button", name="Stop").click()
+    wait_for(lambda: line.inner_text().startswith("Stopped after 3 of 100 steps"), "the stop")
+    stopped = changed(cell, None, "the stop")
+    keys(page, cell, "steps", "Home", *["ArrowRight"] * 7, reads="8")
+    cell.get_by_role("button", name="Generate").click()
+    wait_for(lambda: line.inner_text().startswith("Drawn in 8 steps"), "the run")
+    changed(cell, stopped, "the run")
+    wait_for(lambda: words(cell).startswith("after step 8 of 8: "), "the last picture")
+    played(cell, "the run", "after step 8 of 8: ")
+    page.screenshot(path=shots / "denoising_player.png")
 
-        race = widget(book, 1)
-        keys(page, race, "steps", "Home", "ArrowRight", "ArrowRight", reads="3")
-        race.get_by_role("button", name="Generate").click()
-        wait_for(lambda: race.locator('[role="status"]').inner_text().startswith("2 of 2 pictures"), "the race")
-        assert "halton: " in words(race)
+    race = widget(book, "sampler_race")
+    keys(page, race, "steps", "Home", "ArrowRight", "ArrowRight", reads="3")
+    race.get_by_role("button", name="Generate").click()
+    wait_for(lambda: race.locator('[role="status"]').inner_text().startswith("2 of 2 pictures"), "the race")
+    assert "halton: " in words(race)
