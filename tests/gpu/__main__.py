@@ -119,10 +119,13 @@ def part(chosen: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def carried(wheels: Path) -> Iterator[None]:
-    """Pure Python wheels of a folder can be imported, behind whatever is installed."""
+    """Pure Python wheels of a folder can be imported; what is installed comes before them."""
+    from .record import version
+
     with tempfile.TemporaryDirectory() as folder:
         for wheel in sorted(wheels.glob("*.whl")):
-            zipfile.ZipFile(wheel).extractall(folder)
+            if version(wheel.name.partition("-")[0]) is None:
+                zipfile.ZipFile(wheel).extractall(folder)
         sys.path.append(folder)
         yield
 
