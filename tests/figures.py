@@ -6,20 +6,24 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import io
 import shutil
 import sys
 import tempfile
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageSequence
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "figures"
 CAPTION = "a large red circle left of a small blue square"  # the README's
 CAPTIONS = (CAPTION, "a small yellow star above a large green cross")
+NUM_CODES = 1024  # of the shipped model; the mask comes after them
 STEPS = (1, 2, 3, 4, 5, 6, 10, 25, 50, 100)
 ROUNDING = 1.0  # of 255: another CPU moves less
 
@@ -60,6 +64,52 @@ def samplers(path: Path) -> None:
     titles = [name.replace("_", "\n") for name in names]
     figure = plots.album([row(caption) for caption in CAPTIONS], pipe.schedule.mask_id, titles=titles, size=1.15)
     _save(plots.name_rows(figure, [textwrap.fill(caption, 18) for caption in CAPTIONS]), path)
+
+
+@functools.cache
+def _trajectory() -> list[tuple[int, Any, np.ndarray]]:
+    """Times, tokens `[8, 8]` and what they decode to, of one picture in 25 steps; a masked token as the first code."""
+    import torch
+
+    from vqlearn import VQDiffusionPipeline, sampling, strided_times
+
+    pipe = VQDiffusionPipeline.from_pretrained()
+    settings = {"guidance_scale": pipe.guidance_scale, "truncation_rate": pipe.truncation_rate}
+    generator, times = torch.Generator().manual_seed(0), strided_times(pipe.schedule.num_steps, 25)
+    states = [sampling.prior_sample(pipe.schedule, 1, pipe.length, generator=generator)]
+    sampling.ancestral.run(
+        pipe.denoiser(CAPTION, **settings), states[0], pipe.schedule, times, generator=generator,
+        on_step=lambda step, s, x_s: states.append(x_s),
+    )  # fmt: skip
+    tokens = torch.cat(states)
+    images = pipe.decode(torch.where(tokens == pipe.schedule.mask_id, 0, tokens)).permute(0, 2, 3, 1)
+    return [*zip(times, tokens.view(-1, 8, 8), (images.numpy() + 1) / 2, strict=True)]
+
+
+def reverse_film(path: Path) -> None:
+    """The reverse process as an animation, tokens beside the picture; it waits at both ends."""
+    from vqlearn import plots
+
+    states, frames = _trajectory(), []
+    grids = [grid for _, grid, _ in states]
+    for t, grid, picture in states:
+        drawn = plots.film(grid, picture, NUM_CODES, truth=grids[-1], frames=grids, title=f"tokens at t = {t}")
+        file = io.BytesIO()
+        drawn.savefig(file, dpi=96, facecolor="white")
+        frames.append(Image.open(file).convert("RGB").quantize(96))
+    waits = [1200, *[180] * (len(frames) - 2), 3000]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=waits, loop=0)
+
+
+def reverse_still(path: Path) -> None:
+    """Seven times of the same animation, for whoever does not want things to move, and for paper."""
+    from vqlearn import plots
+
+    states = [*_trajectory()[::4], _trajectory()[-1]]
+    times, grids, pictures = zip(*states, strict=True)
+    _save(
+        plots.album([grids, pictures], NUM_CODES, truth=grids[-1], titles=[f"t = {t}" for t in times], size=1.2), path
+    )
 
 
 # first_hitting has the distribution of ancestral, corrector nearly its line; reference compares with diffusers
@@ -110,6 +160,8 @@ FIGURES: dict[str, Callable[[Path], None]] = {
     "schedules.png": schedules,
     "samplers.png": samplers,
     "exactness.png": exactness,
+    "reverse.gif": reverse_film,
+    "reverse.png": reverse_still,
 }
 
 
@@ -123,9 +175,15 @@ def draw(name: str, folder: Path) -> Path:
 
 
 def difference(first: Path, second: Path) -> float:
-    """Root mean square difference of two pictures' values 0 ... 255; infinite where their sizes differ."""
-    one, other = (np.asarray(Image.open(path).convert("RGB"), dtype=float) for path in (first, second))
+    """Root mean square difference of the values 0 ... 255 of two pictures or films; infinite where sizes differ."""
+    one, other = (_frames(path) for path in (first, second))
     return float(np.sqrt(np.mean((one - other) ** 2))) if one.shape == other.shape else np.inf
+
+
+def _frames(path: Path) -> np.ndarray:
+    """All frames of a picture, `[N, H, W, 3]`."""
+    with Image.open(path) as film:
+        return np.stack([np.asarray(frame.convert("RGB"), float) for frame in ImageSequence.Iterator(film)])
 
 
 def main(arguments: list[str]) -> None:

@@ -100,15 +100,23 @@ def name_rows(figure: Figure, names: Sequence[str]) -> Figure:
 
 
 def film(
-    grid: Values, picture: Values, mask_id: int, *, truth: Values = None, title: str = "", size: float = 3.0
+    grid: Values,
+    picture: Values,
+    mask_id: int,
+    *,
+    truth: Values = None,
+    frames: Sequence[Values] = (),
+    title: str = "",
+    size: float = 3.0,
 ) -> Figure:
     """One frame of a film: a token grid `[H, W]` and, beside it, its decoding `[h, w, 3]`, marked alike.
 
-    Hatched where the grid is masked and, with `truth` `[H, W]`, outlined where a token is replaced.
+    Hatched where the grid is masked and, with `truth` `[H, W]`, outlined where a token is replaced. `frames` are the
+    grids of the whole film, in all of which a code then has one colour.
     """
     grid, picture = array(grid), pixels(picture)
     figure, (left, right) = row_of_axes(2, (title or "tokens", "decoded"), size, size)
-    left.imshow(painter([grid], mask_id)(grid), extent=(0, grid.shape[1], len(grid), 0))
+    left.imshow(painter([grid, *map(array, frames)], mask_id)(grid), extent=(0, grid.shape[1], len(grid), 0))
     right.imshow(picture, interpolation="nearest", extent=(0, picture.shape[1], len(picture), 0))
     mark(left, grid, mask_id, truth, 1, 1)
     mark(right, grid, mask_id, truth, len(picture) / len(grid), picture.shape[1] / grid.shape[1])

@@ -167,7 +167,7 @@ def denoising_player(pipe: VQDiffusionPipeline | None = None, *, prompt: str = P
             raise ValueError("Nothing has been generated yet.")
         now = min(step.value, len(states) - 1)
         title = f"after step {now} of {panel.progress.max}"
-        return _frame(silent, states[now], states[-1], title, "are not yet what they are at the end")
+        return _frame(silent, states[now], states[-1], title, "are not yet what they are at the end", states)
 
     def work(run: Run) -> str:
         states.clear()
@@ -259,13 +259,19 @@ def _drawn(panel: Panel, *controls: Any) -> Panel:
     return panel
 
 
-def _frame(pipe: VQDiffusionPipeline, x_t: Tensor, truth: Tensor, title: str, outlined: str) -> tuple[Figure, str]:
-    """Tokens `[1, L]` and their picture side by side, marked against `truth`, and the words for both."""
+def _frame(
+    pipe: VQDiffusionPipeline, x_t: Tensor, truth: Tensor, title: str, outlined: str, film: Sequence[Tensor] = ()
+) -> tuple[Figure, str]:
+    """Tokens `[1, L]` and their picture side by side, marked against `truth`, and the words for both.
+
+    `film` are the tokens of all frames.
+    """
     side, mask_id = round(x_t.shape[1] ** 0.5), pipe.schedule.mask_id
     masked, wrong = int((x_t == mask_id).sum()), int(((x_t != truth) & (x_t != mask_id)).sum())
     alt = f"{title}: {masked} of {x_t.shape[1]} tokens are masked and {wrong} {outlined}."
     grid, clean = x_t.view(side, -1), truth.view(side, -1)
-    return plots.film(grid, _pixels(pipe, x_t, truth), mask_id, truth=clean, title=title), alt
+    picture, frames = _pixels(pipe, x_t, truth), [x.view(side, -1) for x in film]
+    return plots.film(grid, picture, mask_id, truth=clean, frames=frames, title=title), alt
 
 
 def _pixels(pipe: VQDiffusionPipeline, x_t: Tensor, behind: Tensor) -> Any:
