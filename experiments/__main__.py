@@ -19,23 +19,24 @@ import matplotlib.pyplot as plt
 from experiments import report
 from experiments.claims import CLAIMS, Claim
 from experiments.models import FULL, MINIATURE, SMALL, Lab, Size
+from vqlearn.course.results import Row, read
 
 HERE = Path(__file__).parent
 SIZES = {"full": FULL, "small": SMALL, "miniature": MINIATURE}
 
 
-def run(claim: Claim, lab: Lab, results: Path) -> list[report.Row]:
+def run(claim: Claim, lab: Lab, results: Path) -> list[Row]:
     """The rows of a claim: those that are stored, and the seeds that are missing."""
     path = results / f"{claim.name}.csv"
-    rows = report.load(path)
+    rows = read(path)
     for seed in range(lab.size.seeds):
         if all(row["seed"] != seed for row in rows):
             rows += [{"setting": setting, "seed": seed, **found} for setting, found in claim.measure(lab, seed)]
             report.save(path, rows)
-    return report.load(path)
+    return read(path)
 
 
-def publish(claim: Claim, rows: list[report.Row], results: Path) -> None:
+def publish(claim: Claim, rows: list[Row], results: Path) -> None:
     """Print the verdict of a claim, and store it with its figure."""
     text = report.summary(claim, rows)
     print(text, flush=True)
@@ -58,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     size: Size = SIZES[chosen.size]
     lab = Lab(size, chosen.folder / f"models{part}")
     for claim in CLAIMS.values() if chosen.name == "all" else [CLAIMS[chosen.name]]:
-        rows = report.load(results / f"{claim.name}.csv") if chosen.report else run(claim, lab, results)
+        rows = read(results / f"{claim.name}.csv") if chosen.report else run(claim, lab, results)
         if rows:
             publish(claim, rows, results)
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Contrast
 from experiments.statistics import Interval, interval, verdict
+from vqlearn.course.results import Row, by_setting
 from vqlearn.data.files import replaced
-
-Row = dict[str, Any]  # setting, seed and figures
-WORDS = {"setting", "device", "shape"}  # the columns that hold no numbers
 
 
 def save(path: Path, rows: list[Row]) -> None:
@@ -25,26 +21,6 @@ def save(path: Path, rows: list[Row]) -> None:
         table = csv.DictWriter(file, names)
         table.writeheader()
         table.writerows({name: f"{v:.6g}" if isinstance(v, float) else v for name, v in row.items()} for row in rows)
-
-
-def load(path: Path) -> list[Row]:
-    """The rows of a CSV file, none if there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            {name: value if name in WORDS else float(value) for name, value in row.items() if value != ""}
-            for row in csv.DictReader(file)
-        ]
-
-
-def by_setting(rows: list[Row], figure: str) -> dict[str, list[float]]:
-    """The values of a figure for every setting, in the order of the seeds."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: row["seed"]):
-        if figure in row:
-            found[row["setting"]].append(row[figure])
-    return found
 
 
 def differences(claim: Claim, rows: list[Row]) -> dict[Contrast, Interval]:

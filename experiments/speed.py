@@ -26,6 +26,7 @@ from torch import Generator, Tensor
 
 from experiments import report
 from vqlearn import MaskReplaceSchedule, p_sample_step
+from vqlearn.course.results import read
 from vqlearn.networks.autoregressive import AutoregressiveTransformer
 from vqlearn.networks.transformer import Transformer2DModel
 from vqlearn.training.updates import has_fast_bfloat16
@@ -164,7 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sides", nargs="*", type=int, default=[*SIDES])
     parser.add_argument("--out", type=Path, default=HERE / "results" / "speed.csv")
     chosen = parser.parse_args(arguments)
-    bench, rows = Bench.on(chosen.device), report.load(chosen.out)
+    bench, rows = Bench.on(chosen.device), read(chosen.out)
     for name, shape, batch in plan(chosen.shapes, chosen.batches, chosen.sides):
         for kind in KINDS:
             row = {"setting": kind, "device": bench.name, "shape": name, "positions": shape.positions, "batch": batch}

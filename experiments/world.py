@@ -29,12 +29,12 @@ class Pictures(Source):
     """Rows drawn at random from pictures with captions: tokens int64 `[N, L]` and token ids int64 `[N, S]`."""
 
     tokens: Tensor
-    ids: Tensor
+    ids: Tensor | None
 
     def rows(self, number: int, count: int, generator: Generator) -> Rows:
         """Drawn with replacement, so that batch `number` is a function of its generator alone."""
         chosen = torch.randint(len(self.tokens), (count,), generator=generator)
-        return Rows(self.tokens[chosen], self.ids[chosen])
+        return Rows(self.tokens[chosen], None if self.ids is None else self.ids[chosen])
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments import __main__ as command
-from experiments import report, speed
+from experiments import orders, speed
 from experiments.claims import CLAIMS, Contrast
 from experiments.models import MINIATURE, Arm, Lab, build
 from experiments.statistics import T_975, Interval, interval, verdict
 from vqlearn import scenes
+from vqlearn.course.results import load, read
 from vqlearn.evaluation.agreement import report as report_of
 
 
@@ -72,7 +73,7 @@ def test_a_miniature_of_each(name, lab, tmp_path, capsys):
     assert len(rows) == 2 * len(settings) and {row["seed"] for row in rows} == {0.0, 1.0}
     assert {label for one in claim.contrasts for label in (one.better, one.worse)} <= settings
     assert all(0 <= row["right"] <= 1 and row["speed"] > 0 for row in rows)
-    assert report.load(tmp_path / f"{name}.csv") == rows == command.run(claim, lab, tmp_path)  # nothing is left to do
+    assert read(tmp_path / f"{name}.csv") == rows == command.run(claim, lab, tmp_path)  # nothing is left to do
     command.publish(claim, rows, tmp_path)
     assert "verdict: " in capsys.readouterr().out and (tmp_path / f"{name}.png").stat().st_size > 1000
 
@@ -114,9 +115,39 @@ def test_rows_of_speed_are_kept_one_by_one(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(speed.SHAPES, "toy", TINY)
     wanted = ["--shapes", "toy", "--batches", "1", "--sides", "--out", str(tmp_path / "speed.csv")]
     speed.main(wanted)
-    rows = report.load(tmp_path / "speed.csv")
+    rows = read(tmp_path / "speed.csv")
     assert [row["setting"] for row in rows] == [*speed.KINDS] and all(row["seconds"] > 0 for row in rows)
     assert rows[0]["device"] == "CPU, one thread" and rows[0]["positions"] == 16
     capsys.readouterr()
     speed.main(wanted)  # nothing is left to do
-    assert capsys.readouterr().out == "" and report.load(tmp_path / "speed.csv") == rows
+    assert capsys.readouterr().out == "" and read(tmp_path / "speed.csv") == rows
+
+
+def test_the_perfect_code_length_of_any_order_is_that_of_a_uniform_choice():
+    pictures = orders.rectangles()
+    assert len(pictures.unique(dim=0)) == len(pictures) == 882
+    for order in orders.ORDERS.values():
+        found = orders.perfect(pictures, order(0))
+        assert float(found.sum()) == pytest.approx(math.log(882)) and bool((found >= 0).all())
+    assert float(orders.perfect(pictures, orders.RASTER)[0]) == pytest.approx(
+        -(72 / 882 * math.log(36 / 882) + 810 / 882 * math.log(810 / 882))
+    )  # 36 rectangles of each ink hold the first cell
+
+
+def test_the_rows_of_orders_say_where_a_network_is_wrong(tmp_path, capsys):
+    wanted = ["--updates", "1", "--draws", "2", "--out", str(tmp_path / "orders.csv")]
+    orders.main(wanted)
+    rows = read(tmp_path / "orders.csv")
+    assert {row["setting"] for row in rows} == {*orders.ORDERS, orders.ANY} and len(rows) == 12
+    for row in rows:
+        assert sum(row[f"excess {place}"] for place in range(36)) == pytest.approx(
+            row["bits"] - math.log2(882), abs=1e-2
+        )
+    orders.main(wanted)
+    assert read(tmp_path / "orders.csv") == rows
+
+
+def test_stored_results_are_found_by_name():
+    assert {row["setting"] for row in load("orders")} == {*orders.ORDERS, orders.ANY}
+    with pytest.raises(FileNotFoundError, match="no results of an experiment 'alchemy' are stored; there are: "):
+        load("alchemy")

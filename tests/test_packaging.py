@@ -1,6 +1,7 @@
 """The files around the package agree with each other and with the code."""
 
 import ast
+import functools
 import importlib.metadata
 import re
 import subprocess
@@ -33,15 +34,21 @@ def names(requirements: list[str]) -> set[str]:
 
 def imported(folder: Path) -> set[str]:
     """The top-level names that the files of a folder import, anywhere in them, but those of Python and of ours."""
-    found = set()
-    for path in folder.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                found |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                found.add(str(node.module).partition(".")[0])
+    found = set().union(*map(imported_by, folder.rglob("*.py")))
     ours = {"vqlearn", "tests", "experiments", *(path.stem for path in (ROOT / "tests").iterdir())}
     return found - set(sys.stdlib_module_names) - ours
+
+
+@functools.cache
+def imported_by(path: Path) -> set[str]:
+    """The top-level names that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(str(node.module).partition(".")[0])
+    return found
 
 
 # ------------------------------------------------------------------------------------------ dependencies
@@ -124,7 +131,7 @@ def test_the_same_pythons_are_promised_and_tried(project):
 def test_every_package_is_packed(project):
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
     found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "vqlearn").rglob("__init__.py")}
-    assert set(listed) - {"vqlearn.course_guides", "vqlearn.course_notebooks"} == found
+    assert set(listed) - {f"vqlearn.course_{name}" for name in ("guides", "notebooks", "results")} == found
 
 
 def test_the_shipped_model_is_small_and_whole():

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from vqlearn.course.site import Site
 
 ROOT = assets.FOLDER.parent.parent
-PRIVATE = "__main__", "assets", "cli", "course", "course_guides", "course_notebooks"  # the course's three come after
+CARRIED = "course_guides", "course_notebooks", "course_results"  # by a wheel
+PRIVATE = "__main__", "assets", "cli", "course", *CARRIED  # the course's three come after
 COURSE = "vqlearn.course.plots", "vqlearn.course.checks", "vqlearn.course.widgets"
 PREFIX = re.compile(r"(?<![\w.'\"])[a-z_]\w*\.(?:\w+\.)*(?=[A-Za-z_])")  # the modules before the name of a type
 SENTENCE = re.compile(r"(?<=[^.]\.)(?<!Eq\.)(?<!al\.)\s+")  # where a sentence ends
