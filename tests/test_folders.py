@@ -1,12 +1,16 @@
 """Folders of pictures in every usual layout, and hostile ones: what is used, and what is said of the rest."""
 
+import concurrent.futures
 import io
 import json
+import multiprocessing
 import os
 import struct
 import sys
 import warnings
 import zlib
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -156,7 +160,7 @@ def test_single_lines_without_use_are_named(tmp_path):
         "line that is damaged, or without a picture or caption":
             [f"metadata.jsonl, line {number}" for number in (2, 3, 4)],
         "caption of a picture that is not there": ["../a.png"],
-        "captions empty": ["metadata.jsonl: b.png"],
+        "empty caption": ["metadata.jsonl: b.png"],
         "caption that is no text in UTF-8": ["metadata.jsonl: c.png"],
     }  # fmt: skip
 
@@ -192,15 +196,15 @@ def odd():
     return {
         "16.png": (saved(grey, "PNG"), "more than 8 bits", (255, 255, 255)),
         "alpha.webp": (saved(Image.new("RGBA", (8, 8), (0, 0, 0, 0)), "WEBP", lossless=True),
-                       "transparent: put on the background", (255, 255, 255)),
+                       "transparent, put on the background", (255, 255, 255)),
         "cmyk.tif": (saved(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "TIFF"), "CMYK", (255, 0, 0)),
         "frames.gif": (saved(frames[0], "GIF", save_all=True, append_images=frames[1:]),
-                       "several frames or pages: the first is taken", (0, 255, 0)),
+                       "several frames or pages, the first taken", (0, 255, 0)),
         "palette.bmp": (saved(red.convert("P"), "BMP"), "palette", (255, 0, 0)),
-        "small.png": (png(1, (4, 4)), "smaller than 8 pixels: enlarged", (37, 91, 1)),
+        "small.png": (png(1, (4, 4)), "smaller than 8 pixels, enlarged", (37, 91, 1)),
         "turned.jpg": (saved(Image.new("RGB", (8, 8), "black"), "JPEG", exif=exif),
                        "turned as the EXIF orientation says", (0, 0, 0)),
-        "wide.PNG": (png(2, (8, 20)), "not square: the middle is taken", (74, 182, 2)),
+        "wide.PNG": (png(2, (8, 20)), "not square, the middle taken", (74, 182, 2)),
     }  # fmt: skip
 
 
@@ -234,8 +238,8 @@ def test_hostile_files_are_skipped_and_named(tmp_path, monkeypatch):
     data = PictureFolder(tmp_path, 8)
     assert [entry.name for entry in data.entries] == ["a.png", "sub/b.png"]
     assert data.report.skipped == {
-        "copy of another file: the captions are joined": ["copy of a.JPG (of a.png)"],
-        "of more than 64 pixels: save it smaller": ["bomb.png (9 x 8)"],
+        "copy of another file, captions joined": ["copy of a.JPG (of a.png)"],
+        "of more than 64 pixels, save it smaller": ["bomb.png (9 x 8)"],
         "damaged, or no picture": [
             "cut.png (image file is truncated)", "eps.png (not PNG, JPEG, WebP, TIFF, BMP or GIF)",
             "no\udcff\n.png (not PNG, JPEG, WebP, TIFF, BMP or GIF)"],
@@ -245,7 +249,7 @@ def test_hostile_files_are_skipped_and_named(tmp_path, monkeypatch):
     }  # fmt: skip
     assert data.report.others == {
         "folder that a link leads to once more": ["sub/round", "other"],
-        "file of a kind that is not read: save it as PNG or JPEG": ["phone.HEIC"],
+        "file of a kind that is not read, save it as PNG or JPEG": ["phone.HEIC"],
     }
     text = data.report.text(None)
     assert r"no\udcff\n.png" in text and text.encode() and all(line.isprintable() for line in text.splitlines())
@@ -262,17 +266,7 @@ def test_a_bomb_of_a_hundred_million_pixels_is_not_decoded(tmp_path):
         warnings.simplefilter("error")
         facts, pixels = inspection.look(tmp_path / "bomb.png", 8)
     assert pixels is None
-    assert (facts.problem, facts.reason) == ("of more than 67108864 pixels: save it smaller", "10000 x 10000")
-
-
-def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
-    def refused(path):
-        raise PermissionError(13, "Permission denied") if path.name == "b.png" else AssertionError(path)
-
-    write(tmp_path, {"b.png": 2})
-    monkeypatch.setattr(inspection, "_content", refused)
-    with pytest.raises(ValueError, match="can be used: 1 unreadable"):
-        PictureFolder(tmp_path, 8)
+    assert (facts.problem, facts.reason) == ("of more than 67108864 pixels, save it smaller", "10000 x 10000")
 
 
 @pytest.mark.parametrize(
@@ -305,7 +299,7 @@ def test_copies_are_one_picture_with_the_captions_of_all(tmp_path):
     write(tmp_path / "x", {"cat/1.png": 1, "dog/1.png": 1, "dog/2.png": 2})
     data = PictureFolder(tmp_path / "x", 8)
     assert [data.classes[label] for _, label in data] == ["cat", "dog"]
-    assert data.report.others == {"picture in several classes: the first is taken": ["cat/1.png, dog/1.png"]}
+    assert data.report.others == {"picture in several classes, the first taken": ["cat/1.png, dog/1.png"]}
 
 
 def test_the_split_is_that_of_the_contents(tmp_path):
@@ -364,6 +358,31 @@ def test_a_process_that_was_killed_leaves_what_it_had_read(tmp_path, monkeypatch
     data = PictureFolder(folder, 8, cache=cache)
     assert looked[6:] == [f"{n}.png" for n in range(4, 8)] and len(data) == 8
     assert len(PictureFolder(folder, 8, cache=cache)) == 8 and len(looked) == 10
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
+    write(tmp_path / "p", {"a.png": 1, "b.png": 2})
+    real = inspection._content
+
+    def refused(path):
+        if path.name == "b.png":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(inspection, "_content", refused)
+        first = PictureFolder(tmp_path / "p", 8, cache=tmp_path / "cache")
+        assert first.report.skipped == {"unreadable": ["b.png (Permission denied)"]}
+    assert len(PictureFolder(tmp_path / "p", 8, cache=tmp_path / "cache")) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes begin with what is patched here")
+def test_a_process_that_dies_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(inspection, "_content", lambda path: os._exit(9))
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", partial(ProcessPoolExecutor, mp_context=fork))
+    with pytest.raises(ChildProcessError, match="a process that reads pictures has died, killed or for want of memory"):
+        PictureFolder(write(tmp_path, {"a.png": 1}), 8, workers=1)
 
 
 def test_processes_read_the_same(tmp_path):

@@ -6,13 +6,15 @@ import re
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests import pages
 from vqlearn import VQDiffusionPipeline, VQModel
 from vqlearn.__main__ import main
+from vqlearn.data import preparing, store
 from vqlearn.data.folder import PictureFolder
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings
-from vqlearn.training import CodecRecipe, CodecStage, DenoiserRecipe, own, samples
+from vqlearn.training import CodecRecipe, CodecStage, DenoiserRecipe, own, samples, tokens
 from vqlearn.training.pipelines import conditions_of, cut_captions, new_pipeline, prepared
 from vqlearn.training.samples import Sampled, grid
 from vqlearn.training.sizes import SIZES, Size, published_codec
@@ -121,6 +123,23 @@ def test_an_objective_of_ones_own(ran):
     _, names, _ = ran
     assert names["stage"].settings()["objective"] == "masked_tokens_only"
     assert names["figures"].keys() == {"loss", "masked", "gradient"} and 0 < names["figures"]["masked"] < 1
+
+
+def test_the_plan_for_ten_million_is_what_its_code_computes(ran):
+    _, names, _ = ran
+    text = PAGE.read_text(encoding="utf-8")
+    for side, values in names["plan"].items():
+        (line,) = re.findall(rf"^\| {side} x {side} pixels, .*$", text, re.M)
+        cells = [float(cell.split()[0]) for cell in line.split("|")[2:-1]]
+        assert cells == pytest.approx(values, rel=0.01, abs=0.005)
+    assert f"takes {names['gpu_hours']:.2f} hours of a GPU" in text and store.KEY + store.SUM == 32
+    assert (preparing.AT_ONCE, tokens.AT_ONCE) == (256, 64)
+
+
+def test_the_plan_counts_the_operations_of_the_encoder(ran):
+    with torch.device("meta"), FlopCounterMode(display=False) as counted:
+        published_codec().latents(torch.empty(1, 3, 256, 256))
+    assert counted.get_total_flops() == pytest.approx(ran[1]["encoding"], rel=1e-3)
 
 
 def test_the_command_trains_and_goes_on_and_tells_of_changed_pictures(tmp_path, monkeypatch, capsys):
@@ -249,7 +268,7 @@ def test_a_long_caption_is_cut_and_named(folder, tmp_path):
     pipe = new_pipeline(pictures, SMALL)
     assert cut_captions(pipe, conditions_of(pipe, pictures)) == [3]
     report = own.write_report(pipe, pictures, tmp_path / "run")
-    assert "1 caption of more than 8 tokens: the end is cut off: 03.png" in report
+    assert "1 caption of more than 8 tokens, the end cut off: 03.png" in report
 
 
 # ------------------------------------------------------------------------------------------ what has learned before

@@ -59,7 +59,7 @@ def _said(captions: Iterable[str], where: str, remarks: Remarks) -> Iterator[str
         elif line := " ".join(caption.split()):
             yield line
         else:
-            remarks.add("captions empty", where)
+            remarks.add("empty caption", where)
 
 
 # ------------------------------------------------------------------------------------------ tables

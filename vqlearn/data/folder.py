@@ -50,17 +50,13 @@ class PictureFolder(Dataset[tuple[Tensor, Any]]):
         workers: int = 0,
         progress: bool = False,
     ):
-        self.folder, self.side, self.background = Path(folder), whole("side", side, 1, 4096), background
+        self.folder, self.side, workers = Path(folder), whole("side", side, 1, 4096), whole("workers", workers, 0)
         color_of(background)
         listing = listed(folder, captions)
-        if cache is None:
-            cache = tempfile.mkdtemp(prefix="vqlearn-")
-            weakref.finalize(self, shutil.rmtree, cache, ignore_errors=True)
+        cache = self._until_the_end() if cache is None else cache
         names = [entry.name for entry in listing.entries]
-        facts, store = prepare(
-            self.folder, names, self.side, background, Path(cache), workers=whole("workers", workers, 0),
-            progress=progress,
-        )  # fmt: skip
+        how: Any = {"workers": workers, "progress": progress}
+        facts, store = prepare(self.folder, names, self.side, background, Path(cache), **how)
         self.reads, self.report = listing.reads, Report([], others=listing.remarks)
         kept = _used(listing, facts, self.report)
         self.entries, self.digests = list(kept.values()), list(kept)
@@ -68,6 +64,12 @@ class PictureFolder(Dataset[tuple[Tensor, Any]]):
         self._numbers = {name: number for number, name in enumerate(self.classes)}
         self.made, self.pixels, self.places = store.made, store.mapped(), store.at(self.digests)
         self.report.head = _head(self, listing)
+
+    def _until_the_end(self) -> str:
+        """A new folder that is there as long as this object, or the process."""
+        cache = tempfile.mkdtemp(prefix="vqlearn-")
+        weakref.finalize(self, shutil.rmtree, cache, ignore_errors=True)
+        return cache
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -132,9 +134,9 @@ def _used(listing: Listing, facts: dict[str, Facts], report: Report) -> dict[str
 
 def _joined(first: Entry, copy: Entry, report: Report) -> Entry:
     """A picture with what is said of another file of the same content."""
-    report.skipped.add("copy of another file: the captions are joined", f"{copy.name} (of {first.name})")
+    report.skipped.add("copy of another file, captions joined", f"{copy.name} (of {first.name})")
     if None not in (first.label, copy.label) and first.label != copy.label:
-        report.others.add("picture in several classes: the first is taken", f"{first.name}, {copy.name}")
+        report.others.add("picture in several classes, the first taken", f"{first.name}, {copy.name}")
     captions = tuple(dict.fromkeys((*first.captions, *copy.captions)))
     return Entry(first.name, captions, first.label or copy.label)
 

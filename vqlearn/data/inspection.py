@@ -68,7 +68,7 @@ def _content(path: Path) -> bytes:
 def _decoded(image: Image.Image, digest: str, side: int, background: Color) -> Looked:
     if image.width * image.height > MOST_PIXELS:
         size = f"{image.width} x {image.height}"
-        return Looked(Facts(digest, problem=f"of more than {MOST_PIXELS} pixels: save it smaller", reason=size))
+        return Looked(Facts(digest, problem=f"of more than {MOST_PIXELS} pixels, save it smaller", reason=size))
     mended = _mended(image, side)
     image.draft(None, (2 * side, 2 * side))  # a JPEG is decoded at a half or less, where that suffices
     pixels = to_tensor(image, side, resize=True, background=background)[0].permute(1, 2, 0)
@@ -87,10 +87,10 @@ def _mended(image: Image.Image, side: int) -> list[str]:
     found = {
         "turned as the EXIF orientation says": _orientation(image) in TURNS,
         "more than 8 bits": image.mode[0] in "IF",
-        "transparent: put on the background": image.has_transparency_data,
-        "several frames or pages: the first is taken": image.format != "MPO" and _has_frames(image),
-        "not square: the middle is taken": width != height,
-        f"smaller than {side} pixels: enlarged": min(width, height) < side,
+        "transparent, put on the background": image.has_transparency_data,
+        "several frames or pages, the first taken": image.format != "MPO" and _has_frames(image),
+        "not square, the middle taken": width != height,
+        f"smaller than {side} pixels, enlarged": min(width, height) < side,
         MODES.get(image.mode, ""): image.mode in MODES,
     }
     return [name for name, holds in found.items() if holds]

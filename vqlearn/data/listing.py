@@ -49,7 +49,7 @@ def listed(folder: str | Path, captions: str | Path | None = None) -> Listing:
     pictures = [name for name in names if _ending(name) in ENDINGS]
     for name in names:
         if _ending(name) in UNREAD:
-            remarks.add("file of a kind that is not read: save it as PNG or JPEG", name)
+            remarks.add("file of a kind that is not read, save it as PNG or JPEG", name)
     if not pictures:
         raise ValueError(f"there are no pictures in {str(folder)!r}; it must hold files that end in .png or .jpg")
     said, layout = _said(folder, names, pictures, captions, remarks)

@@ -6,11 +6,12 @@ A file is looked at again when its size or the time of its last change is anothe
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,30 +67,24 @@ def _looked(
             yield from found.items()
 
 
-class _mapping:
+@contextlib.contextmanager
+def _mapping(workers: int) -> Iterator[Callable[..., Iterable[Looked]]]:
     """`map`, with `workers` processes or without any."""
+    if not workers:
+        yield map
+        return
+    # torch's threads do not survive the making of a process
+    with concurrent.futures.ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
 
-    def __init__(self, workers: int):
-        # torch's threads do not survive the making of a process
-        start: Any = {"initializer": torch.set_num_threads, "initargs": (1,)}
-        self.pool = concurrent.futures.ProcessPoolExecutor(workers, **start) if workers else None
+        def apply(function: Callable[[Path], Looked], paths: list[Path]) -> list[Looked]:
+            try:
+                return list(pool.map(function, paths, chunksize=8))
+            except concurrent.futures.BrokenExecutor:
+                raise ChildProcessError(
+                    "a process that reads pictures has died, killed or for want of memory; fewer workers take less"
+                ) from None
 
-    def __enter__(self) -> Any:
-        return self._apply
-
-    def _apply(self, function: Any, paths: list[Path]) -> Iterable[Looked]:
-        if self.pool is None:
-            return map(function, paths)
-        try:
-            return list(self.pool.map(function, paths, chunksize=8))
-        except concurrent.futures.process.BrokenProcessPool:
-            raise ChildProcessError(
-                "a process that reads pictures has died, killed or for want of memory; fewer workers take less"
-            ) from None
-
-    def __exit__(self, *_: object) -> None:
-        if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
+        yield apply
 
 
 class _Memory:
@@ -112,9 +107,9 @@ class _Memory:
             return
 
     def facts(self, path: Path, name: str) -> Facts | None:
-        """What was found in a file that has not changed since."""
+        """What was found in a file that has not changed since, if it could be read (rights may change unseen)."""
         state, facts = self.known.get(name, (None, None))
-        return facts if state is not None and state == _state(path) else None
+        return facts if facts and facts.digest and state is not None and state == _state(path) else None
 
     def add(self, found: Iterable[tuple[str, Any, Facts]]) -> None:
         lines = [json.dumps([self.made, name, state, facts]) for name, state, facts in found]

@@ -26,7 +26,7 @@ from vqlearn.training.samples import Sampled
 from vqlearn.training.shipped import Run
 from vqlearn.training.tokens import TokenRows, tokens_of
 
-CODEC, DENOISER = CodecRecipe(steps=3000, batch=32), DenoiserRecipe(steps=10000)
+CODEC, DENOISER = CodecRecipe(steps=3000, batch=32), DenoiserRecipe(steps=8000, batch=16)
 PROMPTS = 8  # that are drawn while a denoiser learns
 JUDGED = 64  # pictures that a model is judged by, at most
 OBJECTIVES: dict[str, Callable[[int], Objective]] = {
@@ -63,7 +63,7 @@ def write_report(pipe: VQDiffusionPipeline, pictures: PictureFolder, out: str | 
     """
     said = conditions_of(pipe, pictures)
     for i in cut_captions(pipe, said):
-        remark = f"caption of more than {pipe.tokenizer.model_max_length} tokens: the end is cut off"
+        remark = f"caption of more than {pipe.tokenizer.model_max_length} tokens, the end cut off"
         pictures.report.others.add(remark, pictures.entries[i].name)
     _check_same(Path(out), pictures)
     _write(Path(out, "data.txt"), pictures.report.text(None) + "\n")
