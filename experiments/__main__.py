@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 from experiments import report
 from experiments.claims import CLAIMS, Claim
 from experiments.models import FULL, MINIATURE, SMALL, Lab, Size
-from vqlearn.course.results import Row, read
+from vqlearn.course.results import Row, read, save
 
 HERE = Path(__file__).parent
 SIZES = {"full": FULL, "small": SMALL, "miniature": MINIATURE}
@@ -32,7 +32,7 @@ def run(claim: Claim, lab: Lab, results: Path) -> list[Row]:
     for seed in range(lab.size.seeds):
         if all(row["seed"] != seed for row in rows):
             rows += [{"setting": setting, "seed": seed, **found} for setting, found in claim.measure(lab, seed)]
-            report.save(path, rows)
+            save(path, rows)
     return read(path)
 
 

@@ -21,10 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from experiments import report
 from experiments.world import Pictures
 from vqlearn import AutoregressivePipeline
-from vqlearn.course.results import read
+from vqlearn.course.results import read, save
 from vqlearn.networks.autoregressive import AutoregressiveTransformer
 from vqlearn.training import DenoiserRecipe
 from vqlearn.training.autoregressive import AutoregressiveStage
@@ -110,7 +109,7 @@ def main(arguments: list[str] | None = None) -> None:
     for setting, seed in itertools.product([*ORDERS, ANY], range(SEEDS)):
         if all((row["setting"], row["seed"]) != (setting, seed) for row in rows):
             rows.append({"setting": setting, "seed": seed, **measure(setting, seed, chosen.updates, chosen.draws)})
-            report.save(chosen.out, rows)
+            save(chosen.out, rows)
             print(f"{setting}, seed {seed}: {rows[-1]['right']:.1%} right, {rows[-1]['bits']:.2f} bits", flush=True)
 
 

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from experiments.claims import Claim, Contrast
 from experiments.statistics import Interval, interval, verdict
 from vqlearn.course.results import Row, by_setting
-from vqlearn.data.files import replaced
-
-
-def save(path: Path, rows: list[Row]) -> None:
-    """Write rows as CSV, their figures rounded to six digits."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with replaced(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, names)
-        table.writeheader()
-        table.writerows({name: f"{v:.6g}" if isinstance(v, float) else v for name, v in row.items()} for row in rows)
 
 
 def differences(claim: Claim, rows: list[Row]) -> dict[Contrast, Interval]:

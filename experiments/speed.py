@@ -24,9 +24,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from experiments import report
 from vqlearn import MaskReplaceSchedule, p_sample_step
-from vqlearn.course.results import read
+from vqlearn.course.results import read, save
 from vqlearn.networks.autoregressive import AutoregressiveTransformer
 from vqlearn.networks.transformer import Transformer2DModel
 from vqlearn.training.updates import has_fast_bfloat16
@@ -173,7 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
                 continue
             seconds = measure(kind, shape, batch, bench)
             rows.append({**row, "seconds": seconds})
-            report.save(chosen.out, rows)
+            save(chosen.out, rows)
             print(", ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
 
 

@@ -7,8 +7,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from vqlearn.course.copying import PACKAGE
+from vqlearn import assets
+from vqlearn.data.files import replaced
 
+PACKAGE = assets.FOLDER.parent
 FOLDERS = PACKAGE / "course_results", PACKAGE.parent / "experiments" / "results"  # in a wheel, in a clone
 WORDS = {"setting", "device", "shape"}  # the columns that hold no numbers
 Row = dict[str, Any]
@@ -36,6 +38,15 @@ def read(path: Path) -> list[Row]:
             {name: value if name in WORDS else float(value) for name, value in row.items() if value != ""}
             for row in csv.DictReader(file)
         ]
+
+
+def save(path: Path, rows: list[Row]) -> None:
+    """Write rows as CSV, their figures rounded to six digits."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with replaced(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, names)
+        table.writeheader()
+        table.writerows({name: f"{v:.6g}" if isinstance(v, float) else v for name, v in row.items()} for row in rows)
 
 
 def by_setting(rows: list[Row], figure: str) -> dict[str, list[float]]:
