@@ -3,8 +3,10 @@
 import ast
 import base64
 import builtins
+import csv
 import dataclasses
 import inspect
+import io
 import json
 import os
 import re
@@ -23,8 +25,9 @@ import torch
 from answers import LIBRARY, WRONG
 
 from vqlearn.__main__ import main
-from vqlearn.course import copying, desk, exam, kernel, marking, outcomes
+from vqlearn.course import classroom, copying, desk, exam, kernel, marking, outcomes, reduced, submissions
 from vqlearn.course.checks import EXERCISES
+from vqlearn.course.exercises import exercises
 
 ROOT = Path(__file__).parent.parent
 RIGHT = {  # answers as a learner writes them
@@ -66,8 +69,8 @@ def exercise(name: str, code: str | None = None, call: str = "") -> str:
 def published(folder: Path, books: dict[str, list[str]], monkeypatch) -> Path:
     """A course of these notebooks, each with stubs for these exercises."""
     folder.mkdir()
-    for name, exercises in books.items():
-        write(folder / f"{name}.ipynb", [TITLE, IMPORTS, *map(exercise, exercises)])
+    for name, asked in books.items():
+        write(folder / f"{name}.ipynb", [TITLE, IMPORTS, *map(exercise, asked)])
     monkeypatch.setattr(copying, "FOLDERS", (folder,))
     return folder
 
@@ -156,13 +159,15 @@ def test_exercises_only_leaves_what_the_stubs_need(small, tmp_path, capsys):
     book = nbformat.read(folder / "00_small.ipynb", as_version=4)
     hint = "<details><summary>Hint</summary>\n\nThink.\n\n</details>"
     assert [cell.source for cell in book.cells] == [
-        "# 00 · A title\n\n> A promise.\n\nThese are the exercises alone, without their solutions.",
-        IMPORTS,
+        reduced.TITLE.format(title="# 00 · A title\n\n> A promise."),
+        "import torch\n\nimport vqlearn\nfrom vqlearn import checks",
+        "## Check yourself",
         "factor = 1\nshare = factor * 2",
-        "## Check yourself\n\n### Exercise 1: a card",
+        "### Exercise 1: a card",
         "def visible_share(t, schedule, factor=share):\n    raise NotImplementedError\n\n\n"
         "checks.visible_share(visible_share)",
-        f"{hint}\n\n### Another",
+        hint,
+        "### Another",
         exercise("token_counts"),
         hint,
     ]
@@ -173,7 +178,7 @@ def test_exercises_only_leaves_what_the_stubs_need(small, tmp_path, capsys):
 def test_without_outputs_clears_outputs_and_counts_and_combines(small, tmp_path):
     copying.copy(tmp_path / "a", without_outputs=True)
     copying.copy(tmp_path / "b", without_outputs=True, exercises_only=True)
-    for path, cells in ((tmp_path / "a", 11), (tmp_path / "b", 8)):
+    for path, cells in ((tmp_path / "a", 11), (tmp_path / "b", 10)):
         book = nbformat.read(path / "00_small.ipynb", as_version=4)
         assert len(book.cells) == cells
         for cell in book.cells:
@@ -208,15 +213,17 @@ WRONG_USAGE = {
     "DIR: there is no folder 'nowhere'": ["copy", "nowhere/mine"],
     "DIR: 'course' is where the course itself is kept": ["copy", "course"],
     "'taken/01_next.ipynb' is a folder, where a notebook should go": ["copy", "taken"],
-    "DIR: there is no folder 'nowhere' to check": ["check", "nowhere"],
-    "DIR: there is no folder 'file.txt' to check": ["check", "file.txt"],
+    "DIR: there is no folder and no zip file 'nowhere' to check": ["check", "nowhere"],
+    "DIR: there is no folder and no zip file 'file.txt' to check": ["check", "file.txt"],
+    "--notebooks: no notebook '01' has exercises; there are 00": ["check", "taken", "--notebooks", "0,1"],
+    "argument --csv: not allowed with argument --json": ["check", "taken", "--json", "--csv"],
     "unrecognized arguments: --json": ["copy", "mine", "--json"],
     "unrecognized arguments: --timeout": ["copy", "mine", "--timeout", "3"],
     "unrecognized arguments: --exercises-only": ["check", "taken", "--exercises-only"],
     "unrecognized arguments: --without-outputs": ["check", "taken", "--without-outputs"],
     "argument --timeout: must be a whole number": ["check", "taken", "--timeout", "0"],
     "the following arguments are required: DIR": ["copy"],
-    "the following arguments are required: copy | check | site": [],
+    "the following arguments are required: copy | check | assignment | slides | site": [],
 }
 
 
@@ -243,34 +250,39 @@ def test_an_installation_without_notebooks_says_so(tmp_path, monkeypatch, capsys
 
 def test_the_real_course_reads_well_when_copied(tmp_path):
     """Every link leads to a copied file or the web, and the exercises alone run by themselves and give nothing away."""
-    whole, reduced = tmp_path / "whole", tmp_path / "reduced"
+    whole, alone = tmp_path / "whole", tmp_path / "alone"
     names = [name for name, _ in copying.copy(whole)]
-    copying.copy(reduced, exercises_only=True, without_outputs=True)
+    copying.copy(alone, exercises_only=True, without_outputs=True)
     assert names == [path.name for path in copying.notebooks()] == sorted(names)
-    for path in [*whole.iterdir(), *reduced.iterdir()]:
+    for path in [*whole.iterdir(), *alone.iterdir()]:
         book = nbformat.read(path, as_version=4)
         text = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
         for target in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text):
             assert re.match("https?:|#", target) or target.split("#")[0] in names, f"{path.name}: {target}"
-    for path in reduced.iterdir():
+    for path in alone.iterdir():
         published = nbformat.read(copying.FOLDERS[1] / path.name, as_version=4)
         book = nbformat.read(path, as_version=4)
-        assert copying.exercises(book) == copying.exercises(published)
+        assert [one[:2] for one in exercises(book.cells)] == [one[:2] for one in exercises(published.cells)]
+        text = "\n".join(cell.source for cell in book.cells)
+        assert set(reduced.CITED.findall(text)) <= set(re.findall(r"\\tag\{(.+?)\}", text)), "what is cited is shown"
+        text += "\n".join(one.solution for one in exercises(published.cells))
+        for name in reduced.names(book.cells[1].source)[0] - reduced.ALWAYS:
+            assert len(re.findall(rf"\b{name}\b", text)) > 1, f"{path.name} imports {name} for nothing"
         bound = set(dir(builtins))
         for cell in book.cells:
             if cell.cell_type == "markdown":
-                assert "Solution</summary>" not in cell.source and "```python" not in cell.source, path.name
+                assert not re.search("(Solution|Answer)</summary>|```python", cell.source), path.name
             else:
-                binds, reads = copying._names(cell.source)
-                assert reads <= bound, f"{path.name} does not define {reads - bound}"
+                binds, reads = reduced.names(cell.source)
+                assert reads <= bound | binds, f"{path.name} does not define {reads - bound}"
                 bound |= binds
 
 
 def test_what_a_cell_binds_and_reads():
     source = "import math\ny = x + 1\nz = y\nfor i in range(n):\n    total = i\n    print(total)\n\n\ndef f(a, b=k):\n"
     source += "    c = a + g\n    return [f(d) for d in c]\n\n\nw += 1"
-    assert copying._names(source) == ({"math", "y", "z", "i", "total", "f", "w"}, {"x", "n", "k", "g", "w"})
-    assert copying._names("%time x") == (set(), set())
+    assert reduced.names(source) == ({"math", "y", "z", "i", "total", "f", "w"}, {"x", "n", "k", "g", "w"})
+    assert reduced.names("%time x") == (set(), set())
 
 
 def test_a_wheel_carries_the_course(tmp_path):
@@ -383,7 +395,7 @@ class Client:
 
 def kernel_that_says(content: object) -> kernel.Kernel:
     found = kernel.Kernel.__new__(kernel.Kernel)
-    found.client, found.token, found.timeout = Client(content), "desk", 5
+    found.client, found.token, found.limits = Client(content), "desk", kernel.Limits(5)
     return found
 
 
@@ -454,7 +466,7 @@ def examined(cells: list[str], monkeypatch) -> tuple[dict[str, str], list[list[s
     def verdict(running, name):
         if f"{name} kills" in running.log[-1]:
             raise kernel.Died("the kernel died")
-        return "done", ""
+        return exam.Finding("done")
 
     monkeypatch.setattr(exam, "verdict", verdict)
     names = {"a": "f_a", "b": "f_b", "c": "f_c"}
@@ -714,7 +726,7 @@ def marked(tmp_path_factory):
     assert list(temporary.iterdir()) == [], "nothing is left behind"
     found = {}
     for row in rows:
-        found.setdefault(row.notebook.removesuffix(".ipynb"), {})[row.exercise] = row[2:]
+        found.setdefault(row.notebook.removesuffix(".ipynb"), {})[row.exercise] = row[2:4]
     assert {name: list(rows) for name, rows in found.items()} == {name: asked for name, asked in ASKED.items() if asked}
     return found, rows
 
@@ -725,7 +737,7 @@ def test_honest_work_is_seen_for_what_it_is(marked):
     assert found["token_counts"] == ("not attempted", "")
     assert found["likelihood_row"][0] == "wrong" and "column of x_t" in found["likelihood_row"][1]
     assert found["apply_in_logs"] == ("crashed", "your function stopped with ZeroDivisionError: division by zero")
-    assert found["repair_rate"] == ("crashed", f"its function was called, and it ran longer than {LIMIT} seconds")
+    assert found["repair_rate"] == ("timed out", f"its function was called, and it ran longer than {LIMIT} seconds")
     assert found["fit_prompt"] == found["visible_changes"] == ("done", "")
     last = len(SUBMISSIONS["00_honest"])
     assert found["posterior"][0] == "crashed" and found["posterior"][1].startswith(f"cell {last}: SyntaxError")
@@ -748,7 +760,7 @@ def test_a_kernel_that_dies_costs_what_killed_it_alone(marked):
     found = marked[0]["02_dies"]
     assert found["visible_share"] == found["compression"] == found["fit_prompt"] == ("done", "")
     assert found["token_counts"] == ("crashed", "its function was called, and the kernel died")
-    assert found["one_step"] == ("crashed", f"cell 4: it ran longer than {LIMIT} seconds and could not be stopped")
+    assert found["one_step"] == ("timed out", f"cell 4: it ran longer than {LIMIT} seconds and could not be stopped")
 
 
 def test_an_answer_that_was_not_given_to_the_check_is_found(marked):
@@ -768,22 +780,38 @@ def test_notebooks_that_are_none_give_rows(marked):
         assert found[name]["visible_share"][1].startswith("not a notebook: ")
 
 
-def test_the_table_and_the_json_say_the_same(marked):
+def test_what_a_wrong_answer_earns(marked):
+    """Nothing for a table of the known answers; less than half where some of the other cases are right."""
+    points = {(row.notebook[:2], row.exercise): (row.points, row.of) for row in marked[1]}
+    assert points["00", "visible_share"] == (1, 1) and points["01", "even_times"] == (0, 1)
+    assert points["00", "token_counts"] == points["00", "repair_rate"] == (0, 1)
+    assert all(row.points == row.of if row.verdict == "done" else row.points <= row.of / 2 for row in marked[1])
+
+
+def test_the_table_the_csv_and_the_json_say_the_same(marked):
     rows = marked[1]
-    table, totals = marking.table(rows).split("\n\n")
-    lines = [[part.strip() for part in line.strip("| ").split(" | ")] for line in table.splitlines()]
-    assert lines[0] == ["notebook", "exercise", "verdict", "detail"] and len(lines) == len(rows) + 2
-    assert [tuple(line[:3]) for line in lines[2:]] == [row[:3] for row in rows]
-    said = json.loads(marking.as_json(rows))
+    table = classroom.of_exercises(rows)
+    lines = [*table.head().splitlines(), *(table.line(*classroom.exercise_line(row)) for row in rows)]
+    assert len({line.index("| ", 60) for line in lines[:1] + lines[2:]}) == 1, "the columns stand below each other"
+    fields = [[part.strip() for part in line.strip("| ").split(" | ")] for line in lines]
+    assert fields[0] == ["notebook", "exercise", "verdict", "points", "detail"] and len(lines) == len(rows) + 2
+    assert [tuple(line[:3]) for line in fields[2:]] == [row[:3] for row in rows]
+    said = json.loads(classroom.dumped(classroom.as_json(rows)))
     assert [marking.Row(**row) for row in said["rows"]] == rows
-    assert sum(said["totals"].values()) == len(rows) and said["totals"]["done"] == 11
-    assert totals == f"{len(rows)} exercises: " + ", ".join(f"{n} {v}" for v, n in said["totals"].items())
+    assert sum(said["totals"].values()) == len(rows) and said["totals"]["done"] == said["points"] == 11
+    listed = [*csv.DictReader(io.StringIO(classroom.as_csv([marking.Row._fields, *rows])))]
+    assert [(row["exercise"], row["verdict"], float(row["points"])) for row in listed] == [
+        (row.exercise, row.verdict, row.points) for row in rows
+    ]
+    assert classroom.summary(rows) == ", ".join(f"{n} {v}" for v, n in said["totals"].items() if n)
 
 
 def test_what_a_learner_writes_cannot_break_the_table():
-    row = marking.Row("a.ipynb", "x", "crashed", marking._tidy("a|b\n\x1b[31mred\u202e\udcff" + "y" * 900))
-    assert "a\\|b [31mred y" in marking.table([row]) and len(marking.table([row]).splitlines()) == 5
-    assert marking.table([]).endswith("0 exercises: none")
+    row = marking.Row("a.ipynb", "x", "crashed", marking.tidy("a|b\n\x1b[31mred\u202e\udcff" + "y" * 900))
+    line = classroom.of_exercises([row]).line(*classroom.exercise_line(row))
+    assert "a\\|b [31mred y" in line and len(line.splitlines()) == 1
+    assert classroom.as_csv([("=1+1", "-2", 3, "a,b")]) == "'=1+1,'-2,3,\"a,b\"\n"
+    assert classroom.summary([]) == "none"
 
 
 def test_the_command_prints_table_or_json_and_progress_goes_to_stderr(tmp_path, monkeypatch, capsys):
@@ -793,16 +821,20 @@ def test_the_command_prints_table_or_json_and_progress_goes_to_stderr(tmp_path, 
     (learner / "01_b.ipynb").write_text("{")
     assert main(["course", "check", str(learner)]) == 0
     shown = capsys.readouterr()
-    assert re.search(r"\| 00_a.ipynb +\| token_counts +\| missing +\| the folder has no such notebook \|", shown.out)
-    assert shown.out.endswith("\n\n2 exercises: 1 missing, 1 unreadable\n")
+    assert re.search(r"\| 00_a.ipynb +\| token_counts +\| missing +\| 0 / 1 +\| the folder has no such", shown.out)
+    assert shown.out.endswith("\n\n2 exercises: 1 missing, 1 unreadable; 0 / 2 points\n")
     assert "checking 01_b" in shown.err
     assert main(["course", "check", str(learner), "--json", "--timeout", "5"]) == 0
     assert json.loads(capsys.readouterr().out)["totals"]["missing"] == 1
+    assert main(["course", "check", str(learner), "--csv", "--notebooks", "1"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "learner,notebook,exercise,verdict,detail,points,of"
+    assert second.startswith("learner,01_b.ipynb,visible_share,unreadable,not a notebook: ")
 
 
 def test_a_cell_may_take_twenty_minutes_unless_told_otherwise(tmp_path, monkeypatch, capsys):
     limits = [inspect.signature(marking.check).parameters["timeout"].default]
-    monkeypatch.setattr(marking, "check", lambda folder, timeout: limits.append(timeout) or [])
+    monkeypatch.setattr(marking, "rows", lambda folder, given, **_: limits.append(given.cell) or [])
     for limit in ([], ["--timeout", "7"]):
         assert main(["course", "check", str(tmp_path), *limit]) == 0
     assert limits == [1200, 1200, 7]
@@ -857,7 +889,11 @@ def test_ctrl_c_stops_the_kernel_and_leaves_nothing(tmp_path, monkeypatch):
         os.kill(int(note.read_text()), 0)
 
 
-@pytest.mark.parametrize("module", [copying, desk, exam, kernel, marking], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module",
+    [classroom, copying, desk, exam, kernel, marking, reduced, submissions],
+    ids=lambda module: module.__name__,
+)
 def test_nothing_heavy_is_imported_before_it_is_needed(module):
     tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     names = {alias.name.split(".")[0] for node in tree.body if isinstance(node, ast.Import) for alias in node.names}

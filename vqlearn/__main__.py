@@ -13,7 +13,7 @@ COMMANDS = (generate, train, evaluate, convert, info, course, doctor)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 2 for what cannot be done, 130 after Ctrl-C, 1 for lost output."""
+    """Run a command; returns the exit status: 0, 2 for what cannot be done, 130 after Ctrl-C, 1 for what is lost."""
     with printable() as printer:
         status = _status(sys.argv[1:] if argv is None else argv)
     return status or printer.status
@@ -23,7 +23,7 @@ def _status(argv: list[str]) -> int:
     arguments = argparse.Namespace(interrupted="nothing was done")
     try:
         _parser().parse_args(course.modern(argv), arguments)
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except BrokenPipeError:  # who read what is printed has seen enough
         return 0
     except KeyboardInterrupt:
@@ -34,7 +34,6 @@ def _status(argv: list[str]) -> int:
             raise
         print(f"vqlearn: {' '.join(str(error).splitlines()) or 'the memory does not suffice'}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

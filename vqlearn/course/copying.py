@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import ast
-import builtins
 import contextlib
 import functools
 import importlib.metadata
 import os
 import posixpath
 import re
-import symtable
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vqlearn import assets
+from vqlearn.course.exercises import exercises
+from vqlearn.course.reduced import equations, reduced
 from vqlearn.data.files import replaced
 
 if TYPE_CHECKING:
@@ -23,16 +21,13 @@ if TYPE_CHECKING:
 
 PACKAGE = assets.FOLDER.parent
 FOLDERS = PACKAGE / "course_notebooks", PACKAGE.parent / "notebooks"  # in a wheel, in a clone
-CHECK = re.compile(r"^checks\.(\w+)\((\w+)\)$", re.M)
-SOLUTION = re.compile(r"<details>\s*<summary>\s*Solution\b.*?</details>\n*", re.S)
-ELSE = re.compile(r"\A(?!<details>).*?(?=^## )|(?<=</details>\n)\s*^## .*", re.S | re.M)  # before a card, after a hint
 LEADS_OUT = re.compile(r"(?<!!)\[([^\]]*)\]\((\.\./[^)#\s]+)[^)]*\)")
 
 
 def notebooks() -> list[Path]:
     """The notebooks of the course, in order, wherever this package is installed."""
     for folder in FOLDERS:
-        if found := sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+        if found := sorted(folder.glob("[0-9][0-9]*_*.ipynb")):
             return found
     raise OSError("this installation of vqlearn has no notebooks; install it again, from a wheel or as a whole clone")
 
@@ -51,21 +46,36 @@ def copy(folder: str | Path, *, exercises_only: bool = False, without_outputs: b
     Returns each notebook's name with what became of it: "new", "unchanged", "kept" (the one that is there differs), or
     "none" (there is nothing to copy, since it has no exercises).
     """
-    folder, sources = Path(folder), notebooks()
-    _check_target(folder, sources[0].parent)
-    texts = {path.name: _prepared(path, exercises_only, without_outputs) for path in sources}
+    sources = notebooks()
+    known = equations(read(path).cells for path in sources) if exercises_only else {}
+    texts = {path.name: _prepared(path, known, exercises_only, without_outputs) for path in sources}
+    return written(folder, texts)
+
+
+def written(folder: str | Path, texts: dict[str, str]) -> list[tuple[str, str]]:
+    """Write notebooks into `folder`, name -> text, all of them or nothing, and say what became of each, as `copy`."""
+    folder = Path(folder)
+    _check_target(folder, notebooks()[0].parent)
     states = {name: _state(folder / name, text) for name, text in texts.items()}
     made = not folder.exists()
     folder.mkdir(exist_ok=True)
     try:
         with contextlib.ExitStack() as parts:  # which take their places after all of them were written
             for name in reversed([name for name, state in states.items() if state == "new"]):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 part = parts.enter_context(replaced(folder / name))
                 part.write_text(texts[name], encoding="utf-8", newline="\n")
     finally:
         if made and not any(folder.iterdir()):
             folder.rmdir()
     return list(states.items())
+
+
+@functools.cache
+def handed_out(path: Path) -> frozenset[str]:
+    """The code of the cells of a notebook of the course, as a whole and with its exercises only."""
+    whole, alone = read(path).cells, reduced(read(path).cells, {})
+    return frozenset(cell.source for cell in [*whole, *alone] if cell.cell_type == "code")
 
 
 def _check_target(folder: Path, source: Path) -> None:
@@ -90,15 +100,15 @@ def _state(target: Path, text: str) -> str:
     return "unchanged" if same else "kept"
 
 
-def _prepared(path: Path, exercises_only: bool, without_outputs: bool) -> str:
-    """The text of a notebook as it is handed out; empty if nothing of it is."""
+def _prepared(path: Path, known: dict[str, str], exercises_only: bool, without_outputs: bool) -> str:
+    """The text of a notebook as it is handed out, with `known` equations; empty if nothing of it is."""
     import nbformat
 
     book = read(path)
-    if exercises_only and not exercises(book):
-        return ""
     if exercises_only:
-        book.cells = _only_exercises(book.cells)
+        if not exercises(book.cells):
+            return ""
+        book.cells = reduced(book.cells, known)
     code = [cell for cell in book.cells if cell.cell_type == "code"]
     for count, cell in enumerate(code, start=1):
         if without_outputs:
@@ -128,69 +138,3 @@ def address() -> str | None:
     except importlib.metadata.PackageNotFoundError:
         return None
     return next((line.partition(",")[2].strip().rstrip("/") for line in stated if line.startswith("Source,")), None)
-
-
-def exercises(book: NotebookNode) -> dict[str, str]:
-    """The exercises of a notebook: the name of the check -> the name of the function that it is given."""
-    return dict(pair for cell in book.cells if cell.cell_type == "code" for pair in CHECK.findall(cell.source))
-
-
-def _only_exercises(cells: list[NotebookNode]) -> list[NotebookNode]:
-    """Title, imports, the cards with their hints, the stubs, and the cells that define what the stubs need."""
-    code = [i for i, cell in enumerate(cells) if cell.cell_type == "code"]
-    stubs = [i for i in code if CHECK.search(cells[i].source)]
-    keep = {0, code[0], *stubs, *needed({i: cells[i].source for i in code}, stubs)}
-    for stub in stubs:
-        keep.update(_card(cells, stub))
-        if stub + 1 < len(cells) and "<details>" in cells[stub + 1].source:
-            keep.add(stub + 1)
-    title = cells[0].source.partition("\n|")[0].strip()  # the table after it is about the whole notebook
-    cells[0].source = f"{title}\n\nThese are the exercises alone, without their solutions."
-    for i in keep:
-        if cells[i].cell_type == "markdown":
-            cells[i].source = ELSE.sub("", SOLUTION.sub("", cells[i].source)).strip()
-    return [cells[i] for i in sorted(keep) if cells[i].source]
-
-
-def _card(cells: list[NotebookNode], stub: int) -> list[int]:
-    """The cells of text before a stub, from the last heading on."""
-    first = stub - 1
-    while first > 0 and cells[first].cell_type == "markdown" and not re.search("^#", cells[first].source, re.M):
-        first -= 1
-    return [i for i in range(first, stub) if cells[i].cell_type == "markdown"]
-
-
-def needed(sources: dict[int, str], readers: Iterable[int]) -> set[int]:
-    """The cells that define the names that some cells read, and the names that these cells read, and so on."""
-    names = {i: _names(source) for i, source in sources.items()}
-    found: set[int] = set()
-    wanted = [(i, name) for i in readers for name in names[i][1]]
-    while wanted:
-        reader, name = wanted.pop()
-        binding = max((i for i in sources if i < reader and name in names[i][0]), default=None)
-        if binding is not None and binding not in found:
-            found.add(binding)
-            wanted += [(binding, other) for other in names[binding][1]]
-    return found
-
-
-def _names(source: str) -> tuple[set[str], set[str]]:
-    """The global names that a cell binds, and those that it reads before it binds them."""
-    binds: set[str] = set()
-    reads: set[str] = set()
-    try:
-        statements = ast.parse(source).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # a magic of IPython, or no Python at all
-        return binds, reads
-    for statement in statements:
-        tables = [symtable.symtable(ast.unparse(statement), "cell", "exec")]
-        bound = {s.get_name() for s in tables[0].get_symbols() if s.is_assigned() or s.is_imported()}
-        read = set(bound) if isinstance(statement, ast.AugAssign) else set()
-        while tables:
-            table = tables.pop()
-            top = table.get_type() == "module"
-            read |= {s.get_name() for s in table.get_symbols() if s.is_referenced() and (top or s.is_global())}
-            tables += table.get_children()
-        reads |= read - binds if isinstance(statement, ast.Assign | ast.AugAssign) else read - binds - bound
-        binds |= bound
-    return binds, reads - set(dir(builtins))

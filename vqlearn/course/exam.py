@@ -6,17 +6,29 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vqlearn.course import copying
-from vqlearn.course.kernel import Died, Kernel, NotStarted
+from vqlearn.course import reduced
+from vqlearn.course.kernel import LATE, Died, Kernel, NotStarted, OutOfTime
 
 if TYPE_CHECKING:
     from vqlearn.course.checks import Check
 
-Found = dict[str, tuple[str, str]]  # exercise -> verdict and detail
 TABLE = "right for the cases that the notebook's check asks, not for others of the same kind"
 UNJUDGED = "", "not attempted", "wrong"
+MOST = 0.5  # of the points: what a wrong answer can earn
+
+
+class Finding(NamedTuple):
+    """A verdict with its reason, and the share of the points that it earns."""
+
+    verdict: str
+    detail: str = ""
+    share: float = 0.0
+
+
+Found = dict[str, Finding]  # by exercise
 
 
 class Exam:
@@ -33,7 +45,7 @@ class Exam:
         cells: list[str],
         exercises: dict[str, str],
         start: Callable[[], AbstractContextManager[Kernel]],
-        tell: Callable[[str], None],
+        tell: Callable[[str], object],
     ) -> None:
         self.cells, self.exercises, self.start, self.tell = dict(enumerate(cells, start=1)), exercises, start, tell
         self.all = dict(self.cells)
@@ -54,11 +66,15 @@ class Exam:
                 self.deaths += 1
                 if self.deaths == 2:
                     self._once_more()
-            except NotStarted as trouble:
-                self.found = {name: ("crashed", f"not reached: {trouble}") for name in self.exercises} | self.found
+            except (NotStarted, OutOfTime) as trouble:
+                kind = "timed out" if isinstance(trouble, OutOfTime) else "not marked"
+                self.found = dict.fromkeys(self.exercises, Finding(kind, f"not reached: {trouble}")) | self.found
                 break
-        absent = {n: ("not attempted", f"the notebook defines no function {f}") for n, f in self.exercises.items()}
-        return absent | self.found
+        absent = "the notebook defines no function {}"
+        return {n: Finding("not attempted", absent.format(f)) for n, f in self.exercises.items()} | self.found
+
+    def _verdict(self, name: str) -> str:
+        return self.found[name].verdict if name in self.found else ""
 
     def _once_more(self) -> None:
         self.cells = dict(self.all)
@@ -71,7 +87,7 @@ class Exam:
     def _ahead(self) -> Iterator[int]:
         """The cells that name an exercise which is not done, after its last verdict."""
         for name, function in self.exercises.items():
-            if self.found.get(name, ("",))[0] != "done":
+            if self._verdict(name) != "done":
                 names = re.compile(rf"\b(?:{name}|{function})\b")
                 yield from (n for n, text in self.cells.items() if n > self.judged.get(name, 0) and names.search(text))
 
@@ -79,14 +95,14 @@ class Exam:
         wanted = set(range(1, upto + 1))
         if self.deaths > 1:
             wanted = set(self._ahead())
-            wanted |= copying.needed(self.cells, wanted)
+            wanted |= reduced.needed(self.cells, wanted)
         for number, source in [cell for cell in self.cells.items() if cell[0] in wanted]:
             self.tell(f"cell {number} of {len(self.all)}")
             for name in self._given(kernel, number, source):
                 if name in self.exercises and (name, number) not in self.asked:
                     self._judge(kernel, name, number)
         for name in self.exercises:  # defined, but not given to the check, or defined once more after it
-            if self.found.get(name, ("",))[0] in UNJUDGED:
+            if self._verdict(name) in UNJUDGED:
                 self._judge(kernel, name, len(self.all) + 1)
 
     def _given(self, kernel: Kernel, number: int, source: str) -> list[str]:
@@ -100,7 +116,7 @@ class Exam:
             raise
         if trouble:
             self._crashed(number, source, trouble)
-        if trouble.startswith("it ran longer"):
+        if trouble.startswith(LATE):
             del self.cells[number]
         return names
 
@@ -108,7 +124,7 @@ class Exam:
         names = set()
         for name, function in self.exercises.items():
             if self.judged.get(name, 0) < number and re.search(rf"\bchecks\.{name}\b|\bdef {function}\b", source):
-                self.found[name] = "crashed", f"cell {number}: {trouble}"
+                self.found[name] = _failed(f"cell {number}: ", trouble)
                 self.judged[name] = number
                 names.add(name)
         return names
@@ -121,7 +137,7 @@ class Exam:
                 self.found[name] = verdict(kernel, name)
                 _noted(kernel)
         except Died as death:
-            self.found[name] = "crashed", f"its function was called, and {death}"
+            self.found[name] = _failed("its function was called, and ", str(death))
             self.died.add(name)
             raise
 
@@ -134,23 +150,37 @@ def _noted(kernel: Kernel) -> list[str]:
     return [name for name in names if isinstance(name, str)]
 
 
-def verdict(kernel: Kernel, name: str) -> tuple[str, str]:
-    """The verdict on the function that a check was given: on the check's own cases, then on others of the same kind."""
+def _failed(where: str, trouble: str) -> Finding:
+    return Finding("timed out" if trouble.startswith(LATE) else "crashed", where + trouble)
+
+
+def verdict(kernel: Kernel, name: str) -> Finding:
+    """The verdict on the function that a check was given: on the check's own cases, then on others of the same kind.
+
+    A wrong answer earns points by the others alone: a table of the known answers earns none.
+    """
     import torch
 
     from vqlearn.course.checks import EXERCISES
 
-    generator, uses = torch.Generator(), dict[str, None]()
+    generator = torch.Generator()
     generator.seed()
-    for check in (EXERCISES[name], EXERCISES[name].varied(generator)):
-        trouble, said = kernel.ask(f"answers({name!r}, {_packed(check)!r})")
-        if trouble:
-            return "crashed", f"its function was called, and {trouble}"
-        found, detail = judged(check, said)
-        if found != "done":
-            return (found, detail) if check is EXERCISES[name] else ("wrong", TABLE)
-        uses |= dict.fromkeys(map(str, said["uses"]))
-    return "done", f"its function {', '.join(uses)}" if uses else ""
+    own, others = EXERCISES[name], EXERCISES[name].varied(generator)
+    trouble, first = kernel.ask(f"answers({name!r}, {_packed(own)!r})")
+    if trouble:
+        return _failed("its function was called, and ", trouble)
+    found, detail = judged(own, first)
+    if found == "not attempted":
+        return Finding(found, detail)
+    trouble, second = kernel.ask(f"answers({name!r}, {_packed(others)!r})")
+    if found != "done":
+        return Finding(found, detail, 0.0 if trouble else MOST * share(others, second))
+    if trouble:
+        return _failed("its function was called, and ", trouble)
+    if judged(others, second)[0] != "done":
+        return Finding("wrong", TABLE, MOST * share(others, second))
+    uses = dict.fromkeys(map(str, [*first["uses"], *second["uses"]]))
+    return Finding("done", f"its function {', '.join(uses)}" if uses else "", 1.0)
 
 
 def _packed(check: Check) -> str:
@@ -168,3 +198,15 @@ def judged(check: Check, said: Any) -> tuple[str, str]:
     except Exception as error:  # outcomes of a form that no desk sends
         return "crashed", f"its answers could not be judged: {type(error).__name__}"
     return ("done", "") if verdict.status == "right" else (verdict.status, verdict.reason)
+
+
+def share(check: Check, said: Any) -> float:
+    """How many of a check's cases a function answers right, as a share, from what a kernel says that it did."""
+    from vqlearn.course.outcomes import unpacked
+
+    try:
+        found = zip(check.cases, map(unpacked, said["outcomes"]), strict=False)  # none after an exception
+        right = [replace(check, cases=[case]).verdict([outcome]).status == "right" for case, outcome in found]
+    except Exception:  # outcomes of a form that no desk sends
+        return 0.0
+    return sum(right) / len(check.cases)

@@ -8,9 +8,12 @@ import json
 import os
 import queue
 import secrets
+import signal
 import subprocess
 import time
+from math import inf
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from vqlearn import assets
@@ -30,12 +33,43 @@ os.chdir({work!r})
 """
 
 
+LATE = "it ran longer than"
+
+
 class Died(Exception):
     """The kernel is gone, or of no use any more."""
 
 
 class NotStarted(Exception):
     """There is no kernel."""
+
+
+class OutOfTime(Exception):
+    """The time for all notebooks of a learner is used up."""
+
+
+class Stopped(BaseException):
+    """Whoever started this wants it to end, which nothing on the way may take for a learner's error."""
+
+
+class Limits:
+    """What a learner's code may use: `cell` seconds at a time, `total` in all from now on, `threads` of torch.
+
+    It ends earlier if `stop` is set, from another thread.
+    """
+
+    def __init__(
+        self, cell: int, total: int | None = None, *, threads: int | None = None, stop: Event | None = None
+    ) -> None:
+        self.cell, self.total, self.threads, self.stop = cell, total, threads, stop
+        self.end = time.monotonic() + total if total else inf
+
+    def check(self) -> None:
+        """Raises Stopped or OutOfTime."""
+        if self.stop is not None and self.stop.is_set():
+            raise Stopped
+        if time.monotonic() > self.end:
+            raise OutOfTime(f"the {self.total} seconds for all notebooks were used up")
 
 
 class Kernel:
@@ -46,12 +80,12 @@ class Kernel:
     checks; the kernel cannot open files in the folders `closed`.
     """
 
-    def __init__(self, work: Path, scratch: Path, timeout: int, *, names: list[str], closed: list[str]) -> None:
+    def __init__(self, work: Path, scratch: Path, limits: Limits, *, names: list[str], closed: list[str]) -> None:
         import zmq
         from jupyter_client.kernelspec import KernelSpecManager
         from jupyter_client.manager import KernelManager
 
-        self.scratch, self.timeout = scratch, timeout
+        self.scratch, self.limits = scratch, limits
         self.token = "desk_" + secrets.token_hex(16)  # the desk's name, which no notebook can know
         self.start = START.format(here=str(HERE), token=self.token, names=names, closed=closed, work=str(work))
         self.context: Any = zmq.Context()
@@ -67,6 +101,8 @@ class Kernel:
     def __enter__(self) -> Kernel:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         aside = {**os.environ, "IPYTHONDIR": str(self.scratch)}  # no start-up files, no history
+        if self.limits.threads:
+            aside["OMP_NUM_THREADS"] = str(self.limits.threads)
         try:
             self.manager.start_kernel(cwd=str(self.scratch), env=aside, **quiet)
             self.client: Any = self.manager.client()
@@ -83,8 +119,16 @@ class Kernel:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(AttributeError):
             self.client.stop_channels()
+        self._end_group()
         self.manager.shutdown_kernel(now=True)
         self.context.term()
+
+    def _end_group(self) -> None:
+        """End the kernel with all that its cells have started and left in its group."""
+        group = getattr(self.manager.provisioner, "pgid", None)
+        if group and group != os.getpgrp():
+            with contextlib.suppress(OSError):
+                os.killpg(group, signal.SIGKILL)
 
     def run(self, code: str, seconds: float | None = None) -> str:
         """Run a cell: what went wrong, in words, or nothing."""
@@ -109,7 +153,7 @@ class Kernel:
             return "what it answers cannot be read", None
 
     def _request(self, seconds: float | None, **request: Any) -> dict[str, Any]:
-        limit = seconds or self.timeout
+        limit = seconds or self.limits.cell
         number = self.client.execute(stop_on_error=False, allow_stdin=False, **request)
         reply = self._reply(number, limit)
         if reply:
@@ -117,12 +161,13 @@ class Kernel:
         for _ in range(3):  # a cell may catch the first interrupt
             self.manager.interrupt_kernel()
             if self._reply(number, GRACE):
-                return {"status": "error", "ename": "", "evalue": f"it ran longer than {limit} seconds"}
-        raise Died(f"it ran longer than {limit} seconds and could not be stopped")
+                return {"status": "error", "ename": "", "evalue": f"{LATE} {limit} seconds"}
+        raise Died(f"{LATE} {limit} seconds and could not be stopped")
 
     def _reply(self, number: str, seconds: float) -> dict[str, Any] | None:
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
+            self.limits.check()
             try:
                 message = self.client.get_shell_msg(timeout=min(left, 0.25))
                 if message["parent_header"].get("msg_id") == number:

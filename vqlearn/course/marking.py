@@ -15,16 +15,16 @@ import os
 import re
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vqlearn.course import copying
-from vqlearn.course.exam import Exam, Found
-from vqlearn.course.kernel import Kernel
+from vqlearn.course.exam import Exam, Finding, Found
+from vqlearn.course.exercises import Exercise, exercises
+from vqlearn.course.kernel import Kernel, Limits
 
-VERDICTS = "done", "not attempted", "wrong", "crashed", "missing", "unreadable"
+VERDICTS = "done", "not attempted", "wrong", "crashed", "timed out", "missing", "unreadable", "not marked"
 MOST_FILES, MOST_BYTES = 2000, 200_000_000  # of the learner's folder, in the copy that is executed
 PREFIX = "vqlearn-course-"  # of the temporary folder
 NEEDLESS = re.compile(  # ways to another program, into a running one, or round the marker
@@ -34,12 +34,14 @@ NEEDLESS = re.compile(  # ways to another program, into a running one, or round 
 
 
 class Row(NamedTuple):
-    """What became of one exercise; the verdict is one of VERDICTS."""
+    """What became of one exercise: the verdict, one of VERDICTS, and what it earns of its stars in points."""
 
     notebook: str
     exercise: str
     verdict: str
     detail: str = ""
+    points: float = 0.0
+    of: int = 1
 
 
 def check(folder: str | Path, *, timeout: int = 1200, progress: bool = True) -> list[Row]:
@@ -50,58 +52,59 @@ def check(folder: str | Path, *, timeout: int = 1200, progress: bool = True) -> 
     """
     from tqdm.auto import tqdm
 
-    folder, rows = Path(folder), []
-    if not folder.is_dir():
+    if not Path(folder).is_dir():
         raise ValueError(f"DIR: there is no folder {str(folder)!r} to check")
-    with tqdm(copying.notebooks(), desc="checking", unit="notebook", disable=not progress) as bar:
-        for path in bar:
-            exercises = copying.exercises(copying.read(path))
-            bar.set_description(f"checking {path.stem}")
-            found = _mark(folder / path.name, exercises, timeout, bar.set_postfix_str) if exercises else {}
-            rows += [Row(path.name, name, verdict, _tidy(detail)) for name, (verdict, detail) in found.items()]
-    return rows
+    with tqdm(desc="checking", unit="notebook", disable=not progress) as bar:
+        return list(rows(folder, Limits(timeout), tell=bar.set_description))
 
 
-def table(rows: list[Row]) -> str:
-    """The rows as a table in Markdown, and a line of totals."""
-    lines = [("notebook", "exercise", "verdict", "detail"), *((*row[:3], row[3].replace("|", "\\|")) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(3)] + [0]
-    text = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines]
-    text.insert(1, "|" + "|".join("-" * (width + 2) for width in widths[:3]) + "|---|")
-    totals = ", ".join(f"{count} {verdict}" for verdict, count in _totals(rows).items() if count)
-    return "\n".join(text) + f"\n\n{len(rows)} exercises: {totals or 'none'}"
+def rows(
+    folder: str | Path, limits: Limits, *, numbers: Iterable[str] = (), tell: Callable[[str], object] = lambda _: None
+) -> Iterator[Row]:
+    """The rows of a learner's folder as they come, of the notebooks with these numbers, or of all if there are none."""
+    for path in chosen(numbers):
+        asked = exercises(copying.read(path).cells)
+        tell(f"checking {path.stem}")
+        found = _mark(Path(folder, path.name), path, asked, limits, tell)
+        for exercise in asked:
+            verdict, detail, share = found[exercise.check]
+            points = round(share * exercise.points, 1)
+            yield Row(path.name, exercise.check, verdict, tidy(detail), points, exercise.points)
 
 
-def as_json(rows: list[Row]) -> str:
-    """The rows and the totals as JSON."""
-    return json.dumps({"rows": [row._asdict() for row in rows], "totals": _totals(rows)}, indent=1)
+def chosen(numbers: Iterable[str] = ()) -> list[Path]:
+    """The notebooks of the course with exercises, those of these numbers. Raises ValueError for one that has none."""
+    paths = {path.stem.partition("_")[0]: path for path in copying.notebooks() if exercises(copying.read(path).cells)}
+    for number in numbers:
+        if number not in paths:
+            raise ValueError(f"--notebooks: no notebook {number!r} has exercises; there are {', '.join(paths)}")
+    return [path for number, path in paths.items() if not numbers or number in numbers]
 
 
-def _totals(rows: list[Row]) -> dict[str, int]:
-    counts = Counter(row.verdict for row in rows)
-    return {verdict: counts[verdict] for verdict in VERDICTS}
-
-
-def _tidy(text: str) -> str:
+def tidy(text: str) -> str:
     """One line that no terminal stumbles over, of text that a learner's code may have chosen."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text[:2000]).split())
     return line if len(line) <= 200 else line[:197] + "..."
 
 
-def _mark(path: Path, exercises: dict[str, str], timeout: int, tell: Callable[[str], None]) -> Found:
+def _mark(
+    path: Path, published: Path, asked: list[Exercise], limits: Limits, tell: Callable[[str], object]
+) -> dict[str, Finding]:
+    names = {exercise.check: exercise.function for exercise in asked}
     try:
         cells = _code(path)
     except FileNotFoundError:
-        return dict.fromkeys(exercises, ("missing", "the folder has no such notebook"))
+        return dict.fromkeys(names, Finding("missing", "the folder has no such notebook"))
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        return dict.fromkeys(exercises, ("unreadable", f"not a notebook: {error}"))
-    exam = Exam(cells, exercises, lambda: _kernel(path.parent, timeout), tell)
+        return dict.fromkeys(names, Finding("unreadable", f"not a notebook: {error}"))
+    if copying.handed_out(published).issuperset(cells):
+        return dict.fromkeys(names, Finding("not attempted", "nothing was changed"))
+    exam = Exam(cells, names, lambda: _kernel(path.parent, limits), lambda cell: tell(f"checking {path.stem}, {cell}"))
     try:
-        found = _remarked(exam.run(), cells)
+        return _remarked(exam.run(), cells)
     except Exception as error:  # whatever it is, it is this notebook's alone
-        lost = "crashed", f"the notebook could not be marked: {type(error).__name__}: {error}"
-        found = dict.fromkeys(exercises, lost) | exam.found
-    return {name: found[name] for name in exercises}
+        lost = Finding("not marked", f"the notebook could not be marked: {type(error).__name__}: {error}")
+        return dict.fromkeys(names, lost) | exam.found
 
 
 def _remarked(found: Found, cells: list[str]) -> Found:
@@ -110,12 +113,12 @@ def _remarked(found: Found, cells: list[str]) -> Found:
     if not used:
         return found
     remark = f"the notebook uses {', '.join(used)}"
-    done = {name: detail for name, (verdict, detail) in found.items() if verdict == "done"}
-    return found | {name: ("done", f"{detail}; {remark}" if detail else remark) for name, detail in done.items()}
+    done = {name: one for name, one in found.items() if one.verdict == "done"}
+    return found | {n: one._replace(detail=f"{one.detail}; {remark}".lstrip("; ")) for n, one in done.items()}
 
 
 @contextlib.contextmanager
-def _kernel(folder: Path, timeout: int) -> Iterator[Kernel]:
+def _kernel(folder: Path, limits: Limits) -> Iterator[Kernel]:
     """A kernel in a fresh copy of the learner's folder."""
     from vqlearn.course import checks
 
@@ -124,7 +127,7 @@ def _kernel(folder: Path, timeout: int) -> Iterator[Kernel]:
         work, scratch = Path(place, "work"), Path(place, "scratch")
         scratch.mkdir()
         _copy_files(folder, work)
-        with Kernel(work, scratch, timeout, names=list(checks.EXERCISES), closed=closed) as kernel:
+        with Kernel(work, scratch, limits, names=list(checks.EXERCISES), closed=closed) as kernel:
             yield kernel
 
 
