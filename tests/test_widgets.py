@@ -209,6 +209,19 @@ def test_what_is_played_is_what_the_pipeline_draws(shipped, seeded, monkeypatch,
     assert torch.equal(states[-1], shipped(ASK, 4, output_type="latent", **call).images)
 
 
+def test_a_picture_is_seen_while_it_is_generated(shipped):
+    panel, seen = widgets.denoising_player(shipped, prompt=ASK), []
+    panel.image.observe(lambda change: seen.append(re.match(r"after step \d+", alt(panel))[0]), "value")
+    run(panel, steps=4)
+    assert list(dict.fromkeys(seen)) == [f"after step {number}" for number in (1, 2, 3, 4)]
+
+
+def test_the_guidance_slider_holds_the_models_own_scale(shipped):
+    slider = controls(widgets.denoising_player(shipped))["guidance"]
+    steps = (slider.value - slider.min) / slider.step
+    assert slider.value == shipped.guidance_scale and abs(steps - round(steps)) < 1e-9
+
+
 def test_stop_ends_the_run_and_leaves_a_panel_that_can_be_used(shipped):
     panel = widgets.denoising_player(shipped, prompt=ASK)
     panel.progress.observe(lambda change: panel.stop.click() if change.new == 3 else None, "value")

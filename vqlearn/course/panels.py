@@ -104,13 +104,24 @@ class Run(Panel):
         self.progress.max, self.progress.value = steps, 0
 
     def generate(
-        self, pipe: VQDiffusionPipeline, request: Request, sampler: str, states: list[Tensor], *, before: int = 0
+        self,
+        pipe: VQDiffusionPipeline,
+        request: Request,
+        sampler: str,
+        states: list[Tensor],
+        *,
+        before: int = 0,
+        on_state: Callable[[], object] = lambda: None,
     ) -> None:
-        """Draw one picture and append its tokens to `states`, x_T included; stops at the next step if asked to."""
+        """Draw one picture and append its tokens to `states`, x_T included; stops at the next step if asked to.
+
+        `on_state` is called after each step.
+        """
 
         def on_step(number: int, timestep: int, tokens: Tensor) -> None:
             states.append(tokens.cpu())
             self.progress.value = before + number + 1
+            on_state()
             if self._halt.is_set():
                 raise _Stopped
 
@@ -172,7 +183,8 @@ class Request:
         self.prompt = ipywidgets.Text(prompt, **labelled("prompt"))
         self.seed = ipywidgets.BoundedIntText(0, min=0, max=2**31 - 1, **labelled("seed"))
         self.steps = ipywidgets.IntSlider(min(25, last), min=1, max=last, **labelled("steps"))
-        self.guidance = ipywidgets.FloatSlider(pipe.guidance_scale, min=0, max=5, step=0.25, **labelled("guidance"))
+        scale = pipe.guidance_scale  # a browser moves a value between two steps to one of them
+        self.guidance = ipywidgets.FloatSlider(scale, min=0, max=max(5, scale), step=0.05, **labelled("guidance"))
         self.controls = [self.prompt, self.seed, self.steps, self.guidance]
 
 

@@ -234,6 +234,22 @@ def matrix(matrices: Mapping[str, Values], *, row: int | None = None, column: in
     return figure
 
 
+def maps(panels: Mapping[str, Values], *, label: str) -> Figure:
+    """Numbers over positions, `[H, W]` each, side by side on one scale that `label` names."""
+    figure, axes = row_of_axes(len(panels), list(panels), 2.9, 2.6)
+    values = {title: array(one) for title, one in panels.items()}
+    low, high = (find([find(one) for one in values.values()]) for find in (np.min, np.max))
+    for ax, one in zip(axes, values.values(), strict=True):
+        drawn = ax.imshow(one, cmap="cividis", vmin=low, vmax=high, interpolation="nearest")
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    figure.colorbar(drawn, ax=axes, label=label, shrink=0.8)
+    halves = {title: [half.mean() for half in np.array_split(one, 2)] for title, one in values.items()}
+    means = ", ".join(f"{described.plain(title)}: {up:.2g} and {down:.2g}" for title, (up, down) in halves.items())
+    figure.set_label(f"{label} over positions; means of the upper and of the lower half: {means}.")
+    return figure
+
+
 def cells(panels: Mapping[str, tuple[Values, Values]], *, numbers: bool = False) -> Figure:
     """2-D codebooks as they cut up the plane: a panel per title, each `(vectors [K, 2], points [N, 2])`.
 

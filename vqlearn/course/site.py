@@ -102,7 +102,7 @@ def _check_target(folder: Path) -> set[str]:
 def _book(path: Path) -> Book:
     cells = copying.read(path).cells
     first = cells[0].source
-    number, title = re.search(r"^# (\d+) · (.+)$", first, re.M).groups()  # type: ignore[union-attr]
+    number, title = re.search(r"^# (\d+[a-z]?) · (.+)$", first, re.M).groups()  # type: ignore[union-attr]
     promise = re.search(r"^> (.+)$", first, re.M)[1]  # type: ignore[index]
     table = TABLE.search(first)
     names, _, values = ([field.strip() for field in line.strip("| ").split("|")] for line in table[0].splitlines())  # type: ignore[index]

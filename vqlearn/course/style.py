@@ -80,7 +80,8 @@ def picture(figure: Figure, alt: str, *, like: list[Any] | None = None) -> str:
     Image.fromarray(pixels).save(buffer, "png", compress_level=1)
     code = base64.b64encode(buffer.getvalue()).decode()
     height, width, _ = pixels.shape
-    return f'<img alt="{html.escape(alt)}" width="{width}" height="{height}" src="data:image/png;base64,{code}">'
+    size = f'width="{width}" height="{height}" style="max-width: 100%; height: auto"'  # no wider than the page
+    return f'<img alt="{html.escape(alt)}" {size} src="data:image/png;base64,{code}">'
 
 
 def row_of_axes(count: int, titles: Sequence[str], width: float, height: float) -> tuple[Figure, list[Axes]]:

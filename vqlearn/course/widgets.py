@@ -118,7 +118,9 @@ def posterior_microscope(schedule: MaskReplaceSchedule | None = None) -> Panel:
             f"Prior, likelihood and posterior of x_{s.value} for x_0 = {x_0.value} and x_{t.value} = {x_t.label}; the "
             f"posterior is largest at {names[top]}, {found['posterior'][top]:.2f}."
         )
-        figure = plots.bars([found])
+        titles = [f"prior $q(x_{{{s.value}}} \\mid x_0)$", f"likelihood $q(x_{{{t.value}}} \\mid x_{{{s.value}}})$",
+                  f"posterior $q(x_{{{s.value}}} \\mid x_{{{t.value}}}, x_0)$"]  # fmt: skip
+        figure = plots.bars([dict(zip(titles, found.values(), strict=True))])
         for ax in figure.axes:
             ax.set(ylim=(0, 1.15), yticks=(0, 0.5, 1))  # one scale for all settings, so that bars can be compared
         return figure, alt
@@ -152,7 +154,7 @@ def _bayes(x_0: int, x_t: int, s: int, t: int, schedule: MaskReplaceSchedule) ->
 
 
 def denoising_player(pipe: VQDiffusionPipeline | None = None, *, prompt: str = PROMPT) -> Run:
-    """Generate a picture of a prompt, with a progress bar and a button that stops; then play its trajectory.
+    """Watch how a picture of a prompt is generated, with a button that stops; then play its trajectory.
 
     Hatched tokens are masked, outlined ones are visible but not yet what they are at the end.
     """
@@ -169,16 +171,19 @@ def denoising_player(pipe: VQDiffusionPipeline | None = None, *, prompt: str = P
         title = f"after step {now} of {panel.progress.max}"
         return _frame(silent, states[now], states[-1], title, "are not yet what they are at the end", states)
 
+    def latest() -> None:
+        play.max = step.max = max(0, len(states) - 1)
+        before, step.value = step.value, step.max  # draws, if it moves
+        if states and before == step.max:
+            panel.refresh()
+
     def work(run: Run) -> str:
         states.clear()
         run.expect(request.steps.value)
         try:
-            run.generate(silent, request, sampler.value, states)
+            run.generate(silent, request, sampler.value, states, on_state=latest)
         finally:
-            play.max = step.max = max(0, len(states) - 1)
-            step.value = step.max
-            if states:
-                run.refresh()
+            latest()
         return f"Drawn in {len(states) - 1} steps; move the slider or press play."
 
     panel = Run("Denoising player", [*request.controls, sampler], work, draw, below=[row])

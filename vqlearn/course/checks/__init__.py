@@ -5,6 +5,7 @@ is compared with what each common mistake would give. A check never raises, so a
 One's own check is a `Check` as well; `check.judge(function)` returns the `Verdict` that calling it prints.
 """
 
+from vqlearn.course.checks.autoregression import cached_step, causal_attention, prefix_work
 from vqlearn.course.checks.bayes import apply_in_logs, likelihood_row, posterior, repair_rate
 from vqlearn.course.checks.check import Check, Verdict
 from vqlearn.course.checks.codes import compression, learned_codebook, nearest_code, perplexity
@@ -15,6 +16,7 @@ from vqlearn.course.checks.guidance import guided, guided_law, rows_asked, trunc
 from vqlearn.course.checks.guided_sampling import token_by_token
 from vqlearn.course.checks.kernels import kernel_posterior
 from vqlearn.course.checks.matrices import apply_shares, cumulative_shares, one_step
+from vqlearn.course.checks.network import adaptive_norm, attention, block, embed, parameter_count
 from vqlearn.course.checks.objective import jump_weight, step_cost, time_odds
 from vqlearn.course.checks.one_page import mask_only_step, repaired
 from vqlearn.course.checks.sampling import corrected_law, even_times, masks_left, surest_first, touched_tokens
@@ -31,11 +33,13 @@ EXERCISES: dict[str, Check] = {
         *(wrong_tokens, corrupt, visible_distribution),
         *(one_step_alpha, jump_gamma, final_mask_rate),
         *(likelihood_row, apply_in_logs, posterior, repair_rate),
+        *(embed, adaptive_norm, attention, block, parameter_count),
         *(step_cost, jump_weight, time_odds),
         *(touched_tokens, even_times, masks_left, corrected_law, surest_first),
         *(guided, truncated, rows_asked, guided_law, token_by_token),
         *(variation, one_call, next_law, told_and_seen, kernel_posterior),
         *(visible_changes, fit_prompt, evaluation_work),
+        *(prefix_work, causal_attention, cached_step),
         *(mask_only_step, repaired),
         *(masked_term, uncover_chance, pattern_weight),
     )
