@@ -1,6 +1,7 @@
 """Right and wrong answers to every exercise of the course, in a module for each notebook as the checks are."""
 
 from answers import (
+    autoregression,
     bayes,
     codes,
     distributions,
@@ -8,6 +9,7 @@ from answers import (
     full_model,
     guidance,
     matrices,
+    network,
     objective,
     one_page,
     sampling,
@@ -17,8 +19,8 @@ from answers import (
 )
 
 MODULES = (
-    *(start, codes, matrices, forward, schedules, bayes, objective),
-    *(sampling, guidance, distributions, full_model, one_page, since_then),
+    *(start, codes, matrices, forward, schedules, bayes, network, objective),
+    *(sampling, guidance, distributions, full_model, autoregression, one_page, since_then),
 )
 LIBRARY = {name: answer for module in MODULES for name, answer in module.LIBRARY.items()}
 WRONG = [case for module in MODULES for case in module.WRONG]
