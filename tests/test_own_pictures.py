@@ -322,6 +322,19 @@ def test_a_codec_that_has_learned_begins_with_its_codes():
     assert moved[0] == 0 and moved[1] > 0
 
 
+def test_a_new_denoiser_begins_with_the_codebook_that_was_learned(folder, tmp_path):
+    """As with a codec that is given; a denoiser that has learned before is left alone."""
+    pictures = own.read_folder(folder, tmp_path / "run", 8, progress=False)
+    pipe = new_pipeline(pictures, SMALL)
+    table = pipe.transformer.latent_image_embedding.emb.weight
+    before, recipe = table.detach().clone(), CodecRecipe(steps=3, batch=4)
+    own.learn_codec(pipe, pictures, tmp_path / "run", recipe, learned=True, **QUIET)
+    assert torch.equal(table, before)
+    own.learn_codec(pipe, pictures, tmp_path / "run2", recipe, **QUIET)
+    given = new_pipeline(pictures, SMALL, pipe.vqvae).transformer.latent_image_embedding.emb.weight
+    assert not torch.equal(table[:32], before[:32]) and torch.equal(table[:32], given[:32])
+
+
 @pytest.mark.parametrize("more", [{"quantizer": "gumbel"}, {"num_tokens": 8}])
 def test_a_codec_of_another_kind_is_used_as_it_is(more):
     other = VQModel(**{**dict(codec().config), **more})

@@ -82,7 +82,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--codec-steps", type=int, default=600)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=700)
     arguments = parser.parse_args()
     found = measured(arguments.out, arguments.codec_steps, arguments.steps)
     print(json.dumps(found, indent=1))

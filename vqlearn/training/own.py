@@ -24,6 +24,7 @@ from vqlearn.training.recipes import CodecRecipe, DenoiserRecipe
 from vqlearn.training.runs import fit
 from vqlearn.training.samples import Sampled
 from vqlearn.training.shipped import Run
+from vqlearn.training.start import initialise
 from vqlearn.training.tokens import TokenRows, tokens_of
 
 CODEC, DENOISER = CodecRecipe(steps=3000, batch=32), DenoiserRecipe(steps=8000, batch=16)
@@ -99,12 +100,17 @@ def learn_codec(
     save_every: int = 250,
     progress: bool = True,
 ) -> None:
-    """Train the codec of a pipeline on the pictures of "train", in `out/codec`; `learned` if it has learned before."""
+    """Train the codec of a pipeline on the pictures of "train", in `out/codec`; `learned` if it has learned before.
+
+    After a codec that has not, the denoiser begins anew, with what it knows of codes taken from the codebook.
+    """
     _check_same(Path(out), pictures)
     run = Run(Path(out), device, {"save_every": save_every, "progress": progress})
     fast = run.dtype is not None
     stage = CodecStage(pipe.vqvae, pictures.part("train"), recipe, device=device, autocast=fast, learned=learned)
     fit(stage, run.out / "codec", **run.how)
+    if not learned:
+        initialise(pipe.transformer, pipe.vqvae)
 
 
 def learn_denoiser(
