@@ -229,6 +229,17 @@ def test_an_interrupted_run_ends_with_the_same_weights(folder, tmp_path, monkeyp
         assert (tmp_path / "a" / "samples" / name).read_bytes() == (tmp_path / "b" / "samples" / name).read_bytes()
 
 
+def test_a_denoiser_does_not_go_on_with_another_codec(folder, tmp_path):
+    pipe = learned(folder, tmp_path / "run", steps=2)
+    pictures = own.read_folder(folder, tmp_path / "run", 8, progress=False)
+    with torch.no_grad():
+        pipe.vqvae.encoder.conv_in.bias += 1
+    with pytest.raises(ValueError, match=r"the run in '.*run' has begun with another codec; choose another folder"):
+        own.learn_denoiser(pipe, pictures, tmp_path / "run", DenoiserRecipe(steps=2, batch=4), **QUIET)
+    (tmp_path / "run" / "denoiser" / "checkpoint.pt").unlink()
+    own.learn_denoiser(pipe, pictures, tmp_path / "run", DenoiserRecipe(steps=1, batch=4), prompts=["a"], **QUIET)
+
+
 def test_drawing_samples_changes_nothing_that_is_learned(folder, tmp_path):
     pictures = own.read_folder(folder, tmp_path / "r", 8, progress=False)
     found = []

@@ -14,7 +14,9 @@ from vqlearn.data.files import replaced
 from vqlearn.data.folder import PictureFolder
 from vqlearn.data.listing import existing
 from vqlearn.evaluation.bound import Estimate, pipeline_bound
+from vqlearn.networks.vqvae import VQModel
 from vqlearn.pipeline import VQDiffusionPipeline
+from vqlearn.training import checkpoint
 from vqlearn.training.codec import CodecStage
 from vqlearn.training.denoiser import DenoiserStage
 from vqlearn.training.objectives import ContinuousTime, CrossEntropy, Objective, PublishedBound
@@ -25,7 +27,7 @@ from vqlearn.training.runs import fit
 from vqlearn.training.samples import Sampled
 from vqlearn.training.shipped import Run
 from vqlearn.training.start import initialise
-from vqlearn.training.tokens import TokenRows, tokens_of
+from vqlearn.training.tokens import TokenRows, codec_digest, tokens_of
 
 CODEC, DENOISER = CodecRecipe(steps=3000, batch=32), DenoiserRecipe(steps=8000, batch=16)
 PROMPTS = 8  # that are drawn while a denoiser learns
@@ -62,26 +64,28 @@ def write_report(pipe: VQDiffusionPipeline, pictures: PictureFolder, out: str | 
 
     `out/data.txt` has all names. Raises ValueError where an earlier run in `out` has learned other pictures.
     """
-    said = conditions_of(pipe, pictures)
-    for i in cut_captions(pipe, said):
-        remark = f"caption of more than {pipe.tokenizer.model_max_length} tokens, the end cut off"
-        pictures.report.others.add(remark, pictures.entries[i].name)
     _check_same(Path(out), pictures)
+    if cut := cut_captions(pipe, conditions_of(pipe, pictures)):
+        remark = f"caption of more than {pipe.tokenizer.model_max_length} tokens, the end cut off"
+        pictures.report.others[remark] = [pictures.entries[i].name for i in cut]
     _write(Path(out, "data.txt"), pictures.report.text(None) + "\n")
     return str(pictures.report)
 
 
-def _check_same(out: Path, pictures: PictureFolder) -> None:
-    """Raises ValueError unless the run in a folder has begun with these pictures, captions and classes, or has not."""
-    path, now = out / "data.sha256", pictures.fingerprint
+def _check_same(out: Path, pictures: PictureFolder, codec: VQModel | None = None) -> None:
+    """Raises ValueError where a checkpoint in a folder has learned from other pictures, or tokens of another codec."""
+    now = {"data": pictures.fingerprint, **({} if codec is None else {"denoiser": codec_digest(codec)})}
     out.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        _write(path, now)
-    elif path.read_text(encoding="utf-8") != now:
-        raise ValueError(
-            f"the run in {str(out)!r} has begun with other pictures, captions or pixels; choose another folder, or "
-            f"start there from {str(out / 'model')!r}"
-        )
+    for name, digest in now.items():
+        path = out / f"{name}.sha256"
+        begun = any(out.glob(f"{'*' if name == 'data' else name}/{checkpoint.NAME}"))
+        if begun and path.exists() and path.read_text(encoding="utf-8") != digest:
+            what = "other pictures, captions or pixels" if name == "data" else "another codec"
+            raise ValueError(
+                f"the run in {str(out)!r} has begun with {what}; choose another folder, or start there from "
+                f"{str(out / 'model')!r}"
+            )
+        _write(path, digest)
 
 
 def _write(path: Path, text: str) -> None:
@@ -130,11 +134,12 @@ def learn_denoiser(
 
     The codec stays as it is; its tokens are kept in `out/tokens`. After every `sample_every` updates `prompts` (None
     are some captions or classes of the pictures) are drawn into `out/samples`. `objective` is a name in `OBJECTIVES`.
-    Raises ValueError for another, and for pictures that have not the conditions that the pipeline reads.
+    Raises ValueError for another, for pictures that have not the conditions that the pipeline reads, and where the run
+    in `out` has begun with other pictures or another codec.
     """
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}, got {shown(objective)}")
-    _check_same(Path(out), pictures)
+    _check_same(Path(out), pictures, pipe.vqvae)
     run = Run(Path(out), device, {"save_every": save_every, "progress": progress})
     rows, said = _rows(pipe, pictures, run, recipe)
     chosen = OBJECTIVES[objective](pipe.schedule.num_steps)
