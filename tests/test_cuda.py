@@ -11,6 +11,7 @@ import warnings
 import pytest
 import torch
 from oracle import FALSE_ALARM, chi_square_p_value, random_belief
+from shallow import first_layers
 from torch import Generator
 from torch.testing import assert_close
 
@@ -18,7 +19,6 @@ from tests.gpu.probe import peak_bytes, waits_per_step
 from vqlearn import (
     AutoregressiveTransformer,
     MaskReplaceSchedule,
-    Transformer2DModel,
     VQDiffusionPipeline,
     draws,
     guidance,
@@ -72,12 +72,7 @@ def pipes(device):
 
 def with_two_layers(pipe):
     """The same pipeline, but of its network the first two layers only."""
-    parts = pipe.components
-    network, config = parts["transformer"], parts["transformer"].config
-    settings = {key: value for key, value in config.items() if key[0] != "_" and key != "norm_type"}
-    short = Transformer2DModel(**settings | {"num_layers": 2}).to(pipe.device, next(network.parameters()).dtype)
-    short.load_state_dict({name: network.state_dict()[name] for name in short.state_dict()})
-    return VQDiffusionPipeline(**parts | {"transformer": short.eval()})
+    return VQDiffusionPipeline(**pipe.components | {"transformer": first_layers(pipe.transformer)})
 
 
 def quiet(pipe):

@@ -19,7 +19,7 @@ PROMPT = "a large red circle left of a small blue square"
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory):
-    """The folder that `vqlearn generate` wrote to, and what it said; each module that it imported is a line of stderr."""
+    """The folder that `vqlearn generate` wrote to, and what it said: on stderr each import, too."""
     folder = tmp_path_factory.mktemp("generated")
     command = [sys.executable, "-X", "importtime", "-m", "vqlearn", "generate", PROMPT, "--steps", "10"]
     return folder, subprocess.run([*command, "--out", "picture.png"], capture_output=True, text=True, cwd=folder)
