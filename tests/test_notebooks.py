@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 import vqlearn
 
@@ -48,7 +49,7 @@ def test_file_is_valid_small_and_for_python3(path, book):
 
 def test_first_cell_is_title_promise_and_table(path, book):
     lines = [line for line in book.cells[0].source.splitlines() if line.strip()]
-    assert re.fullmatch(rf"# {path.stem[:2]} · \S.*", lines[0])
+    assert re.fullmatch(rf"# {path.stem.partition('_')[0]} · \S.*", lines[0])
     assert lines[1].startswith("> ")
     assert [column.strip().lower() for column in lines[2].strip("| ").split("|")] == list(HEADER)
     assert re.search(r"\d", lines[4].strip("| ").split("|")[-1]), "the time to run is a number"
@@ -133,6 +134,26 @@ def test_the_posterior_is_printed_and_explained_as_it_is():
     for line in printed.splitlines():
         for name in re.findall(r"\w+", line.split(" = ")[0]) if " = " in line else []:
             assert name in table, f"{name} is a line of q_posterior that notebook 05 does not explain"
+
+
+def test_the_network_from_nothing_is_the_library_s():
+    """The folded solution of the last exercise of notebook 05b."""
+    book = nbformat.read(FOLDER / "05b_denoiser.ipynb", as_version=4)
+    text = "\n".join(cell.source for cell in cells(book, "markdown"))
+    space = {"torch": torch}
+    exec(re.search(r"```python\n(def own_denoiser\(.*?)```", text, re.S)[1], space)
+    generator = torch.Generator().manual_seed(0)
+    network = vqlearn.Transformer2DModel(
+        num_attention_heads=2, attention_head_dim=3, num_layers=3, cross_attention_dim=5, num_vector_embeds=7,
+        sample_size=3,
+    ).double().requires_grad_(False)  # fmt: skip
+    for parameter in network.parameters():
+        parameter.normal_(std=0.5, generator=generator)
+    x_t, text = torch.randint(7, (2, 9), generator=generator), torch.randn(2, 4, 5, generator=generator).double()
+    step = torch.tensor([3, 90])
+    torch.testing.assert_close(
+        space["own_denoiser"](network.state_dict(), 2, x_t, text, step), network(x_t, text, step)
+    )
 
 
 class Names(ast.NodeVisitor):
