@@ -1,5 +1,6 @@
 """What a user may bring to the pipeline: a schedule, a sampler, scales per token, sequences without pictures."""
 
+import copy
 import json
 import warnings
 
@@ -13,10 +14,8 @@ PROMPT = "a small red circle"
 
 
 @pytest.fixture
-def pipe():
-    pipe = VQDiffusionPipeline.from_pretrained()
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+def pipe(shallow):
+    return copy.deepcopy(shallow)
 
 
 def schedules() -> dict[str, MaskReplaceSchedule]:

@@ -49,10 +49,10 @@ def line(panel) -> str:
 
 
 @pytest.fixture(scope="module")
-def mathematical(shipped):
+def mathematical(shallow):
     return {
         "schedule": widgets.schedule_explorer(),
-        "corruption": widgets.corruption_player(pipe=shipped),
+        "corruption": widgets.corruption_player(pipe=shallow),
         "posterior": widgets.posterior_microscope(),
     }
 
@@ -85,8 +85,8 @@ def test_a_move_changes_the_picture_and_its_words_and_back_again(mathematical, n
     assert picture(panel) == before
 
 
-def test_every_control_has_a_label(mathematical, shipped):
-    for panel in (*mathematical.values(), widgets.denoising_player(shipped), widgets.sampler_race(shipped)):
+def test_every_control_has_a_label(mathematical, shallow):
+    for panel in (*mathematical.values(), widgets.denoising_player(shallow), widgets.sampler_race(shallow)):
         assert all(controls(panel)) and len(controls(panel)) >= 3
 
 
@@ -105,8 +105,8 @@ def test_a_move_lays_nothing_out_anew_and_draws_few_artists(mathematical, monkey
     assert layouts
 
 
-def test_the_menus_offer_the_samplers_of_the_library(shipped):
-    player, race = widgets.denoising_player(shipped), widgets.sampler_race(shipped)
+def test_the_menus_offer_the_samplers_of_the_library(shallow):
+    player, race = widgets.denoising_player(shallow), widgets.sampler_race(shallow)
     assert controls(player)["sampler"].options == controls(race)["samplers"].options == tuple(samplers.SAMPLERS)
 
 
@@ -124,8 +124,8 @@ def test_the_schedule_explorer_takes_a_grid_of_its_own():
     assert picture(panel) != picture(widgets.schedule_explorer())
 
 
-def test_masks_stay_masked_while_the_corruption_plays(shipped):
-    panel = widgets.corruption_player(scenes.draw(scenes.sample("test", 0)[0]), pipe=shipped)
+def test_masks_stay_masked_while_the_corruption_plays(shallow):
+    panel = widgets.corruption_player(scenes.draw(scenes.sample("test", 0)[0]), pipe=shallow)
     counts = []
     for t in (0, 30, 60, 100):
         controls(panel)["time t"].value = t
@@ -133,13 +133,13 @@ def test_masks_stay_masked_while_the_corruption_plays(shipped):
     assert counts == sorted(counts) and counts[0] == 0 and counts[-1] > 45
 
 
-def test_any_picture_is_played(shipped):
+def test_any_picture_is_played(shallow):
     """A light grey picture in many forms gives the tokens of its 32 x 32 pixels."""
     grey, buffer, exif = Image.new("L", (32, 32), 204), io.BytesIO(), Image.Exif()
     exif[0x0112] = 6
     grey.resize((50, 40)).save(buffer, "PNG", exif=exif)
-    expected = picture(widgets.corruption_player(np.full((32, 32, 3), 204, np.uint8), pipe=shipped))
-    assert expected != picture(widgets.corruption_player(Image.new("L", (32, 32)), pipe=shipped))
+    expected = picture(widgets.corruption_player(np.full((32, 32, 3), 204, np.uint8), pipe=shallow))
+    assert expected != picture(widgets.corruption_player(Image.new("L", (32, 32)), pipe=shallow))
     for image in (
         grey.convert("P"),
         grey.resize((640, 480)),
@@ -148,9 +148,9 @@ def test_any_picture_is_played(shipped):
         Image.fromarray(np.full((32, 32), 204 * 257, np.uint16)),
         np.full((32, 32), 0.8),
     ):
-        assert picture(widgets.corruption_player(image, pipe=shipped)) == expected
+        assert picture(widgets.corruption_player(image, pipe=shallow)) == expected
     with pytest.raises(ValueError, match="image must be a PIL image or"):
-        widgets.corruption_player("photo.png", pipe=shipped)
+        widgets.corruption_player("photo.png", pipe=shallow)
 
 
 def test_the_earlier_time_stays_earlier():
@@ -183,8 +183,8 @@ def run(panel, **values) -> str:
     return line(panel)
 
 
-def test_a_picture_is_generated_and_played(shipped):
-    panel = widgets.denoising_player(shipped, prompt=ASK)
+def test_a_picture_is_generated_and_played(shallow):
+    panel = widgets.denoising_player(shallow, prompt=ASK)
     assert line(panel) == "Press Generate." and panel.image.value == ""
     assert run(panel, steps=5, seed=3) == "Drawn in 5 steps; move the slider or press play."
     assert panel.progress.value == panel.progress.max == 5
@@ -200,30 +200,30 @@ def test_a_picture_is_generated_and_played(shipped):
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "purity", "entropy_bounded", "official_fast", "reference"])
-def test_what_is_played_is_what_the_pipeline_draws(shipped, seeded, monkeypatch, sampler):
-    panel, states = widgets.denoising_player(shipped, prompt=ASK), []
+def test_what_is_played_is_what_the_pipeline_draws(shallow, seeded, monkeypatch, sampler):
+    panel, states = widgets.denoising_player(shallow, prompt=ASK), []
     frame = widgets._frame
     monkeypatch.setattr(widgets, "_frame", lambda pipe, x_t, *more: states.append(x_t) or frame(pipe, x_t, *more))
     run(panel, steps=4, seed=7, sampler=sampler)
-    call = {"guidance_scale": shipped.guidance_scale, "sampler": sampler, "generator": seeded(7)}
-    assert torch.equal(states[-1], shipped(ASK, 4, output_type="latent", **call).images)
+    call = {"guidance_scale": shallow.guidance_scale, "sampler": sampler, "generator": seeded(7)}
+    assert torch.equal(states[-1], shallow(ASK, 4, output_type="latent", **call).images)
 
 
-def test_a_picture_is_seen_while_it_is_generated(shipped):
-    panel, seen = widgets.denoising_player(shipped, prompt=ASK), []
+def test_a_picture_is_seen_while_it_is_generated(shallow):
+    panel, seen = widgets.denoising_player(shallow, prompt=ASK), []
     panel.image.observe(lambda change: seen.append(re.match(r"after step \d+", alt(panel))[0]), "value")
     run(panel, steps=4)
     assert list(dict.fromkeys(seen)) == [f"after step {number}" for number in (1, 2, 3, 4)]
 
 
-def test_the_guidance_slider_holds_the_models_own_scale(shipped):
-    slider = controls(widgets.denoising_player(shipped))["guidance"]
+def test_the_guidance_slider_holds_the_models_own_scale(shallow):
+    slider = controls(widgets.denoising_player(shallow))["guidance"]
     steps = (slider.value - slider.min) / slider.step
-    assert slider.value == shipped.guidance_scale and abs(steps - round(steps)) < 1e-9
+    assert slider.value == shallow.guidance_scale and abs(steps - round(steps)) < 1e-9
 
 
-def test_stop_ends_the_run_and_leaves_a_panel_that_can_be_used(shipped):
-    panel = widgets.denoising_player(shipped, prompt=ASK)
+def test_stop_ends_the_run_and_leaves_a_panel_that_can_be_used(shallow):
+    panel = widgets.denoising_player(shallow, prompt=ASK)
     panel.progress.observe(lambda change: panel.stop.click() if change.new == 3 else None, "value")
     assert run(panel, steps=100) == "Stopped after 3 of 100 steps; what there is can be played."
     step, stopped = controls(panel)["step"], picture(panel)
@@ -234,8 +234,8 @@ def test_stop_ends_the_run_and_leaves_a_panel_that_can_be_used(shipped):
     assert run(panel, steps=2).startswith("Drawn in 2 steps") and step.max == 2
 
 
-def test_a_second_click_while_it_runs_does_nothing(shipped):
-    panel = widgets.denoising_player(shipped, prompt=ASK)
+def test_a_second_click_while_it_runs_does_nothing(shallow):
+    panel = widgets.denoising_player(shallow, prompt=ASK)
     threads = []
 
     def click_again(change):
@@ -247,15 +247,15 @@ def test_a_second_click_while_it_runs_does_nothing(shipped):
     assert len(set(threads)) == 1
 
 
-def test_wrong_prompts_are_answered_with_a_sentence(shipped):
-    for panel in (widgets.denoising_player(shipped), widgets.sampler_race(shipped, samplers=("halton",))):
+def test_wrong_prompts_are_answered_with_a_sentence(shallow):
+    for panel in (widgets.denoising_player(shallow), widgets.sampler_race(shallow, samplers=("halton",))):
         said = run(panel, steps=2, prompt=" ")
         assert said.startswith("prompt must not be empty") and "\n" not in said and panel.image.value == ""
         assert "never seen &#x27;dog&#x27;" in run(panel, prompt="a red dog") and picture(panel)
 
 
-def test_whatever_fails_is_said_and_can_be_tried_again(shipped, monkeypatch):
-    panel = widgets.denoising_player(shipped, prompt=ASK)
+def test_whatever_fails_is_said_and_can_be_tried_again(shallow, monkeypatch):
+    panel = widgets.denoising_player(shallow, prompt=ASK)
     with monkeypatch.context() as patch:
         patch.setattr(panels, "seeded", lambda seed: 1 / 0)
         assert run(panel, steps=2) == "ZeroDivisionError: division by zero"
@@ -289,29 +289,29 @@ def test_two_runs_at_once_hear_their_own_remarks_and_leave_the_warnings_of_the_k
         remark("of nobody")
 
 
-def test_a_run_leaves_the_pipeline_as_it_was(shipped):
-    bar, names = dict(shipped._bar), dict(vars(shipped))
-    run(widgets.denoising_player(shipped, prompt=ASK), steps=2)
-    assert shipped._bar == bar and vars(shipped) == names
+def test_a_run_leaves_the_pipeline_as_it_was(shallow):
+    bar, names = dict(shallow._bar), dict(vars(shallow))
+    run(widgets.denoising_player(shallow, prompt=ASK), steps=2)
+    assert shallow._bar == bar and vars(shallow) == names
 
 
-def test_the_race_reads_each_picture_back(shipped, seeded):
-    panel = widgets.sampler_race(shipped, prompt=ASK, samplers=("ancestral", "confident"))
+def test_the_race_reads_each_picture_back(shallow, seeded):
+    panel = widgets.sampler_race(shallow, prompt=ASK, samplers=("ancestral", "confident"))
     assert run(panel, steps=5, seed=1) == "2 of 2 pictures, all from seed 1."
     assert panel.progress.value == panel.progress.max == 10
-    image = shipped(ASK, 5, shipped.guidance_scale, generator=seeded(1), output_type="np").images[0]
+    image = shallow(ASK, 5, shallow.guidance_scale, generator=seeded(1), output_type="np").images[0]
     assert f"ancestral: {widgets.verdict(image, ASK)};" in alt(panel)
 
 
-def test_a_sampler_that_cannot_run_here_does_not_end_the_race(shipped):
-    panel = widgets.sampler_race(shipped, prompt=ASK, samplers=("first_hitting", "halton"))
+def test_a_sampler_that_cannot_run_here_does_not_end_the_race(shallow):
+    panel = widgets.sampler_race(shallow, prompt=ASK, samplers=("first_hitting", "halton"))
     said = run(panel, steps=2)
     assert said.startswith("1 of 2 pictures, all from seed 0. first_hitting: ") and "halton: " in alt(panel)
     assert run(panel, samplers=()) == "Choose at least one sampler."
 
 
-def test_a_stopped_race_shows_who_has_arrived(shipped):
-    panel = widgets.sampler_race(shipped, prompt=ASK, samplers=("ancestral", "halton"))
+def test_a_stopped_race_shows_who_has_arrived(shallow):
+    panel = widgets.sampler_race(shallow, prompt=ASK, samplers=("ancestral", "halton"))
     panel.progress.observe(lambda change: panel.stop.click() if change.new == 4 else None, "value")
     assert run(panel, steps=3).startswith("Stopped after 4 of 6 steps")
     assert "ancestral: " in alt(panel) and "halton" not in alt(panel)
