@@ -3,6 +3,7 @@
 import ast
 import base64
 import builtins
+import contextlib
 import csv
 import dataclasses
 import inspect
@@ -23,6 +24,7 @@ import nbformat
 import pytest
 import torch
 from answers import LIBRARY, WRONG
+from learners import IMPORTS, RIGHT, TITLE, exercise, published, write
 
 from vqlearn.__main__ import main
 from vqlearn.course import classroom, copying, desk, exam, kernel, marking, outcomes, reduced, submissions
@@ -30,49 +32,6 @@ from vqlearn.course.checks import EXERCISES
 from vqlearn.course.exercises import exercises
 
 ROOT = Path(__file__).parent.parent
-RIGHT = {  # answers as a learner writes them
-    "visible_share": "def visible_share(t, schedule):\n    return 1 - schedule.gamma_bar[t]",
-    "token_counts": """def token_counts(x_0, x_t, mask_id):
-    kept, masked = (x_t == x_0).sum(), (x_t == mask_id).sum()
-    return kept, len(x_0) - kept - masked, masked""",
-    "compression": """import math
-
-
-def compression(height, width, factor, num_codes):
-    return 24 * factor**2 / math.log2(num_codes)""",
-    "fit_prompt": """def fit_prompt(ids, length, pad):
-    short = ids[: length - 1] + ids[-1:] if len(ids) > length else ids
-    return short + [pad] * (length - len(short))""",
-}
-IMPORTS = "# NBVAL_IGNORE_OUTPUT\nimport torch\n\nimport vqlearn\nfrom vqlearn import checks"
-TITLE = "# 00 · A title\n\n> A promise.\n\n| You will | You need |\n|---|---|\n| learn | time |\n\nAn introduction."
-
-
-def write(path: Path, cells: list[str]) -> None:
-    """A notebook of these cells; one that begins like Markdown is Markdown, the others are code with an output."""
-    book = nbformat.v4.new_notebook(metadata={"kernelspec": {"display_name": "", "name": "python3"}})
-    for number, source in enumerate(cells):
-        if re.match(r"#+ |<details>|[A-Z]", source) and not source.startswith("# NBVAL"):
-            cell = nbformat.v4.new_markdown_cell(source, id=str(number))
-        else:
-            output = nbformat.v4.new_output("stream", text="an output\n")
-            cell = nbformat.v4.new_code_cell(source, id=str(number), execution_count=7, outputs=[output])
-        book.cells.append(cell)
-    path.write_text(json.dumps(book))  # a source may be no text that nbformat could write
-
-
-def exercise(name: str, code: str | None = None, call: str = "") -> str:
-    stub = f"def {name}(*case):\n    raise NotImplementedError"
-    return f"{code or stub}\n\n\n{call or f'checks.{name}({name})'}"
-
-
-def published(folder: Path, books: dict[str, list[str]], monkeypatch) -> Path:
-    """A course of these notebooks, each with stubs for these exercises."""
-    folder.mkdir()
-    for name, asked in books.items():
-        write(folder / f"{name}.ipynb", [TITLE, IMPORTS, *map(exercise, asked)])
-    monkeypatch.setattr(copying, "FOLDERS", (folder,))
-    return folder
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -858,35 +817,46 @@ def test_a_large_folder_is_copied_as_far_as_the_limits_allow(tmp_path, monkeypat
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-def test_ctrl_c_stops_the_kernel_and_leaves_nothing(tmp_path, monkeypatch):
+def test_sigterm_stops_the_kernel_with_what_it_started_and_leaves_nothing(tmp_path, monkeypatch):
+    import fcntl
+
     learner, temporary, note = tmp_path / "learner", tmp_path / "temporary", tmp_path / "note"
+    lock = tmp_path / "lock"  # held as long as the program lives that the cell starts
     published(tmp_path / "course", {"00_a": ["token_counts"]}, monkeypatch)
     learner.mkdir()
     temporary.mkdir()
-    first = f"import os\nopen({str(note)!r}, 'w').write(str(os.getpid()))"
+    first = f"import fcntl, os, subprocess\nheld = open({str(lock)!r}, 'w')\nfcntl.flock(held, fcntl.LOCK_EX)\n"
+    first += "subprocess.Popen(['sleep', '6000'], pass_fds=[held.fileno()])\n"
+    first += f"open({str(note)!r}, 'w').write(str(os.getpid()))"
     write(learner / "00_a.ipynb", [first, "while True:\n    pass", exercise("token_counts")])
     before = contents(learner)
     code = f"from vqlearn.course import copying; copying.FOLDERS = [copying.Path({str(tmp_path / 'course')!r})]"
     code += "; from vqlearn.__main__ import main; import sys; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "course", "check", str(learner)]
-    listen = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     environment = {**os.environ, "TMPDIR": str(temporary)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment, **pipes, **listen) as running:
+    with subprocess.Popen(command, env=environment, **pipes) as running:
         try:
             while not (note.exists() and note.read_text()):
                 assert running.poll() is None, running.communicate()
                 time.sleep(0.05)
-            running.send_signal(signal.SIGINT)
+            running.send_signal(signal.SIGTERM)
             out, error = running.communicate(timeout=600)
         finally:
             running.kill()
-    assert running.returncode == 130 and out == ""
+    assert running.returncode == 130 and len(out.splitlines()) == 2, "the head of the table alone"
     assert error.rstrip().endswith("interrupted, no notebook was changed")
     assert "Traceback" not in error and "Task was destroyed" not in error
     assert contents(learner) == before and list(temporary.iterdir()) == []
     with pytest.raises(ProcessLookupError):
         os.kill(int(note.read_text()), 0)
+    with open(lock) as held:
+        for _ in range(6000):  # a killed process is gone in a moment
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            time.sleep(0.1)
+    pytest.fail("what the cell started is still running")
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,12 @@ def check(
 
     def marked(one: Submission) -> list[Row]:
         if one.trouble:
-            return [row._replace(verdict="unreadable", detail=marking.tidy(one.trouble)) for row in none(numbers)]
-        return list(marking.rows(one.folder, Limits(timeout, total, threads=threads, stop=stop), numbers=numbers))
+            return _all("unreadable", one.trouble, numbers)
+        try:
+            limits = Limits(timeout, total, threads=threads, stop=stop)
+            return list(marking.rows(one.folder, limits, numbers=numbers))
+        except Exception as error:  # whatever it is, it is this learner's alone
+            return _all("not marked", f"{type(error).__name__}: {error}", numbers)
 
     with ThreadPoolExecutor(jobs) as pool:
         try:
@@ -51,6 +55,10 @@ def none(numbers: Iterable[str] = ()) -> list[Row]:
     """The rows of a learner of whom nothing is there."""
     books = {path.name: exercises(copying.read(path).cells) for path in marking.chosen(numbers)}
     return [Row(name, one.check, "missing", "", 0.0, one.points) for name, found in books.items() for one in found]
+
+
+def _all(verdict: str, detail: str, numbers: Iterable[str]) -> list[Row]:
+    return [row._replace(verdict=verdict, detail=marking.tidy(detail)) for row in none(numbers)]
 
 
 def lost(rows: Iterable[Row]) -> bool:

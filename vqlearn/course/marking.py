@@ -10,6 +10,7 @@ code runs with the rights of whoever checks it, and what it could still use in p
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -63,7 +64,7 @@ def rows(
 ) -> Iterator[Row]:
     """The rows of a learner's folder as they come, of the notebooks with these numbers, or of all if there are none."""
     for path in chosen(numbers):
-        asked = exercises(copying.read(path).cells)
+        asked = _asked(path)
         tell(f"checking {path.stem}")
         found = _mark(Path(folder, path.name), path, asked, limits, tell)
         for exercise in asked:
@@ -74,11 +75,16 @@ def rows(
 
 def chosen(numbers: Iterable[str] = ()) -> list[Path]:
     """The notebooks of the course with exercises, those of these numbers. Raises ValueError for one that has none."""
-    paths = {path.stem.partition("_")[0]: path for path in copying.notebooks() if exercises(copying.read(path).cells)}
+    paths = {path.stem.partition("_")[0]: path for path in copying.notebooks() if _asked(path)}
     for number in numbers:
         if number not in paths:
             raise ValueError(f"--notebooks: no notebook {number!r} has exercises; there are {', '.join(paths)}")
     return [path for number, path in paths.items() if not numbers or number in numbers]
+
+
+@functools.cache
+def _asked(path: Path) -> list[Exercise]:
+    return exercises(copying.read(path).cells)
 
 
 def tidy(text: str) -> str:

@@ -8,6 +8,7 @@ import copy
 import re
 import symtable
 from collections.abc import Iterable
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from vqlearn.course.exercises import CHECK, FOLDED, HEADING, exercises
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 EQUATION = re.compile(r"\$\$(?:(?!\$\$).)*?\\tag\{(\d+[a-z]?\.\d+)\}\s*\$\$", re.S)
 CITED = re.compile(r"(?<![\w\])}])\((\d+[a-z]?\.\d+)\)")
 CALLED = re.compile(r"`[^`]*?\b([A-Za-z_]\w*)(?=[.(])[^`]*`")  # the module or function that a piece of code begins with
+PARSER = Lock()  # Python 3.11's ast.parse fails now and then while another thread is in it
 ALWAYS = {"torch", "vqlearn"}  # whatever the answer is
 TITLE = (
     "{title}\n\nThese are the exercises alone, without their solutions. "
@@ -140,11 +142,13 @@ def names(source: str) -> tuple[set[str], set[str]]:
     binds: set[str] = set()
     reads: set[str] = set()
     try:
-        statements = ast.parse(source).body
+        with PARSER:
+            statements = ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # a magic of IPython, or no Python at all
         return binds, reads
     for statement in statements:
-        tables = [symtable.symtable(ast.unparse(statement), "cell", "exec")]
+        with PARSER:
+            tables = [symtable.symtable(ast.unparse(statement), "cell", "exec")]
         bound = {s.get_name() for s in tables[0].get_symbols() if s.is_assigned() or s.is_imported()}
         read = set(bound) if isinstance(statement, ast.AugAssign) else set()
         while tables:
