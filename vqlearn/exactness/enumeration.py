@@ -178,12 +178,24 @@ def _push(law: Tensor, evaluation: Evaluation, table: Callable[[int], Tensor], s
     new[finished] = law[finished]
     for t in filter(None, times.unique().tolist()):
         for rows in reached[times == t].split(max(1, CHUNK // len(law))):
-            new += law[rows] @ _checked(evaluation.law(table(t)[rows], states[rows]), states[rows], len(law))
+            stated = _checked(evaluation.law(table(t)[rows], states[rows]), states[rows], len(law))
+            new += _mixture(law[rows], stated)
     return new, 1.0 - float(law[finished].sum())
 
 
+def _mixture(weights: Tensor, laws: Tensor) -> Tensor:
+    """The mean of distributions `[B, S]` or `[B, L, K + 1]` with these weights, `[S]`.
+
+    Of independent positions two halves are multiplied, which takes far less than all of their joints.
+    """
+    if laws.ndim == 2 or laws.shape[1] == 1:
+        return weights @ laws.flatten(1)
+    half = laws.shape[1] // 2
+    return ((weights[:, None] * joint_of(laws[:, :half])).T @ joint_of(laws[:, half:])).flatten()
+
+
 def _checked(law: Tensor, x_t: Tensor, count: int) -> Tensor:
-    """A stated distribution over all states, `[B, S]`; raises ValueError if it is none."""
+    """What a sampler states, in float64; raises ValueError if it is no distribution."""
     codes = round(count ** (1 / x_t.shape[1]))
     if law.shape not in ((*x_t.shape, codes), (len(x_t), count)):
         raise ValueError(
@@ -194,4 +206,4 @@ def _checked(law: Tensor, x_t: Tensor, count: int) -> Tensor:
     if not bool(((total - 1).abs() < 1e-4).all()) or bool((law < 0).any()):
         worst = float(total.flatten()[(total - 1).abs().argmax()])
         raise ValueError(f"step_law must give probabilities that sum to 1, got a sum of {worst:.6g}; are they logs?")
-    return joint_of(law.double()) if law.ndim == 3 else law.double()
+    return law.double()
