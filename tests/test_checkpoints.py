@@ -484,13 +484,18 @@ def test_of_a_part_or_a_folder_of_a_repository_no_more_is_fetched(folder, tmp_pa
 
 
 def test_without_a_network_one_sentence_says_what_to_do(tmp_path):
-    code = f"P.from_pretrained('owner/tiny', cache_dir={str(tmp_path)!r}, revision='fp16')"
-    refused = _python(code, HF_ENDPOINT="http://127.0.0.1:9")
-    offline = _python(code, HF_HUB_OFFLINE="1")
-    for done in (refused, offline):
-        last = done.stderr.strip().splitlines()[-1]
-        assert "CheckpointError: 'owner/tiny'" in last and "all of it is missing" in last
-        assert f"hf download owner/tiny --revision fp16 --cache-dir {tmp_path}" in last
+    code = (
+        "from huggingface_hub import constants\n"
+        "for constants.HF_HUB_OFFLINE in (False, True):\n"  # nobody answers; nobody is to be asked
+        f"    try: P.from_pretrained('owner/tiny', cache_dir={str(tmp_path)!r}, revision='fp16')\n"
+        "    except OSError as error: print(type(error).__name__, error)"
+    )
+    done = _python(code, HF_ENDPOINT="http://127.0.0.1:9")
+    refused, offline = done.stdout.splitlines()
+    for line in (refused, offline):
+        assert line.startswith("CheckpointError 'owner/tiny'") and "all of it is missing" in line
+        assert f"hf download owner/tiny --revision fp16 --cache-dir {tmp_path}" in line
+    assert refused != offline  # each names its cause
 
 
 def test_a_hub_that_never_answers_is_given_up_after_one_wait_of_five_seconds(tmp_path):

@@ -610,8 +610,8 @@ SUBMISSIONS = {
         f"def one_step(*case):\n    while True:\n        try:\n{indent(LOOP, ' ' * 12)}\n"
         "        except BaseException:\n            pass\n\n\none_step()\nchecks.one_step(one_step)",
         exercise("compression", RIGHT["compression"].replace("24", "shared")),
-        exercise("token_counts", "def token_counts(*case):\n    os._exit(1)"),
         exercise("fit_prompt", RIGHT["fit_prompt"]),
+        exercise("token_counts", "def token_counts(*case):\n    os._exit(1)"),  # the last: no new kernel is needed
         "os._exit(0)",
     ],
 }
