@@ -67,6 +67,11 @@ def _add_check(actions: Commands) -> None:
     form.add_argument("--csv", action="store_true", help="print a line for each exercise, for a spreadsheet")
     numbers = "those of these numbers alone, as in 05,06"
     command.add_argument("--notebooks", metavar="NUMBERS", type=_numbers, default=(), help=numbers)
+    _add_limits(command)
+    command.set_defaults(run=check, interrupted="no notebook was changed")
+
+
+def _add_limits(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--timeout",
         type=whole(1, 10**6),
@@ -78,7 +83,6 @@ def _add_check(actions: Commands) -> None:
     command.add_argument("--total", type=whole(1, 10**6), metavar="SECONDS", help=total)
     jobs = "learners at a time (default: one for each processor)"
     command.add_argument("--jobs", type=whole(1, 1000), metavar="N", default=os.cpu_count() or 1, help=jobs)
-    command.set_defaults(run=check, interrupted="no notebook was changed")
 
 
 def _numbers(text: str) -> tuple[str, ...]:
