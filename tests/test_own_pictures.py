@@ -27,7 +27,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re
 def few_steps(monkeypatch):
     """Samples and judgements that take no time."""
     monkeypatch.setattr(samples, "STEPS", 2)
-    monkeypatch.setattr(own, "JUDGED", 4)
+    monkeypatch.setattr(own, "TIMES", 2)
 
 
 def codec(codes=32):
@@ -81,7 +81,7 @@ def ran(tmp_path_factory):
     write(folder / "my-pictures", spoil(folder / "my-pictures", paint(folder / "my-pictures")))
     monkeypatch.chdir(folder)
     monkeypatch.setattr(samples, "STEPS", 2)
-    monkeypatch.setattr(own, "JUDGED", 4)
+    monkeypatch.setattr(own, "TIMES", 2)
     printed = []
     names["print"] = lambda *values: printed.append(" ".join(map(str, values)))
     for block in BLOCKS:

@@ -31,7 +31,7 @@ from vqlearn.training.tokens import TokenRows, codec_digest, tokens_of
 
 CODEC, DENOISER = CodecRecipe(steps=3000, batch=32), DenoiserRecipe(steps=8000, batch=16)
 PROMPTS = 8  # that are drawn while a denoiser learns
-JUDGED = 64  # pictures that a model is judged by, at most
+JUDGED, TIMES = 16, 25  # pictures that a model is judged by, at most, and times of the bound for each
 OBJECTIVES: dict[str, Callable[[int], Objective]] = {
     "cross_entropy": lambda steps: CrossEntropy(uniform_share=1 / 3, time_power=4.0),  # as scenes and emoji learn
     "bound": PublishedBound,
@@ -187,7 +187,7 @@ class Judgement(NamedTuple):
 
 @torch.no_grad()
 def judge(pipe: VQDiffusionPipeline, pictures: PictureFolder, part: str = "held out") -> Judgement | None:
-    """How well a pipeline does on the first pictures of a part, 64 at most; None where there are none."""
+    """How well a pipeline does on the first pictures of a part, 16 at most; None where there are none."""
     chosen = pictures.indices(part)[:JUDGED]
     if not chosen:
         return None
@@ -197,7 +197,7 @@ def judge(pipe: VQDiffusionPipeline, pictures: PictureFolder, part: str = "held 
     again = torch.cat([pipe.decode(some).cpu() for some in tokens.split(16)])
     psnr = float(-10 * ((again - images) / 2).square().mean().log10())
     rows: Any = [(tokens[n], (said[i] or (None,))[0]) for n, i in enumerate(chosen)]
-    batch = min(16, len(rows) // 2)  # each batch is one independent estimate, and there must be two
     generator = torch.Generator().manual_seed(0)
-    bits = pipeline_bound(pipe, rows, batch=batch, times=10, generator=generator) if batch else None
+    several = len(rows) > 1  # each batch, of one picture here, is one independent estimate
+    bits = pipeline_bound(pipe, rows, batch=1, times=TIMES, generator=generator) if several else None
     return Judgement(len(rows), psnr, bits)
