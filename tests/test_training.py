@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from vqlearn import (
     AutoregressivePipeline,
@@ -45,6 +44,8 @@ def tokenizer():
 
 def small(seed=0):
     """A pipeline of the toy world in sizes at which an update takes milliseconds: 32 codes, one layer of width 16."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         codec = VQModel(
