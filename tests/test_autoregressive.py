@@ -502,6 +502,20 @@ def test_rows_that_do_not_fit_are_named():
         AutoregressiveStage(object(), TensorDataset(torch.zeros(4, 4).long(), torch.zeros(4)))
 
 
+# ------------------------------------------------------------------------------------------ the shipped one
+
+
+def test_the_shipped_rival_draws_what_is_asked_for(capsys, tmp_path, seeded):
+    pipe = AutoregressivePipeline.from_pretrained()
+    pipe.set_progress_bar_config(disable=True)
+    captions = ["a small pink star", "a large red circle", "a small blue square", "a large green cross"] * 4
+    images = pipe(captions, generator=seeded(0)).images
+    assert sum(scenes.agreement(image, text).all for image, text in zip(images, captions, strict=True)) >= 14
+    assert pipe.defaults["guidance_scale"] == 1  # guidance and top-p move objects up and down, see its card
+    assert main(["generate", "a small star", "--model", "ar-scenes", "--out", str(tmp_path / "star.png")]) == 0
+    assert "as asked" in capsys.readouterr().out
+
+
 # ------------------------------------------------------------------------------------------ the commands
 
 

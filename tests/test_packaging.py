@@ -134,10 +134,15 @@ def test_every_package_is_packed(project):
     assert set(listed) - {f"vqlearn.course_{name}" for name in ("guides", "notebooks", "results")} == found
 
 
-def test_the_shipped_model_is_small_and_whole():
-    folder = ROOT / "vqlearn" / "assets" / "models" / "scenes"
-    assert sum(path.stat().st_size for path in folder.rglob("*.safetensors")) <= 15_000_000
+@pytest.mark.parametrize(("name", "most"), [("scenes", 15_000_000), ("ar-scenes", 8_000_000)])
+def test_a_shipped_model_is_small_and_has_a_card(name, most):
+    folder = ROOT / "vqlearn" / "assets" / "models" / name
+    assert sum(path.stat().st_size for path in folder.rglob("*.safetensors")) <= most
     assert (folder / "README.md").is_file()
+
+
+def test_every_shipped_model_is_known():
+    assert {path.name for path in (ROOT / "vqlearn" / "assets" / "models").iterdir()} == {"scenes", "ar-scenes"}
 
 
 # ------------------------------------------------------------------------------------------ pages and settings
