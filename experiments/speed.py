@@ -63,7 +63,7 @@ class Shape:
         return network.eval()
 
 
-SHAPES = {
+SHAPES = {  # all with a linear feed-forward: one of 3 x 3 convolutions, as S has, could not be causal
     "toy": Shape(6, 128, 4, 64, 1024, (32, 96)),  # the shipped model's, with a feed-forward as the papers' have
     "S": Shape(18, 192, 16),
     "B": Shape(19, 1024, 16),
