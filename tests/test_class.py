@@ -172,9 +172,17 @@ def test_learners_are_marked_side_by_side(course, tmp_path, monkeypatch, capsys)
     assert capsys.readouterr().out.count("1 done") == 3
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C is not ignored, as it is where a shell runs the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_ends_all_learners_and_leaves_nothing(name, course, tmp_path, monkeypatch, capsys):
+def test_a_signal_ends_all_learners_and_leaves_nothing(name, course, tmp_path, monkeypatch, capsys, heard):
     ended, running = [], threading.Barrier(2, timeout=600)
 
     def answer(learner, limits):
