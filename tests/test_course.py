@@ -248,7 +248,7 @@ def test_a_wheel_carries_the_course(tmp_path):
     pytest.importorskip("setuptools")
     tree = tmp_path / "tree"
     hidden = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "safetensors")
-    for name in ("vqlearn", "notebooks", "docs"):
+    for name in ("vqlearn", "notebooks", "docs", "experiments/results"):
         shutil.copytree(ROOT / name, tree / name, ignore=hidden)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree / name)
@@ -264,6 +264,7 @@ def test_a_wheel_carries_the_course(tmp_path):
     shutil.rmtree(tree)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     code = "from vqlearn.__main__ import main; from vqlearn.course.site import guides"
+    code += "; from vqlearn.course.results import load; assert load('orders')"
     code += "; main(['course', 'copy', 'mine']); print(*(path.name for path in guides()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -239,12 +239,12 @@ def test_the_model_is_small_enough_to_ship_and_draws(small):
 @pytest.mark.parametrize("option", [["--objective", "bound"], ["--autoregressive"], ["--start-from", "shipped"]])
 def test_options_of_the_scenes_are_refused(option, tmp_path, capsys):
     assert main(["train", "--data", "emoji", "--out", str(tmp_path / "run"), *option]) == 2
-    assert f"{option[0]} is for the scenes, leave it out with --data emoji" in capsys.readouterr().err
+    assert f"{option[0]} means nothing with --data emoji, leave it out" in capsys.readouterr().err
 
 
 def test_data_that_there_is_not_is_refused(tmp_path, capsys):
     assert main(["train", "--data", "cats", "--out", str(tmp_path / "run")]) == 2
-    assert "--data must be scenes or emoji, got 'cats'" in capsys.readouterr().err
+    assert "there is no folder 'cats'; make it and put pictures into it" in capsys.readouterr().err
 
 
 def test_a_verdict_says_what_is_wrong():
