@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-
 from experiments import report
 from experiments.claims import CLAIMS, Claim
 from experiments.models import FULL, MINIATURE, SMALL, Lab, Size
@@ -41,9 +39,7 @@ def publish(claim: Claim, rows: list[Row], results: Path) -> None:
     text = report.summary(claim, rows)
     print(text, flush=True)
     (results / f"{claim.name}.txt").write_text(text + "\n", encoding="utf-8")
-    drawn = report.figure(claim, rows)
-    drawn.savefig(results / f"{claim.name}.png", dpi=100)
-    plt.close(drawn)
+    report.figure(claim, rows).savefig(results / f"{claim.name}.png", dpi=100)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from experiments.models import Arm, Lab
+from vqlearn.course.contrasts import Contrast
 from vqlearn.unmasking import HighQuality, Purity
 
 Figures = dict[str, float]
 PAPER = Arm()
 RIVAL = Arm(kind="autoregressive")
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """Setting `better` exceeds `worse` in a figure by more than `least`, a difference, or a ratio if `ratio`."""
-
-    better: str
-    worse: str
-    figure: str = "right"
-    least: float = 0.0
-    ratio: bool = False
-
-    def excess(self, better: float, worse: float) -> float:
-        """How far beyond the least, positive if the claim is true; of ratios the logarithm."""
-        return math.log(better / worse / self.least) if self.ratio else better - worse - self.least
-
-    def __str__(self) -> str:
-        if self.ratio:
-            return f"{self.figure}: {self.better} / {self.worse} > {self.least:g}"
-        return f"{self.figure}: {self.better} - {self.worse} > {self.least:g}"
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from experiments import __main__ as command
 from experiments import orders, speed
-from experiments.claims import CLAIMS, Contrast
+from experiments.claims import CLAIMS
 from experiments.models import MINIATURE, Arm, Lab, build
-from experiments.statistics import T_975, Interval, interval, verdict
 from vqlearn import scenes
+from vqlearn.course.contrasts import T_975, Contrast, Interval, interval, verdict
 from vqlearn.course.results import load, read
 from vqlearn.evaluation.agreement import report as report_of
 

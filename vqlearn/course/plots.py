@@ -19,6 +19,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from vqlearn.course import described
+from vqlearn.course.contrasts import interval
 from vqlearn.course.grids import album, film, mark, name_rows, painter, strip, tokens
 from vqlearn.course.style import (
     BLUE,
@@ -48,11 +49,13 @@ __all__ = [
     "film",
     "growth",
     "loss_curve",
+    "maps",
     "matrix",
     "name_rows",
     "picture",
     "schedule_curves",
     "schedule_strip",
+    "seeds",
     "set_style",
     "show",
     "strip",
@@ -327,6 +330,23 @@ def growth(points: Mapping[str, Mapping[int, Mapping[str, float]]]) -> Figure:
             ax.yaxis.set(major_formatter="{x:g}", minor_formatter=NullFormatter())
             ax.minorticks_off()
             ax.grid(axis="y")
+    return figure
+
+
+def seeds(settings: Mapping[str, Sequence[float]], *, label: str, y_label: str = "") -> Figure:
+    """A figure for every seed as dots, a line per setting, with the 95 % interval of their mean; `label` names it."""
+    means = {name: interval(values) for name, values in settings.items()}
+    figure = Figure(figsize=(7, 0.9 + 0.32 * len(settings)), layout="constrained")
+    ax = figure.subplots()
+    for place, (values, mean) in enumerate(zip(settings.values(), means.values(), strict=True)):
+        ax.errorbar(mean.mean, place, xerr=mean.half, fmt="|", color=INK, capsize=3)
+        ax.plot(values, [place] * len(values), "o", color=BLUE, alpha=0.6, markersize=5)
+    ax.set_yticks(range(len(settings)), list(settings))
+    ax.invert_yaxis()
+    ax.grid(axis="x")
+    ax.set(xlabel=label, ylabel=y_label)
+    said = "; ".join(f"{described.plain(name)} {mean.mean:.3g} ± {mean.half:.2g}" for name, mean in means.items())
+    figure.set_label(f"{label}, mean and 95 % interval over seeds: {said}.")
     return figure
 
 

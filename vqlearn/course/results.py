@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def save(path: Path, rows: list[Row]) -> None:
         table.writerows({name: f"{v:.6g}" if isinstance(v, float) else v for name, v in row.items()} for row in rows)
 
 
-def by_setting(rows: list[Row], figure: str) -> dict[str, list[float]]:
+def by_setting(rows: Sequence[Row], figure: str) -> dict[str, list[float]]:
     """The values of a figure for every setting, in the order of the seeds."""
     found: dict[str, list[float]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row["seed"]):
