@@ -58,7 +58,7 @@ def test_everything_imported_is_declared_and_the_reverse(project):
     providers = importlib.metadata.packages_distributions()
     optional = project["optional-dependencies"]
     for folder, declared in (
-        ("vqlearn", names(project["dependencies"] + optional["site"])),
+        ("vqlearn", names(project["dependencies"] + optional["site"] + optional["evaluate"])),
         ("tests", names(project["dependencies"] + optional["test"] + optional["mutation"])),
     ):
         for name in imported(ROOT / folder) - {"carried_along"}:  # a package that a test makes
@@ -104,7 +104,7 @@ def test_every_dependency_has_a_tested_version_within_its_range(project):
     lines = (ROOT / "constraints.txt").read_text().split()
     pins = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in lines}
     optional = project["optional-dependencies"]
-    for text in project["dependencies"] + optional["test"] + optional["site"]:
+    for text in project["dependencies"] + optional["test"] + optional["site"] + optional["evaluate"]:
         requirement = Requirement(text)
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
     assert pins["torch"] == "2.13.0"
