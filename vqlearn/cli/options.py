@@ -91,6 +91,16 @@ def load(arguments: argparse.Namespace) -> VQDiffusionPipeline | AutoregressiveP
     return pipe
 
 
+def check_device(name: str) -> None:
+    """Raises ValueError for a device that torch cannot use here."""
+    import torch
+
+    try:
+        torch.empty(1, device=name).item()  # which "meta" cannot do
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"--device {name}: torch cannot use it on this machine, try cpu") from None
+
+
 def data_of(model: str | None) -> str:
     """What a model draws, "scenes" or "emoji", as its name says."""
     return "emoji" if model == "emoji" else "scenes"

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vqlearn.cli.options import Commands, path_name, whole
+from vqlearn.cli.options import Commands, check_device, path_name, whole
 
 if TYPE_CHECKING:
     from vqlearn.autoregression import AutoregressivePipeline
@@ -48,13 +48,18 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train codec and denoiser on scenes, emoji or a folder, write the model to OUT/model, and say how good it is."""
+    from vqlearn.training import processes
     from vqlearn.training.process import on_stop
 
     out = _out(arguments.out)
     try:
         with on_stop(signal.default_int_handler):  # the other signals end the command as Ctrl-C does
-            _run(arguments, out)
+            check_device(arguments.device)
+            with processes.joined(arguments.device) as arguments.device:
+                _run(arguments, out)
     except KeyboardInterrupt:
+        if processes.rank():  # the first says it
+            raise SystemExit(130) from None
         arguments.interrupted = _kept(out)
         raise
 
@@ -69,13 +74,15 @@ def _kept(out: Path) -> str:
 
 def _run(arguments: argparse.Namespace, out: Path) -> None:
     from vqlearn.course.plots import loss_curve
+    from vqlearn.training import processes
 
-    _check_device(arguments.device)
     learn, options = DATA.get(arguments.data, (_folder, OF_FOLDER))
     for name in (*OF_SCENES, *OF_FOLDER):
         if name not in options and getattr(arguments, name):
             raise ValueError(f"--{name.replace('_', '-')} means nothing with --data {arguments.data}, leave it out")
     said = learn(arguments, out)
+    if processes.rank():
+        return
     for log in sorted(out.glob("*/log.csv")):
         loss_curve(log).savefig(log.with_name("loss.png"), dpi=120)
     print(f"wrote {out / 'model'}: {said}")
@@ -84,8 +91,11 @@ def _run(arguments: argparse.Namespace, out: Path) -> None:
 def _scenes(arguments: argparse.Namespace, out: Path) -> str:
     from vqlearn.evaluation.agreement import evaluate
     from vqlearn.pipeline import VQDiffusionPipeline
+    from vqlearn.training import processes
 
     pipe = (_rival if arguments.autoregressive else _denoiser)(arguments, out)
+    if processes.rank():
+        return ""
     call: dict[str, Any] = {"num_inference_steps": 25} if isinstance(pipe, VQDiffusionPipeline) else {}
     found = evaluate(pipe, count=200, **call)
     at = " at 25 steps" if call else ""
@@ -94,19 +104,20 @@ def _scenes(arguments: argparse.Namespace, out: Path) -> str:
 
 def _emoji(arguments: argparse.Namespace, out: Path) -> str:
     from vqlearn.evaluation.emoji import evaluate
-    from vqlearn.training import emoji
+    from vqlearn.training import emoji, processes
 
     codec = replace(emoji.CODEC, steps=arguments.codec_steps or emoji.CODEC.steps)
     denoiser = emoji.EmojiRecipe()
     denoiser = replace(denoiser, steps=arguments.steps or denoiser.steps)
-    found = evaluate(
-        emoji.train(out, codec=codec, denoiser=denoiser, device=arguments.device), count=200, num_inference_steps=25
-    )
+    pipe = emoji.train(out, codec=codec, denoiser=denoiser, device=arguments.device)
+    if processes.rank():
+        return ""
+    found = evaluate(pipe, count=200, num_inference_steps=25)
     return f"{found.all:.1%} ± {found.margin:.1%} of 200 held-out combinations read back as asked at 25 steps"
 
 
 def _folder(arguments: argparse.Namespace, out: Path) -> str:
-    from vqlearn.training import own
+    from vqlearn.training import own, processes
 
     pipe, pictures = _begun(arguments, out)
     given = arguments.start_from or arguments.codec_from
@@ -116,13 +127,13 @@ def _folder(arguments: argparse.Namespace, out: Path) -> str:
     denoiser = replace(own.DENOISER, steps=arguments.steps or own.DENOISER.steps)
     objective = arguments.objective or "cross_entropy"
     pipe = own.learn_denoiser(pipe, pictures, out, denoiser, objective, device=arguments.device)
-    judged = {part: own.judge(pipe, pictures, part) for part in ("held out", "train")}
+    judged = {part: own.judge(pipe, pictures, part) for part in ("held out", "train") if not processes.rank()}
     return "; ".join(f"{part}: {found}" for part, found in judged.items() if found)
 
 
 def _begun(arguments: argparse.Namespace, out: Path) -> tuple[VQDiffusionPipeline, PictureFolder]:
     """What is to learn, and from which pictures, of which a report is printed."""
-    from vqlearn.training import own
+    from vqlearn.training import own, processes
     from vqlearn.training.pipelines import new_pipeline, prepared, side_of
     from vqlearn.training.sizes import SIZES
 
@@ -136,7 +147,9 @@ def _begun(arguments: argparse.Namespace, out: Path) -> tuple[VQDiffusionPipelin
     side = side_of(start) if start else arguments.size or size.side
     pictures = own.read_folder(arguments.data, out, side, captions=arguments.captions, workers=arguments.workers or 0)
     pipe = prepared(start, pictures) if start else new_pipeline(pictures, size, codec.vqvae if codec else None)
-    print(own.write_report(pipe, pictures, out), flush=True)
+    report = own.write_report(pipe, pictures, out)
+    if not processes.rank():
+        print(report, flush=True)
     return pipe, pictures
 
 
@@ -195,12 +208,3 @@ def _out(name: str) -> Path:
     if Path(name).exists() and not Path(name).is_dir():
         raise ValueError(f"--out must be a folder, {name!r} is a file")
     return Path(name)
-
-
-def _check_device(name: str) -> None:
-    import torch
-
-    try:
-        torch.empty(1, device=name).item()  # which "meta" cannot do
-    except (RuntimeError, AssertionError):
-        raise ValueError(f"--device {name}: torch cannot use it on this machine, try cpu") from None

@@ -68,26 +68,41 @@ def frechet_distance(real: Tensor, drawn: Tensor) -> float:
     return float(metric.compute())
 
 
+def frechet_across(real: Tensor, drawn: Tensor, *, seed: int = 0) -> float:
+    """The mean Fréchet distance of two random halves of the real pictures, each to what was drawn for the other.
+
+    `[N, D]` and `[N, D]` of at least 4 pictures, drawn picture i for the caption of real picture i. Sets with the same
+    captions are nearer to each other than two sets of real pictures are, so they are kept apart.
+    """
+    one, other = _parts(len(real), 2, seed)
+    return (frechet_distance(real[one], drawn[other]) + frechet_distance(real[other], drawn[one])) / 2
+
+
 def kernel_distance(real: Tensor, drawn: Tensor, *, subsets: int = SUBSETS, seed: int = 0) -> Mean:
     """The squared maximum mean discrepancy of two sets of features, by the cubic kernel `(x y / D + 1)^3`.
 
     `[N, D]` and `[N, D]`. Unbiased for any number of pictures (Bińkowski et al. 2018, section 3). It is the mean over
-    disjoint random subsets, and its error comes from how these differ, since they are independent of each other. Rows
-    of one number stay together. Raises ValueError for fewer than 2 pictures in a subset.
+    disjoint random subsets of the real pictures, each compared with what was drawn for the next one, and its error
+    comes from how these differ. Raises ValueError for fewer than 2 pictures in a subset.
     """
     check_torchmetrics()
     from torchmetrics.image.kid import poly_mmd
 
-    count = min(len(real), len(drawn))
-    if count < 2 * subsets:
+    if min(len(real), len(drawn)) < 2 * subsets:
         raise ValueError(
             f"a kernel distance takes at least {2 * subsets} pictures of each kind, 2 for each of its {subsets} "
             f"subsets, got {len(real)} and {len(drawn)}"
         )
-    chosen = torch.randperm(count, generator=Generator().manual_seed(seed))
-    size = count // subsets
-    parts = [chosen[i * size : (i + 1) * size] for i in range(subsets)]
-    return mean(torch.stack([poly_mmd(real[part].double(), drawn[part].double()) for part in parts]))
+    parts = _parts(min(len(real), len(drawn)), subsets, seed)
+    others = [*parts[1:], parts[0]]
+    pairs = zip(parts, others, strict=True)
+    return mean(torch.stack([poly_mmd(real[some].double(), drawn[other].double()) for some, other in pairs]))
+
+
+def _parts(count: int, number: int, seed: int) -> list[Tensor]:
+    """Disjoint random subsets of 0 ... count - 1 of equal size."""
+    order, size = torch.randperm(count, generator=Generator().manual_seed(seed)), count // number
+    return [order[i * size : (i + 1) * size] for i in range(number)]
 
 
 def nearest(features: Tensor, others: Tensor, *, same: bool = False) -> Tensor:

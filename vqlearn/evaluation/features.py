@@ -26,7 +26,7 @@ NOT_WEIGHTS = ["*.h5", "*.msgpack", "*.ot", "*.onnx", "onnx/*", "*.tflite"]  # o
 def pixels(pictures: np.ndarray) -> Tensor:
     """The pixels themselves in [0, 1], float `[N, D]`; pictures above 32 x 32 are averaged over areas first."""
     x = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255
-    return F.adaptive_avg_pool2d(x, [min(SIDE, size) for size in x.shape[2:]]).flatten(1)
+    return F.adaptive_avg_pool2d(x, (min(SIDE, x.shape[2]), min(SIDE, x.shape[3]))).flatten(1)
 
 
 def find_features(given: str | Features, device: str = "cpu") -> tuple[str, Features]:
@@ -113,13 +113,13 @@ def fetched(model: str) -> str:
     from huggingface_hub import HfApi, snapshot_download
 
     try:
-        return snapshot_download(model, local_files_only=True)
+        return str(snapshot_download(model, local_files_only=True))
     except Exception:  # not on this machine, or not a name
         pass
     try:
         files = [file.rfilename for file in HfApi().model_info(model, timeout=5).siblings or []]
         safe = ["*.bin", "*.pt"] if any(file.endswith(".safetensors") for file in files) else []
-        return snapshot_download(model, ignore_patterns=[*NOT_WEIGHTS, *safe])
+        return str(snapshot_download(model, ignore_patterns=[*NOT_WEIGHTS, *safe]))
     except Exception as error:  # those of the hub's library and of the one that it speaks HTTP with
         raise ValueError(
             f"{shown(model)} is no folder, and the hub did not give it ({type(error).__name__}: {one_line(error)})"
