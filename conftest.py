@@ -51,3 +51,12 @@ def pytest_itemcollected(item):
         item.add_marker("quick")
     if hasattr(item, "output_timeout"):
         item.output_timeout = PATIENCE
+
+
+def pytest_configure():
+    """The kernels of the notebooks start warm: to import torch once for each of them takes minutes in all."""
+    from jupyter_client.provisioning import KernelProvisionerFactory
+
+    from vqlearn.course import warm
+
+    KernelProvisionerFactory.instance().default_provisioner_name = warm.register()

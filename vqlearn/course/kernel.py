@@ -85,18 +85,22 @@ class Kernel:
         from jupyter_client.kernelspec import KernelSpecManager
         from jupyter_client.manager import KernelManager
 
+        from vqlearn.course import warm
+
         self.scratch, self.limits = scratch, limits
         self.token = "desk_" + secrets.token_hex(16)  # the desk's name, which no notebook can know
         self.start = START.format(here=str(HERE), token=self.token, names=names, closed=closed, work=str(work))
         self.context: Any = zmq.Context()
         self.context.setsockopt(zmq.MAXMSGSIZE, MOST_BYTES)
         self.context.setsockopt(zmq.LINGER, 0)
-        self.manager = KernelManager(
+        self.manager: Any = KernelManager(
             kernel_name="python3",
             kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),  # this Python, whatever else has that name
             connection_file=str(scratch / "kernel.json"),
             context=self.context,
         )
+        spec: Any = self.manager.kernel_spec
+        spec.metadata["kernel_provisioner"] = {"provisioner_name": warm.register()}
 
     def __enter__(self) -> Kernel:
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
