@@ -16,8 +16,8 @@ def network():
     return net
 
 
-def features(pictures: np.ndarray) -> torch.Tensor:
-    """Pictures uint8 `[N, H, W, 3]`, scaled to 96 x 96 pixels, to the mean of the last layer, float `[N, 1280]`."""
+def features(pictures: np.ndarray, side: int = 96) -> torch.Tensor:
+    """Pictures uint8 `[N, H, W, 3]`, scaled to `side` pixels, to the mean of the last layer, float `[N, 1280]`."""
     x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
-    x = F.interpolate(x, size=(96, 96), mode="bilinear", antialias=True)
+    x = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
     return network().extract_features((x - 127) / 128).mean((2, 3))

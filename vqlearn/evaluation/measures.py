@@ -197,8 +197,7 @@ def _distances(real: Tensor, drawn: Tensor, learned: Tensor | None) -> dict[str,
     others = None
     if learned is not None and len(learned) >= len(real):
         others = both(learned[:: len(learned) // len(real)][: len(real)])
-    sizes = {"frechet_pictures": len(real) // 2, "kernel_pictures": len(real) // distances.SUBSETS}
-    facts = {"width": real.shape[1], **sizes, "kernel_subsets": distances.SUBSETS}
+    facts = {"width": real.shape[1], "kernel_pictures": len(real), "frechet_pictures": len(real) // 2}
     return {**facts, "drawn": both(drawn), "learned": others}
 
 

@@ -130,7 +130,7 @@ def _features(given: str | Features | None, rows: Read, device: str) -> Chosen[F
     """The features that are named, tried on two pictures."""
     if given is None:
         return None
-    least = 2 * distances.SUBSETS
+    least = distances.LEAST
     if len(rows) < least:
         raise ValueError(
             f"distances in a space of features take at least {least} pictures of each kind, and there are "

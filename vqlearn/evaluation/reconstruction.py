@@ -65,13 +65,15 @@ def reconstruction(pipe: Components, batches: Iterable[Tensor]) -> Reconstructio
 
 
 def ssim(images: Tensor, others: Tensor) -> Tensor:
-    """The structural similarity of pictures `[B, 3, H, W]` in [-1, 1] with others, 1 for the same, `[B]`."""
+    """The structural similarity of pictures `[B, 3, H, W]` in [-1, 1] with others, 1 for the same: `[B]`."""
     check_torchmetrics()
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    how: Any = {"kernel_size": WINDOW, "sigma": 1.5, "data_range": 1.0, "reduction": "none"}
-    found: Tensor = structural_similarity_index_measure(others / 2 + 0.5, images / 2 + 0.5, **how)
-    return found.reshape(len(images))
+    how: Any = {"kernel_size": WINDOW, "sigma": 1.5, "data_range": 1.0, "reduction": "none", "return_full_image": True}
+    _, found = structural_similarity_index_measure(others / 2 + 0.5, images / 2 + 0.5, **how)
+    border = WINDOW // 2  # where windows would reach over the edge; torchmetrics' own mean has them, reflected
+    each: Tensor = found[..., border:-border, border:-border].mean((1, 2, 3))
+    return each
 
 
 def codebook(uses: Tensor) -> Codebook:
