@@ -6,6 +6,7 @@ Every draw takes a generator, or a list of them that gives each row its own; equ
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -13,12 +14,37 @@ from torch import Generator, Tensor
 from vqlearn.arguments import shown
 from vqlearn.schedule import WITHOUT_FLOAT64
 
+
+@dataclass(frozen=True)
+class Share:
+    """A generator for `rows` of a batch of `total`: numbers are drawn for all of them, and those of `rows` are given.
+
+    So what a row is given does not depend on which rows are together, in a process say.
+    """
+
+    generator: Generator
+    rows: slice
+    total: int
+
+    @property
+    def device(self) -> torch.device:
+        return self.generator.device
+
+    def __len__(self) -> int:
+        return len(range(self.total)[self.rows])
+
+    def part(self, drawn: Callable[[int, Generator], Tensor]) -> Tensor:
+        """The rows of what `drawn(total, generator)` gives."""
+        return drawn(self.total, self.generator)[self.rows]
+
+
 Generators = Generator | list[Generator] | None  # a list gives each row its own
+Draws = Generators | Share
 Shape = torch.Size | tuple[int, ...]
 BLOCK = 2**18  # numbers that a CPU works on at a time: what is made of them stays in its cache
 
 
-def draw(log_p: Tensor, generator: Generators = None) -> Tensor:
+def draw(log_p: Tensor, generator: Draws = None) -> Tensor:
     """Draw from unnormalised log probabilities, `[..., K]` -> `[...]`, by the inverse of the cumulative sum.
 
     Each probability is as exact as its log, sums and draw are float64 (`widest`): no floor, no bounded noise, one
@@ -86,20 +112,22 @@ def in_blocks(function: Callable[..., Tensor], *parts: Tensor) -> Tensor:
     return found.reshape(*parts[0].shape[:-1], -1)
 
 
-def uniform(shape: Shape, generator: Generators, device: torch.device | str) -> Tensor:
+def uniform(shape: Shape, generator: Draws, device: torch.device | str) -> Tensor:
     """Uniform numbers in [0, 1), float64 where the device has it (`widest`), whatever is drawn with them."""
     dtype = widest(device)
     return _by_rows(lambda size, **where: torch.rand(size, dtype=dtype, **where), shape, generator, device)
 
 
-def uniform_codes(num_codes: int, shape: Shape, generator: Generators, device: torch.device | str) -> Tensor:
+def uniform_codes(num_codes: int, shape: Shape, generator: Draws, device: torch.device | str) -> Tensor:
     """Codes drawn uniformly, int64."""
     return _by_rows(lambda size, **where: torch.randint(num_codes, size, **where), shape, generator, device)
 
 
-def _by_rows(kind: Callable[..., Tensor], shape: Shape, generator: Generators, device: torch.device | str) -> Tensor:
+def _by_rows(kind: Callable[..., Tensor], shape: Shape, generator: Draws, device: torch.device | str) -> Tensor:
     """Draw on the generator's own device, so that equal seeds give equal tokens everywhere; a list draws row by row."""
     check_generators(generator, shape[0] if len(shape) else 0)
+    if isinstance(generator, Share):
+        return generator.part(lambda rows, one: _by_rows(kind, (rows, *shape[1:]), one, device))
     if isinstance(generator, list):
         return torch.stack([_by_rows(kind, shape[1:], one, device) for one in generator])
     if generator is None or generator.device == torch.device(device):
@@ -107,11 +135,20 @@ def _by_rows(kind: Callable[..., Tensor], shape: Shape, generator: Generators, d
     return send(kind(shape, generator=generator, device=generator.device), device)
 
 
-def check_generators(generator: Generators, rows: int) -> None:
-    """Raise TypeError for what is no generator, ValueError for a list of another length than `rows`."""
+def low_variance(count: int, generator: Draws, device: torch.device | str) -> Tensor:
+    """Numbers in (0, 1], float64 `[count]`, one from each of as many equal parts as the batch has rows."""
+    u = uniform((count,), generator, device)
+    rows, total = (generator.rows, generator.total) if isinstance(generator, Share) else (slice(None), count)
+    return (torch.arange(total, device=u.device)[rows] + 1 - u) / total
+
+
+def check_generators(generator: Draws, rows: int) -> None:
+    """Raise TypeError for what is no generator, ValueError for a list or `Share` of another length than `rows`."""
     for one in generator if isinstance(generator, list) else [generator]:
-        if not isinstance(one, Generator) and (one is not None or generator is not None):
+        if not isinstance(one, Generator | Share) and (one is not None or generator is not None):
             raise TypeError(f"generator must be a torch.Generator, a list of them or None, got {shown(generator)}")
+    if isinstance(generator, Share) and len(generator) != rows:
+        raise ValueError(f"generator must be one for {rows} rows, got one for {len(generator)} of {generator.total}")
     if isinstance(generator, list) and len(generator) != rows:
         raise ValueError(f"generator must be one or a list of {rows} (one per picture), got {len(generator)}")
 

@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from vqlearn.arguments import real, shown, whole
-from vqlearn.draws import uniform, uniform_codes, widest
+from vqlearn.draws import Draws, low_variance, uniform, uniform_codes, widest
 from vqlearn.reverse import Checked, Denoiser, whole_times
 from vqlearn.schedule import ROUNDING, MaskReplaceSchedule
 from vqlearn.transition import check_tokens, q_log_probs, q_posterior, q_sample
@@ -184,9 +184,7 @@ def moment(time: Tensor, schedule: MaskReplaceSchedule) -> Moment:
     return Moment(*(x.to(time.device, widest(time.device)) for x in (gamma, now, steps * slopes[0], replacing)))
 
 
-def continuous_sample(
-    x_0: Tensor, time: Tensor, schedule: MaskReplaceSchedule, *, generator: Generator | None = None
-) -> Tensor:
+def continuous_sample(x_0: Tensor, time: Tensor, schedule: MaskReplaceSchedule, *, generator: Draws = None) -> Tensor:
     """Draw x_t from q(x_t | x_0) at times in (0, 1] `[B]`, as `q_sample` does at t = T time; `[B, L]`."""
     gamma, kept, _, _ = (share[:, None] for share in moment(time, schedule))
     u = uniform(x_0.shape, generator, x_0.device)
@@ -260,7 +258,7 @@ def continuous_loss(
     schedule: MaskReplaceSchedule,
     *,
     jumps: Jumps = mixed_posteriors,
-    generator: Generator | None = None,
+    generator: Draws = None,
 ) -> Tensor:
     """An unbiased estimate of the bound in continuous time without L_T, in nats per token, `[B]`.
 
@@ -269,8 +267,7 @@ def continuous_loss(
     that replaces tokens, which is infinite for every prediction but the perfect one.
     """
     steps, count = schedule.num_steps, len(x_0)
-    u = uniform((count,), generator, x_0.device)
-    time = (torch.arange(count, device=u.device) + 1 - u) / count
+    time = low_variance(count, generator, x_0.device)
     step = (time * steps).ceil().long().clamp(1, steps)
     replaced = (schedule.beta_bar > 0).nonzero()[:, 0].tolist()
     first = replaced[0] if replaced and jumps is mixed_posteriors else 0

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vqlearn.arguments import shown, whole
-from vqlearn.draws import Generators, draw, uniform, uniform_codes, widest
+from vqlearn.draws import Draws, draw, uniform, uniform_codes, widest
 from vqlearn.schedule import MaskReplaceSchedule, Shares, as_time
 
 Time = int | Tensor
@@ -62,9 +62,7 @@ def q_log_probs(
     return torch.where((x_0 == mask)[..., None], stays, out)
 
 
-def q_sample(
-    x_0: Tensor, t: Time, schedule: MaskReplaceSchedule, *, s: Time = 0, generator: Generators = None
-) -> Tensor:
+def q_sample(x_0: Tensor, t: Time, schedule: MaskReplaceSchedule, *, s: Time = 0, generator: Draws = None) -> Tensor:
     """Draw x_t from q(x_t | x_0), `[B, L]` -> `[B, L]`, in O(L): keep, replace or mask (VQ-Diffusion, Eq. 8).
 
     With `s` the given tokens are x_s (masks allowed, and they stay). Raises ValueError as `q_log_probs` does.
@@ -147,7 +145,7 @@ def p_sample_step(
     schedule: MaskReplaceSchedule,
     *,
     s: Time | None = None,
-    generator: Generators = None,
+    generator: Draws = None,
 ) -> Tensor:
     """Draw x_s from p(x_s | x_t): first x_0 from the prediction, then x_s from q(x_s | x_t, x_0); `[B, L]`.
 
@@ -170,7 +168,7 @@ def q_posterior_sample(
     schedule: MaskReplaceSchedule,
     *,
     s: Time | None = None,
-    generator: Generators = None,
+    generator: Draws = None,
 ) -> Tensor:
     """Draw x_s from q(x_s | x_t, x_0) (VQ-Diffusion, Eq. 5), `[B, L]`, in O(L): x_t, x_0 or any code (`_three_ways`).
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from vqlearn.autoregression import AutoregressivePipeline
 from vqlearn.training.batches import Source
 from vqlearn.training.conditioned import Task
-from vqlearn.training.objectives import Batch, Conditions, Figures, Objective
+from vqlearn.training.objectives import Batch, Conditions, Figures, Objective, wide
 from vqlearn.training.recipes import DenoiserRecipe, WorldRecipe
 from vqlearn.training.scenes import learned_world
 from vqlearn.training.stage import Evaluated, TokenStage
@@ -34,7 +34,7 @@ class TeacherForcing(Objective):
     """The mean of -log p(x_i | the tokens before it) over all tokens, so -log p(x_0) of a picture over L."""
 
     def __call__(self, batch: Batch, network: Any) -> tuple[Tensor, Figures]:
-        return F.cross_entropy(network(batch.x_0).float().flatten(0, 1), batch.x_0.flatten()), {}
+        return F.cross_entropy(wide(network(batch.x_0)).flatten(0, 1), batch.x_0.flatten()), {}
 
 
 class AutoregressiveStage(TokenStage):

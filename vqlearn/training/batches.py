@@ -22,6 +22,7 @@ from vqlearn.networks.vqvae import VQModel
 from vqlearn.training.process import dead_children_unheard
 
 OF_A_ROW = "Caught "  # so torch begins what it says of an error that a row has raised in another process
+ALL = slice(None)  # rows of a batch
 Read = Callable[[list[Any]], Tensor | None]  # conditions as a data set has them, to what a network is given
 
 
@@ -40,25 +41,51 @@ class Source(ABC):
     def rows(self, number: int, count: int, generator: Generator) -> Rows:
         """Batch `number`, of `count` rows; equal numbers, counts and generators give equal rows."""
 
+    def part(self, number: int, count: int, generator: Generator, rows: slice) -> Rows:
+        """Some `rows` of batch `number`, those that one of several processes evaluates.
+
+        All are made here; a source that can leave the others out overrides this, and still draws for all of them.
+        """
+        return rows_of(self.rows(number, count, generator), rows)
+
     def name(self, number: int, row: int) -> str:
         """How a message names a row of batch `number`."""
         return f"row {row} of batch {number}"
 
-    def checked(self, number: int, count: int, generator: Generator) -> Rows:
-        """`rows`, of which there must be as many of everything; raises ValueError."""
-        found = self.rows(number, count, generator)
+    def checked(self, number: int, count: int, generator: Generator, rows: slice = ALL) -> Rows:
+        """`rows` of batch `number`, of which there must be as many of everything; raises ValueError."""
+        wanted = len(range(count)[rows])
+        found = self.rows(number, count, generator) if rows == ALL else self.part(number, count, generator, rows)
         given = [one for one in found[:2] if one is not None] if isinstance(found, Rows) else [found]
-        if not all(_is_plain(one) and one.shape[:1] == (count,) for one in given) or found.x is None:
-            raise ValueError(f"batch {number} of a source must be Rows of {count} tensors, got {shown(found)}")
+        if not all(_is_plain(one) and one.shape[:1] == (wanted,) for one in given) or found.x is None:
+            raise ValueError(f"batch {number} of a source must be Rows of {wanted} tensors, got {shown(found)}")
         return found
 
     @contextmanager
-    def named(self, number: int) -> Iterator[None]:
-        """Gives a `RowError` of batch `number` the name of the row, as a ValueError."""
+    def named(self, number: int, rows: slice = ALL) -> Iterator[None]:
+        """Gives a `RowError` about some `rows` of batch `number` the name of the row, as a ValueError."""
         try:
             yield
         except RowError as error:
-            raise ValueError(f"{self.name(number, error.row)} {error.problem}") from None
+            row = (rows.start or 0) + error.row * (rows.step or 1)
+            raise ValueError(f"{self.name(number, row)} {error.problem}") from None
+
+
+def rows_of(value: Any, rows: slice) -> Any:
+    """Some rows of tensors and lists with an entry for each row, and of tuples and dicts of them.
+
+    Raises TypeError for what has no rows.
+    """
+    if value is None:
+        return None
+    if isinstance(value, Tensor | list):
+        return value[rows]
+    if isinstance(value, dict):
+        return {key: rows_of(one, rows) for key, one in value.items()}
+    if isinstance(value, tuple):
+        each = [rows_of(one, rows) for one in value]
+        return type(value)(*each) if hasattr(value, "_fields") else tuple(each)
+    raise TypeError(f"notes to share out must be tensors, lists, or tuples and dicts of them, got {shown(value)}")
 
 
 class RowError(ValueError):
@@ -92,16 +119,20 @@ class Shuffled(Source):
         if self.size == 0:
             raise ValueError("the data set is empty, it must have at least one row")
         self._order = functools.lru_cache(maxsize=2)(self._permutation)
-        self._next, self._loaded = -1, iter(())  # type: tuple[int, Iterator[Any]]
+        self._next, self._rows, self._loaded = -1, ALL, iter(())  # type: tuple[int, slice, Iterator[Any]]
 
     def rows(self, number: int, count: int, generator: Generator) -> Rows:
         """The first `count` rows of batch `number`; the generator is not used.
 
         Raises ChildProcessError where a process that loads data has died.
         """
-        if number != self._next:
+        return self.part(number, count, generator, ALL)
+
+    def part(self, number: int, count: int, generator: Generator, rows: slice) -> Rows:
+        """Some of them; no others are loaded."""
+        if (number, rows) != (self._next, self._rows):
             with dead_children_unheard():
-                self._next, self._loaded = number, iter(self._loader(number))
+                self._next, self._rows, self._loaded = number, rows, iter(self._loader(number, rows))
         try:
             found = next(self._loaded)
         except (RuntimeError, OSError, EOFError) as error:
@@ -110,18 +141,19 @@ class Shuffled(Source):
                 raise
             raise ChildProcessError("a process that loads data has died, killed or for want of memory") from None
         self._next += 1
-        with self.named(number):
+        with self.named(number, rows):
             if isinstance(found, RowError):
                 raise found
             x, conditions = found
-            return Rows(x[:count], self.read(conditions[:count]))
+            kept = len(range(count)[rows])
+            return Rows(x[:kept], self.read(conditions[:kept]))
 
     def name(self, number: int, row: int) -> str:
         """By the index in the data set."""
         return f"item {self.indices(number)[row]} of the data set"
 
-    def _loader(self, first: int) -> DataLoader[Any]:
-        indices = (self.indices(number) for number in itertools.count(first))
+    def _loader(self, first: int, rows: slice) -> DataLoader[Any]:
+        indices = (self.indices(number)[rows] for number in itertools.count(first))
         own = Generator().manual_seed(self.seed)  # it would take a number from the global one
         return DataLoader(
             self.data, batch_sampler=_Once(indices), collate_fn=_stacked, num_workers=self.workers, generator=own

@@ -13,6 +13,7 @@ from torch import Tensor
 from vqlearn.arguments import shown, whole
 from vqlearn.checkpoints.reading import CheckpointError, read_pickle
 from vqlearn.data.files import replaced
+from vqlearn.training import processes
 
 NAME = "checkpoint.pt"
 DIGEST = hashlib.sha256().digest_size
@@ -34,9 +35,12 @@ class Stage(Protocol):
 def save(stage: Stage, folder: Path, number: int) -> None:
     """Write all of a stage's state after `number` updates; the old checkpoint is kept until the new one is on the disk.
 
+    Of several processes the first writes, and all must call this: a state may be shared out to them.
     Raises FloatingPointError for a state that is not finite and OSError where the file cannot be written.
     """
     content = contents(stage, number)
+    if processes.rank():
+        return
     with replaced(folder / NAME) as part, part.open("wb+") as file:
         try:
             torch.save(content, file)
@@ -50,7 +54,8 @@ def contents(stage: Stage, number: int) -> dict[str, Any]:
     """What a checkpoint holds; raises FloatingPointError or TypeError, naming what is not finite or cannot be read."""
     settings, state = stage.settings(), stage.state_dict()
     _check(settings, "settings")
-    _check(state, "state")
+    if not processes.rank():
+        _check(state, "state")
     return {"step": number, "recipe": settings, "state": state}
 
 

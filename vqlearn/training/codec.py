@@ -13,6 +13,7 @@ from vqlearn.arguments import whole
 from vqlearn.checkpoints.parts import check_placement
 from vqlearn.networks.codebook import CodebookEMA
 from vqlearn.networks.vqvae import VQModel
+from vqlearn.training import processes
 from vqlearn.training.batches import Source, as_source, check_image
 from vqlearn.training.checkpoint import check_form
 from vqlearn.training.recipes import CodecRecipe
@@ -59,8 +60,9 @@ class CodecStage:
         """
         number = whole("number", number, 0)
         recipe, generator = self.recipe, step_generator(self.recipe.seed, number, self.device)
-        with self.source.named(number):
-            images = self.source.checked(number, recipe.batch, generator).x
+        own = processes.own(recipe.batch)
+        with self.source.named(number, own):
+            images = self.source.checked(number, recipe.batch, generator, own).x
             check_image(images, self.codec)
         images = images.to(self.device, torch.float32)
         polishing = number >= recipe.steps * (1 - recipe.polish)
@@ -74,12 +76,15 @@ class CodecStage:
         self.optimizer.zero_grad(set_to_none=True)
         loss = error + recipe.commitment * commitment
         loss.backward()
-        update(self.optimizer, loss, number, recipe, self.codec.parameters())
-        restarted = 0
+        processes.average_gradients(self.codec.parameters())
+        figures = [float(one.detach()) for one in (loss, error, commitment)]
+        total, *means = processes.means(figures)
+        update(self.optimizer, total, number, recipe, self.codec.parameters())
+        codes, restarted = processes.gathered(codes), 0
         if not polishing:
-            restarted = self.ema.update(latents.detach(), codes, generator)
-        return {"loss": float(error.detach()), "commitment": float(commitment.detach()),
-                "restarted": restarted, "used": len(codes.unique())}  # fmt: skip
+            restarted = self.ema.update(processes.gathered(latents.detach()), codes, generator)
+            processes.broadcast([self.codec.quantize.embedding.weight, self.ema.counts, self.ema.sums])
+        return {"loss": means[0], "commitment": means[1], "restarted": restarted, "used": len(codes.unique())}
 
     def settings(self) -> dict[str, Any]:
         """What a checkpoint must have in common with a run that goes on from it."""

@@ -1,10 +1,12 @@
 """What a denoiser minimises: an objective is a function `(batch, network) -> loss, figures`.
 
 Times, noise and the loss are the objective's; the trainer gives clean tokens and takes the gradient. A function is an
-objective as it is; `Objective` is the base class of those that keep a state or take fewer rows from the data. Example::
+objective as it is; `Objective` is the base class of those that keep a state or take fewer rows from the data. A batch
+may be shared out to several processes: an objective is given some rows, and what it draws for each row is drawn by
+`batch.uniform`, `batch.drawn` or functions of vqlearn such as `q_sample`, which draw for all of them. Example::
 
     def masked_only(batch, network):
-        t = torch.randint(1, batch.schedule.num_steps + 1, (len(batch.x_0),), generator=batch.generator)
+        t = 1 + (batch.schedule.num_steps * batch.uniform()).long()
         x_t = q_sample(batch.x_0, t, batch.schedule, generator=batch.generator)
         nll = F.cross_entropy(network(x_t, t).mT, batch.x_0, reduction="none")  # [B, L]
         return nll[x_t == batch.schedule.mask_id].mean(), {}
@@ -13,7 +15,7 @@ objective as it is; `Objective` is the base class of those that keep a state or 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -21,6 +23,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from vqlearn.arguments import real, shown, whole
+from vqlearn.draws import Share, uniform
 from vqlearn.objective import Jumps, TimeSampler, continuous_loss, mixed_posteriors, training_loss
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.training.checkpoint import check_form
@@ -37,20 +40,35 @@ class Conditions(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """What one update learns from."""
+    """What one update learns from, or those of its rows that are evaluated together."""
 
     number: int  # of the update
     x_0: Tensor  # int64 [B, L]
     condition: Tensor | None  # token ids int64 [B, S], class numbers int64 [B], or None
     notes: Any  # what the source of the rows knows besides
     schedule: MaskReplaceSchedule
-    generator: Generator  # of all random draws of this update
+    generator: Generator | Share  # of all random draws of this update
     null_share: float
+    kept: dict[str, Tensor] = field(default_factory=dict)  # `[B, ...]`, for `Objective.updated`
 
     def conditions(self) -> Conditions:
         """The conditions, with the null one in a share of the rows drawn at random (Improved VQ-Diffusion, 3.1)."""
-        u = torch.rand(len(self.x_0), generator=self.generator, device=self.x_0.device)
+        u = self.drawn(lambda count, generator: torch.rand(count, generator=generator, device=self.x_0.device))
         return Conditions(self.condition, u < self.null_share, self.notes)
+
+    def drawn(self, draw: Callable[[int, Generator], Tensor]) -> Tensor:
+        """What belongs to these rows of `draw(count, generator)`, which draws for all rows of the update."""
+        generator = self.generator
+        return generator.part(draw) if isinstance(generator, Share) else draw(len(self.x_0), generator)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1) for each row, float64 `[B, *shape]`."""
+        return uniform((len(self.x_0), *shape), self.generator, self.x_0.device)
+
+    @property
+    def rows(self) -> slice:
+        """Which rows of the update these are."""
+        return self.generator.rows if isinstance(self.generator, Share) else slice(None)
 
 
 def check_state(x_t: Tensor, t: Tensor, conditions: Conditions, batch: Batch) -> None:
@@ -93,6 +111,9 @@ class Objective:
     def rows(self, number: int, batch: int) -> int:
         """How many rows of a batch are taken from the data in update `number`."""
         return batch
+
+    def updated(self, kept: dict[str, Tensor], generator: Generator) -> None:
+        """Called after each update, to change the state: with what calls have put in `batch.kept`, of all rows."""
 
     def settings(self) -> dict[str, Any]:
         """What a checkpoint must have in common with a run that goes on from it."""
@@ -140,7 +161,7 @@ class CrossEntropy(Objective):
     def __call__(self, batch: Batch, network: Network) -> tuple[Tensor, Figures]:
         t = low_variance_times(batch, self.uniform_share, self.time_power)
         x_t = q_sample(batch.x_0, t, batch.schedule, generator=batch.generator)
-        return F.cross_entropy(network(x_t, t).float().flatten(0, 1), batch.x_0.flatten()), {}
+        return F.cross_entropy(wide(network(x_t, t)).flatten(0, 1), batch.x_0.flatten()), {}
 
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "uniform_share": self.uniform_share, "time_power": self.time_power}
@@ -160,15 +181,16 @@ class PublishedBound(Objective):
         if len(self.times.counts) != batch.schedule.num_steps + 1:
             steps = len(self.times.counts) - 1
             raise ValueError(f"this bound is over {steps} steps, the schedule has {batch.schedule.num_steps}")
-        t, p_t = self.times.sample(len(batch.x_0), batch.generator)
+        t = batch.drawn(lambda count, generator: self.times.sample(count, generator)[0])
         x_t = q_sample(batch.x_0, t, batch.schedule, generator=batch.generator)
-        log_p_x0 = network(x_t, t).float().log_softmax(-1)
-        weight = self.auxiliary_weight
-        loss, terms = training_loss(
-            log_p_x0, batch.x_0, x_t, t, batch.schedule, p_t=p_t.float(), auxiliary_weight=weight
-        )
-        self.times.update(t, terms)
+        log_p_x0 = wide(network(x_t, t)).log_softmax(-1)
+        p_t, weight = self.times.probabilities().to(log_p_x0)[t], self.auxiliary_weight
+        loss, terms = training_loss(log_p_x0, batch.x_0, x_t, t, batch.schedule, p_t=p_t, auxiliary_weight=weight)
+        batch.kept.update(t=t, terms=terms)
         return loss, {}
+
+    def updated(self, kept: dict[str, Tensor], generator: Generator) -> None:
+        self.times.update(kept["t"], kept["terms"])
 
     def settings(self) -> dict[str, Any]:
         return {**super().settings(), "auxiliary_weight": self.auxiliary_weight}
@@ -196,7 +218,7 @@ class ContinuousTime(Objective):
 
     def __call__(self, batch: Batch, network: Network) -> tuple[Tensor, Figures]:
         def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            return network(x_t, t).float().log_softmax(-1)
+            return wide(network(x_t, t)).log_softmax(-1)
 
         return continuous_loss(
             denoise, batch.x_0, batch.schedule, jumps=self.jumps, generator=batch.generator
@@ -211,15 +233,22 @@ def low_variance_times(batch: Batch, uniform_share: float = 1.0, time_power: flo
 
     The first `uniform_share` of them are uniform, the others have a density in proportion to t^(`time_power` - 1).
     """
-    count, steps = len(batch.x_0), batch.schedule.num_steps
-    u = torch.rand(count, generator=batch.generator, device=batch.x_0.device)
-    even = round(uniform_share * count)
+    steps = batch.schedule.num_steps
 
     def spread(u: Tensor) -> Tensor:
         return (torch.arange(len(u), device=u.device) + u) / max(1, len(u))
 
-    share = torch.cat([spread(u[:even]), spread(u[even:]) ** (1 / time_power)])
-    return (steps * share).ceil().long().clamp(1, steps)
+    def times(count: int, generator: Generator) -> Tensor:
+        u, even = torch.rand(count, generator=generator, device=batch.x_0.device), round(uniform_share * count)
+        share = torch.cat([spread(u[:even]), spread(u[even:]) ** (1 / time_power)])
+        return (steps * share).ceil().long().clamp(1, steps)
+
+    return batch.drawn(times)
+
+
+def wide(logits: Tensor) -> Tensor:
+    """Logits in float32 or more."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

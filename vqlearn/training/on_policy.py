@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from vqlearn.data import layouts
 from vqlearn.data.layouts import Claims, TextTable
+from vqlearn.draws import Share
 from vqlearn.sampling import prior_sample, strided_times
 from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.training.checkpoint import check_form
@@ -45,10 +46,22 @@ class Trajectories:
         return self.plans[self.number % len(STEPS), self.taken + ahead]
 
     @torch.no_grad()
+    def further(self, logits: Tensor, rows: slice, generator: Generator | Share) -> Tensor:
+        """Where one step by the network's own prediction, logits `[N, L, K]`, takes some of the trajectories."""
+        x_t, t, s = self.x_t[rows], self.times()[rows], self.times(ahead=1)[rows]
+        if isinstance(generator, Share):
+            generator = Share(generator.generator, rows, len(self.x_t))
+        return p_sample_step(logits, x_t, t, self.schedule, s=s, generator=generator)
+
     def advance(self, logits: Tensor, generator: Generator) -> None:
         """One step of each trajectory by the network's own prediction, as logits `[count, L, K]`."""
+        self.arrive(self.further(logits, slice(None), generator), generator)
+
+    @torch.no_grad()
+    def arrive(self, x_s: Tensor, generator: Generator) -> None:
+        """Take every trajectory one step further, to `x_s` `[count, L]`."""
         s = self.times(ahead=1)
-        self.x_t = p_sample_step(logits, self.x_t, self.times(), self.schedule, s=s, generator=generator)
+        self.x_t = x_s
         self.taken += 1
         done = (s == 0).nonzero()[:, 0]
         if len(done):

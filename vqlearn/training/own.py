@@ -16,7 +16,7 @@ from vqlearn.data.listing import existing
 from vqlearn.evaluation.bound import Estimate, pipeline_bound
 from vqlearn.networks.vqvae import VQModel
 from vqlearn.pipeline import VQDiffusionPipeline
-from vqlearn.training import checkpoint
+from vqlearn.training import checkpoint, processes
 from vqlearn.training.codec import CodecStage
 from vqlearn.training.denoiser import DenoiserStage
 from vqlearn.training.objectives import ContinuousTime, CrossEntropy, Objective, PublishedBound
@@ -55,7 +55,7 @@ def read_folder(
     if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(existing(data))):
         raise ValueError(f"{str(out)!r} lies in the folder of the pictures; choose one elsewhere to write to")
     cache = Path(out, "pictures")
-    with locked(cache):
+    with processes.first_alone(), locked(cache):
         return PictureFolder(data, side, captions=captions, cache=cache, workers=workers, progress=progress)
 
 
@@ -89,6 +89,8 @@ def _check_same(out: Path, pictures: PictureFolder, codec: VQModel | None = None
 
 
 def _write(path: Path, text: str) -> None:
+    if processes.rank():
+        return
     with replaced(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
@@ -155,7 +157,7 @@ def _rows(
 ) -> tuple[TokenRows, Said]:
     """Tokens and conditions to learn from, and the conditions of all pictures."""
     said, names = conditions_of(pipe, pictures), [entry.name for entry in pictures.entries]
-    with locked(run.out / "tokens"):
+    with processes.first_alone(), locked(run.out / "tokens"):
         found = tokens_of(
             pipe.vqvae, pictures, run.out / "tokens", device=run.device, progress=bool(run.how["progress"])
         )

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from vqlearn.training import processes
+
 STOPS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]  # as this system has
@@ -75,9 +77,13 @@ def dead_children_unheard(handler: Any = None) -> Iterator[None]:
 def locked(folder: Path) -> Iterator[Callable[[], None]]:
     """Make a folder and keep other trainings out of it; yields a check that it is still there under its name.
 
-    The lock is the system's and ends with the process, however that ends. Raises OSError for a folder that cannot be
+    The lock is the system's and ends with the process, however that ends; of several processes of one training the
+    first has it. Raises OSError for a folder that cannot be
     made, that another training uses or, by the check, that was deleted or moved.
     """
+    if processes.rank():
+        yield lambda: None
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

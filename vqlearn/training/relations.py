@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqlearn.data import layouts, scenes
+from vqlearn.training import processes
 from vqlearn.training.conditioned import Task
 from vqlearn.training.objectives import Conditions
 from vqlearn.training.updates import step_generator
@@ -47,4 +48,5 @@ class RelationTask(Task):
         rows, columns = (claims.relation[:, 1:] > 0).nonzero(as_tuple=True)
         found = hidden[rows, at[rows, columns]] * math.sqrt(hidden.shape[-1])  # unit variance
         targets = claims.relation[rows, columns + 1] - 1
-        return F.cross_entropy(self.head(found).float(), targets, reduction="sum") / max(1, len(rows))
+        asked = processes.count() * processes.means([len(rows)])[0]  # in all rows of the batch
+        return F.cross_entropy(self.head(found).float(), targets, reduction="sum") * processes.count() / max(1, asked)

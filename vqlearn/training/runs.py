@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from vqlearn.arguments import shown, whole
 from vqlearn.checkpoints.parts import check_path
 from vqlearn.data.files import replaced
-from vqlearn.training import checkpoint
+from vqlearn.training import checkpoint, processes
 from vqlearn.training.checkpoint import Stage
 from vqlearn.training.process import locked, stops
 
@@ -27,7 +27,8 @@ def fit(stage: Stage, folder: str | Path, *, save_every: int = 500, progress: bo
     a second Ctrl-C raises it at once. Where a process that loads data dies the run is saved, too, and ChildProcessError
     says so. Whatever else is raised leaves the last checkpoint as it was: FloatingPointError for weights or a loss that
     are not finite, ValueError for a checkpoint of another recipe, OSError for one that is damaged and for a folder that
-    another training uses, that cannot be written or that was deleted meanwhile.
+    another training uses, that cannot be written or that was deleted meanwhile. Of several processes (`processes`) the
+    first writes, all stop together, and where one ends before the others these raise ChildProcessError.
     """
     save_every, folder = whole("save_every", save_every), Path(check_path("folder", folder)).absolute()
     if lacking := [name for name in NEEDED if not hasattr(stage, name)]:
@@ -35,19 +36,20 @@ def fit(stage: Stage, folder: str | Path, *, save_every: int = 500, progress: bo
     with locked(folder) as check:
         run = _Run(stage, folder, check)
         steps, stop = stage.recipe.steps, False
-        bar = tqdm(total=steps, initial=run.number, disable=not progress, desc=folder.name, unit="step")
+        quiet = not progress or processes.rank() > 0
+        bar = tqdm(total=steps, initial=run.number, disable=quiet, desc=folder.name, unit="step")
         try:
             with stops() as come:
                 while run.number < steps and not stop:
                     if (figures := run.step(come)) is None:
                         break
-                    stop = bool(come)  # asked once: what comes later waits for the next step
+                    stop = processes.any_of(bool(come))  # asked once: what comes later waits for the next step
                     if stop or run.number % save_every == 0 or run.number == steps:
                         run.save()
                     with contextlib.suppress(OSError):  # a terminal that is gone
                         bar.set_postfix(loss=f"{figures['loss']:.4f}", refresh=False)
                         bar.update()
-            if come:
+            if stop or come:
                 raise KeyboardInterrupt(f"stopped: {run.kept}")
         finally:
             run.close()
@@ -61,8 +63,10 @@ class _Run:
         self.stage, self.folder, self.check = stage, folder, check
         checkpoint.contents(stage, 0)  # what could not be saved is found now
         self.number = self.saved = checkpoint.load(stage, folder)
+        if processes.means([self.number]) != [self.number]:
+            raise OSError(f"not all processes see the checkpoint in {folder}: it must be on a disk that they share")
         try:
-            self.log = _Log(folder / "log.csv", self.number)
+            self.log = None if processes.rank() else _Log(folder / "log.csv", self.number)
         except OSError as error:
             raise OSError(self._why(error)) from None
 
@@ -72,20 +76,22 @@ class _Run:
             figures = self.stage.step(self.number)
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}: training stopped, {self.kept}") from None
-        except ChildProcessError as error:  # before anything has changed
-            if self.number > self.saved:
+        except ChildProcessError as error:
+            if processes.count() == 1 and self.number > self.saved:  # before anything has changed
                 self.save()
-            if come:
+            if processes.count() == 1 and come:
                 return None
             raise ChildProcessError(f"{error}: training stopped, {self.kept}") from None
         self.number += 1
-        self.log.add(self.number, figures)
+        if self.log:
+            self.log.add(self.number, figures)
         return figures
 
     def save(self) -> None:
         try:
             self.check()
-            self.log.write()  # it never lags behind the checkpoint
+            if self.log:
+                self.log.write()  # it never lags behind the checkpoint
             checkpoint.save(self.stage, self.folder, self.number)
         except FloatingPointError as error:
             raise FloatingPointError(f"{error} after step {self.number}: training stopped, {self.kept}") from None
@@ -100,7 +106,8 @@ class _Run:
         """Write what the log lacks, where that can be done."""
         with contextlib.suppress(OSError):
             self.check()
-            self.log.write()
+            if self.log:
+                self.log.write()
 
     @property
     def kept(self) -> str:

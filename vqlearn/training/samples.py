@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from vqlearn.pipeline import VQDiffusionPipeline
+from vqlearn.training import processes
 from vqlearn.training.denoiser import DenoiserStage
 
 IN_A_ROW, LARGE, STEPS = 4, 128, 25
@@ -29,22 +30,32 @@ class Sampled:
         """One update of the stage, after some of which pictures are drawn."""
         figures = self.stage.step(number)
         if (number + 1) % self.every == 0 or number + 1 == self.stage.recipe.steps:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            grid(self.drawn()).save(self.folder / f"{number + 1:06}.png")
+            images = self.drawn()
+            if images:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                grid(images).save(self.folder / f"{number + 1:06}.png")
         return figures
 
     def drawn(self) -> list[Image.Image]:
-        """A picture for each prompt, by the averaged weights, the same for the same weights."""
-        pipe, mean = self.stage.pipe, self.stage.average.module
+        """A picture for each prompt, by the averaged weights, the same for the same weights.
+
+        Of several processes the first draws; the others have none.
+        """
+        pipe, mean = self.stage.pipe, self.stage.mean_networks()
+        if processes.rank():
+            return []
         learned: Any = {"text_encoder": mean.text_encoder, "transformer": mean.eval().transformer}
         if mean.null_text is not None:
             learned["learned_classifier_free_sampling_embeddings"] = mean.null_text
         average = VQDiffusionPipeline(**{**pipe.components, **learned})
         average.defaults = pipe.defaults
         average.set_progress_bar_config(disable=True)
+        average.to(self.stage.device)
         steps = min(STEPS, pipe.schedule.num_steps)
         generator = torch.Generator().manual_seed(0)
         images: list[Image.Image] = average(self.prompts, steps, generator=generator, **self.call).images
+        if self.stage.sharded:
+            mean.to("cpu")
         return images
 
     def __getattr__(self, name: str) -> Any:

@@ -78,8 +78,14 @@ class IdealTarget(Objective):
         logits = network(x_t, t, conditions)
         loss = soft_cross_entropy(logits, self.target(batch, x_t, t, conditions))
         if len(x_t) > len(batch.x_0):
-            self.own.advance(logits[len(batch.x_0) :].detach().float(), batch.generator)
+            own = logits[len(batch.x_0) :].detach().float()
+            batch.kept["x_s"] = self.own.further(own, batch.rows, batch.generator)
         return loss, {}
+
+    def updated(self, kept: dict[str, Tensor], generator: Generator) -> None:
+        """Take the trajectories a step further, if the network was asked about them."""
+        if kept:
+            self.own.arrive(kept["x_s"], generator)
 
     def noised(self, batch: Batch) -> tuple[Tensor, Tensor, Conditions]:
         """x_t `[B, L]`, times `[B]` and conditions: first the rows of the data, then those of the trajectories."""
@@ -88,7 +94,8 @@ class IdealTarget(Objective):
         conditions, own = batch.conditions(), self.own
         if batch.number < self.own_from or not len(own.x_t):
             return x_t, t, conditions
-        return torch.cat([x_t, own.x_t]), torch.cat([t, own.times()]), _with_own(conditions, own)
+        x_t, t = torch.cat([x_t, own.x_t[batch.rows]]), torch.cat([t, own.times()[batch.rows]])
+        return x_t, t, _with_own(conditions, own, batch.rows)
 
     @torch.no_grad()
     def target(self, batch: Batch, x_t: Tensor, t: Tensor, conditions: Conditions) -> Tensor:
@@ -113,12 +120,12 @@ class IdealTarget(Objective):
         self.own.load_state_dict(state)
 
 
-def _with_own(conditions: Conditions, own: Trajectories) -> Conditions:
-    """Conditions of rows of the data, then those of trajectories, none of which is null."""
+def _with_own(conditions: Conditions, own: Trajectories, rows: slice) -> Conditions:
+    """Conditions of rows of the data, then those of some trajectories, none of which is null."""
     assert conditions.values is not None
-    claims = Claims(*(torch.cat(both) for both in zip(conditions.notes, own.claims, strict=True)))
-    is_null = torch.cat([conditions.is_null, torch.zeros_like(own.number, dtype=torch.bool)])
-    return Conditions(torch.cat([conditions.values, own.ids]), is_null, claims)
+    claims = Claims(*(torch.cat([one, more[rows]]) for one, more in zip(conditions.notes, own.claims, strict=True)))
+    is_null = torch.cat([conditions.is_null, torch.zeros_like(own.number[rows], dtype=torch.bool)])
+    return Conditions(torch.cat([conditions.values, own.ids[rows]]), is_null, claims)
 
 
 def _ideal(pipe: VQDiffusionPipeline, recipe: SceneRecipe, tables: SceneTokens, device: str) -> Objective:

@@ -18,6 +18,7 @@ from vqlearn.networks.transformer import Transformer2DModel
 from vqlearn.networks.vqvae import VQModel
 from vqlearn.pipeline import VQDiffusionPipeline
 from vqlearn.scheduler import VQDiffusionScheduler
+from vqlearn.training import processes
 from vqlearn.training.autoregressive import autoregressive_scene_stage
 from vqlearn.training.batches import Source
 from vqlearn.training.codec import CodecStage
@@ -241,5 +242,7 @@ class Run:
         pipe.defaults = defaults
         for part in halved:  # half the size on disk; loading casts back
             getattr(pipe, part).half()
-        pipe.save_pretrained(self.out / "model")
+        with processes.first_alone():
+            if not processes.rank():
+                pipe.save_pretrained(self.out / "model")
         return type(pipe).from_pretrained(self.out / "model")

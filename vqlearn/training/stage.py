@@ -6,6 +6,7 @@ number, and one that was killed goes on exactly as if it had not been.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,6 +19,8 @@ from torch.utils.data import Dataset
 
 from vqlearn.arguments import shown, whole
 from vqlearn.checkpoints.parts import check_placement
+from vqlearn.draws import Share
+from vqlearn.training import processes, sharding
 from vqlearn.training.batches import RowError, Source, as_source, check_image, check_within
 from vqlearn.training.checkpoint import check_form
 from vqlearn.training.conditioned import Conditioned, Task, condition_reader, conditioned
@@ -73,10 +76,17 @@ class TokenStage:
         self.objective = as_objective(objective)
         if pipe.vqvae is not None:
             pipe.vqvae.to(device).eval()
-        self.model = conditioned(pipe, task).to(device).train()
-        self.working = self.model if dtype is None else copy.deepcopy(self.model).to(dtype)
+        self.plain = self.model = conditioned(pipe, task).to(device).train()
+        processes.broadcast(self.model.parameters())
         self.average = AveragedModel(self.model, multi_avg_fn=warm_average(recipe.ema))
         self.average.n_averaged.fill_(1)  # the start counts, and the first update is averaged with it
+        self.sharded = processes.count() > 1 and sum(one.numel() for one in self.model.parameters()) >= sharding.FROM
+        if self.sharded:
+            self.model = self.working = sharding.shard(copy.deepcopy(self.plain), dtype)
+            sharding.shard(self.average.module, dtype)
+            self.plain.to("cpu")  # for pictures and the finished model
+        else:
+            self.working = self.model if dtype is None else copy.deepcopy(self.model).to(dtype)
         self.optimizer = torch.optim.AdamW(
             groups(self.model),
             lr=recipe.learning_rate,
@@ -90,30 +100,46 @@ class TokenStage:
 
         Raises ValueError for rows that the network cannot read, FloatingPointError before an update that is not finite.
         """
-        batch = self._batch(whole("number", number, 0))
+        number = whole("number", number, 0)
+        batch = self._batch(number)
         self._renew()
+        figures = self._learned(batch)
+        self._hand_over()
+        figures["gradient"] = update(
+            self.optimizer, figures["loss"], number, self.recipe, self.model.parameters(), self.recipe.clip
+        )
+        self.average.update_parameters(self.model)
+        generator = batch.generator.generator if isinstance(batch.generator, Share) else batch.generator
+        self.objective.updated({name: processes.gathered(value) for name, value in batch.kept.items()}, generator)
+        return figures
+
+    def _learned(self, batch: Batch) -> dict[str, float]:
+        """The figures of a batch, of which the gradient is now that of the networks."""
         network: Any = self.network(self.working, batch)
         loss, figures = _found(self.objective(batch, network))
         total = loss
         if self.model.task is not None:
             total = loss + self.model.task.weight * network.task_loss
             figures = {self.model.task.name: network.task_loss, **figures}
-        total.backward()
-        self._hand_over()
-        norm = update(self.optimizer, loss, number, self.recipe, self.model.parameters(), self.recipe.clip)
-        self.average.update_parameters(self.model)
-        return {name: _figure(name, value) for name, value in {"loss": loss, **figures, "gradient": norm}.items()}
+        with processes.heard() if self.sharded else contextlib.nullcontext():
+            total.backward()
+        found = {name: _figure(name, value) for name, value in {"loss": loss, **figures}.items()}
+        return dict(zip(found, processes.means([*found.values()]), strict=True))
 
     def _batch(self, number: int) -> Batch:
-        recipe, generator = self.recipe, step_generator(self.recipe.seed, number, self.device)
-        count = self.objective.rows(number, recipe.batch)
-        with self.source.named(number):
-            rows = self.source.checked(number, count, generator)
+        """What this process learns from."""
+        generator = step_generator(self.recipe.seed, number, self.device)
+        recipe, count = self.recipe, self.objective.rows(number, self.recipe.batch)
+        own = processes.own(count)
+        processes.own(recipe.batch - count)  # rows that are not from the data
+        with self.source.named(number, own):
+            rows = self.source.checked(number, count, generator, own)
             x_0 = self._tokens(rows.x)
         if rows.condition is None and self.pipe.transformer.reads != "nothing":
             raise ValueError(f"this network reads a {self.pipe.transformer.reads}, but batch {number} has no condition")
         condition = None if rows.condition is None else rows.condition.to(self.device)
-        return Batch(number, x_0, condition, rows.notes, self.schedule, generator, recipe.null_share)
+        shared = generator if processes.count() == 1 else Share(generator, own, count)
+        return Batch(number, x_0, condition, rows.notes, self.schedule, shared, recipe.null_share)
 
     @torch.no_grad()
     def _tokens(self, x: Tensor) -> Tensor:
@@ -137,18 +163,32 @@ class TokenStage:
         self.working.zero_grad(set_to_none=True)
 
     def _hand_over(self) -> None:
-        """Give the gradients of the working copy to the weights themselves."""
-        if self.working is self.model:
-            return
-        for own, used in zip(self.model.parameters(), self.working.parameters(), strict=True):
-            own.grad = None if used.grad is None else used.grad.to(own.dtype)
+        """Give the weights themselves the gradients of the working copy, averaged over all processes."""
+        if self.working is not self.model:
+            for own, used in zip(self.model.parameters(), self.working.parameters(), strict=True):
+                own.grad = None if used.grad is None else used.grad.to(own.dtype)
+        if not self.sharded:  # there it is done already
+            processes.average_gradients(self.model.parameters())
+
+    def mean_networks(self) -> Any:
+        """The networks with the averaged weights, to draw with, see `averaged`."""
+        if self.sharded:
+            self.averaged()
+            return self.plain
+        mean: Any = self.average.module
+        return mean
 
     @torch.no_grad()
     def averaged(self) -> Any:
-        """The pipeline, with the averaged weights copied in, ready to draw (the weights being learned are lost)."""
-        for value, mean in zip(self.model.parameters(), self.average.module.parameters(), strict=True):
-            value.copy_(mean)
-        self.model.eval()
+        """The pipeline, with the averaged weights copied in, ready to draw (the weights being learned are lost).
+
+        Where the weights are shared out to processes the first one has the pipeline.
+        """
+        for value, mean in zip(self.plain.parameters(), self.average.module.parameters(), strict=True):
+            found = sharding.whole(mean)
+            if found.device.type != "meta":
+                value.copy_(found)
+        self.plain.eval()
         return self.pipe
 
     def settings(self) -> dict[str, Any]:
@@ -157,15 +197,18 @@ class TokenStage:
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, their average, what the objective has learned, and the optimizer's state."""
-        return {"model": self.model.state_dict(), "average": self.average.state_dict(),
-                "objective": self.objective.state_dict(), "optimizer": self.optimizer.state_dict()}  # fmt: skip
+        found: dict[str, Any] = sharding.whole({**self._networks(), "optimizer": self.optimizer.state_dict()})
+        return {**found, "objective": self.objective.state_dict()}
+
+    def _networks(self) -> dict[str, dict[str, Tensor]]:
+        return {"model": self.model.state_dict(), "average": self.average.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave; a state of another form raises."""
-        apart = dict.fromkeys(("objective", "optimizer"))  # they see for themselves
-        check_form({**state, **apart}, {**self.state_dict(), **apart})
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
+        own, apart = self._networks(), dict.fromkeys(("objective", "optimizer"))  # which see for themselves
+        check_form({**state, **apart}, {**own, **apart})
+        for name, network in {"model": self.model, "average": self.average}.items():
+            network.load_state_dict({key: sharding.parted(one, own[name][key]) for key, one in state[name].items()})
         self.objective.load_state_dict(state["objective"])
         load_optimizer(self.optimizer, state["optimizer"])
 

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from vqlearn.data.folder import PictureFolder
 from vqlearn.data.store import RowStore
 from vqlearn.networks.vqvae import VQModel
-from vqlearn.training.batches import Read, Rows, Shuffled, Source
+from vqlearn.training.batches import ALL, Read, Rows, Shuffled, Source
 
 AT_ONCE = 64  # pictures that are encoded before their tokens are written
 
@@ -85,9 +85,13 @@ class TokenRows(Source):
 
     def rows(self, number: int, count: int, generator: Generator) -> Rows:
         """The first `count` rows of batch `number`."""
-        chosen = self._chosen(number)[:count]
+        return self.part(number, count, generator, ALL)
+
+    def part(self, number: int, count: int, generator: Generator, rows: slice) -> Rows:
+        """Some of them; no others are read."""
+        chosen = self._chosen(number)[:count][rows]
         x = torch.from_numpy(self.tokens.rows[self.tokens.places[chosen]].astype(np.int64))
-        u = torch.rand(count, generator=generator, device=generator.device).tolist()
+        u = torch.rand(count, generator=generator, device=generator.device)[rows].tolist()
         said = [self.conditions[i] or (None,) for i in chosen]
         return Rows(x, self.read([one[int(share * len(one))] for one, share in zip(said, u, strict=True)]))
 

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from vqlearn.arguments import shown
 from vqlearn.training.checkpoint import check_form
 from vqlearn.training.recipes import CodecRecipe, DenoiserRecipe
+from vqlearn.training.sharding import is_shared, parted
 
 
 def of_kind(name: str, value: Any, *kinds: type) -> None:
@@ -60,7 +61,7 @@ def warm_average(decay: float) -> Callable[[Any, Any, Any], None]:
 
 def update(
     optimizer: torch.optim.Optimizer,
-    loss: Tensor,
+    loss: float,
     number: int,
     recipe: CodecRecipe | DenoiserRecipe,
     parameters: Iterable[Tensor],
@@ -69,9 +70,10 @@ def update(
     """Clip and step; returns the gradient's norm. Raises before the step if it or the loss is not finite."""
     for group in optimizer.param_groups:
         group["lr"] = recipe.learning_rate * learning_rate(number, recipe.steps, recipe.decay) * group.get("scale", 1.0)
-    norm = float(nn.utils.clip_grad_norm_(parameters, clip))
-    if not (math.isfinite(norm) and bool(torch.isfinite(loss))):
-        raise FloatingPointError(f"the loss of step {number + 1} is {float(loss.detach())}, its gradient's norm {norm}")
+    found: Any = nn.utils.clip_grad_norm_(parameters, clip)
+    norm = float(found.full_tensor() if is_shared(found) else found)
+    if not (math.isfinite(norm) and math.isfinite(loss)):
+        raise FloatingPointError(f"the loss of step {number + 1} is {loss}, its gradient's norm {norm}")
     optimizer.step()
     return norm
 
@@ -83,7 +85,12 @@ def step_generator(seed: int, number: int, device: torch.device | str) -> Genera
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Give an optimizer its moments back; raises for a state of other parameters. All else is the recipe's."""
     own = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    moved = {
+        number: {name: parted(value, parameters[number]) for name, value in moments.items()}
+        for number, moments in state["state"].items()
+    }
+    optimizer.load_state_dict({**state, "state": moved})
     for group, settings in zip(optimizer.param_groups, own, strict=True):
         group.update(settings)
     for parameter, moments in optimizer.state.items():

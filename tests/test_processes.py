@@ -1,0 +1,276 @@
+"""One model learned by two processes: as one process learns it, whatever becomes of them."""
+
+import copy
+import csv
+import os
+import pickle
+import re
+import signal
+import socket
+import sys
+import traceback
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+from test_training import _codec, _denoiser, _rival
+
+from vqlearn import Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler, q_sample
+from vqlearn.training import (
+    ContinuousTime,
+    CrossEntropy,
+    DenoiserRecipe,
+    DenoiserStage,
+    PublishedBound,
+    fit,
+    processes,
+    sharding,
+)  # fmt: skip
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes that begin as copies of this one")
+
+
+def together(act, *arguments, count=2):
+    """What `act(*arguments)` returns in each of some processes that are one training, as torchrun starts them.
+
+    In the place of a result stands the exit status of a process that gave none.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    context = mp.get_context("fork")  # torch is there already: to import it takes longer than these tests
+    pipes = [context.Pipe(duplex=False) for _ in range(count)]
+    started = [
+        context.Process(target=_one, args=(rank, count, port, pipe[1], act, arguments))
+        for rank, pipe in enumerate(pipes)
+    ]
+    for one, (_, end) in zip(started, pipes, strict=True):
+        one.start()
+        end.close()
+    found = []
+    for one, (end, _) in zip(started, pipes, strict=True):
+        try:
+            found.append(pickle.loads(end.recv_bytes()))
+        except EOFError:
+            found.append(None)
+        one.join()
+        found[-1] = one.exitcode if found[-1] is None else found[-1]
+    return found
+
+
+def _one(rank, count, port, pipe, act, arguments):
+    where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in where.items()})
+    torch.set_num_threads(1)
+    status = 1
+    try:
+        pipe.send_bytes(pickle.dumps(act(*arguments)))
+        status = 0
+    except SystemExit as stop:
+        status = stop.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def joined(act, *arguments):
+    with processes.joined("cpu"):
+        return act(*arguments)
+
+
+# ------------------------------------------------------------------------------------------ the same updates
+
+
+def tokens(objective, **recipe):
+    """A float64 denoiser of classes, on a data set of tokens."""
+    torch.manual_seed(0)
+    network = Transformer2DModel(
+        2, 8, 2, None, 9, 4, num_embeds_ada_norm=4, num_classes=3, learnable_null_class=True, positions="sequence"
+    )
+    pipe = VQDiffusionPipeline(None, None, None, network, VQDiffusionScheduler(9, 4, gamma_cum_end=0.9), None)
+    generator = torch.Generator().manual_seed(0)
+    data = [(torch.randint(8, (4,), generator=generator), number % 3) for number in range(10)]
+    recipe = DenoiserRecipe(**{"steps": 20, "batch": 4, "learning_rate": 0.1, **recipe})
+    return DenoiserStage(pipe.to(torch.float64), data, recipe, objective)
+
+
+def masked_only(batch, network):
+    t = 1 + (batch.schedule.num_steps * batch.uniform()).long()
+    x_t = q_sample(batch.x_0, t, batch.schedule, generator=batch.generator)
+    nll = F.cross_entropy(network(x_t, t).mT, batch.x_0, reduction="none")
+    return (nll * (x_t == batch.schedule.mask_id)).mean(), {"t": t.double().mean()}
+
+
+FLOAT64 = {
+    "cross_entropy": lambda: CrossEntropy(1 / 3, 2.0),
+    "bound": lambda: PublishedBound(4),
+    "continuous": ContinuousTime,
+    "a function": lambda: masked_only,
+}
+FLOAT32 = {
+    "codec": lambda: _codec(batch=4),
+    "trajectories": lambda: _denoiser(batch=8),
+    "half precision": lambda: _denoiser(batch=8, dtype=torch.bfloat16, objective="cross_entropy"),
+    "autoregressive": _rival,
+}
+
+
+def learned(stages, steps=6):
+    """The figures of each update and the weights at the end, stage by stage."""
+    found = {}
+    for name, make in stages.items():
+        stage = make()
+        figures = [stage.step(number) for number in range(steps)]
+        state = stage.state_dict()
+        found[name] = figures, state["codec" if name == "codec" else "average"]
+    return copy.deepcopy(found)
+
+
+def as_float64():
+    return learned({name: lambda make=make: tokens(make()) for name, make in FLOAT64.items()}, steps=18)
+
+
+def as_float32():
+    return learned(FLOAT32)
+
+
+def sharded():
+    sharding.FROM, stages = 0, []
+    make = {"cross_entropy": lambda: stages.append(tokens(CrossEntropy(1 / 3, 2.0))) or stages[0]}
+    found = learned(make, steps=18)
+    weight = stages[0].optimizer.state[stages[0].optimizer.param_groups[0]["params"][0]]["exp_avg"]
+    return {**found, "part": weight.to_local().numel() / weight.numel()}
+
+
+def differences(one, other):
+    """The largest differences of figures, relative to 1 or to their size, and of weights."""
+    (figures, weights), (other_figures, other_weights) = one, other
+    pairs = [(a[key], b[key]) for a, b in zip(figures, other_figures, strict=True) for key in a.keys() | b.keys()]
+    return max(abs(a - b) / max(1, abs(b)) for a, b in pairs), apart(weights, other_weights)
+
+
+def apart(weights, others):
+    assert weights.keys() == others.keys()
+    return max(float((weights[key].double() - others[key].double()).abs().max()) for key in weights)
+
+
+def test_two_processes_make_the_updates_of_one():
+    alone = as_float64()
+    for pair in together(joined, as_float64):
+        for name in FLOAT64:
+            assert max(differences(pair[name], alone[name])) < 1e-9, name
+        assert pair["cross_entropy"][0][3] != alone["bound"][0][3]
+
+
+def test_two_processes_make_the_updates_of_one_in_float32():
+    """Codebook, trajectories, relations: what depends on all rows of a batch does so still."""
+    alone = as_float32()
+    for pair in together(joined, as_float32):
+        for name in FLOAT32:
+            assert max(differences(pair[name], alone[name])) < (1e-2 if name == "half precision" else 1e-5), name
+
+
+def test_processes_that_share_out_the_weights_make_the_updates_of_one():
+    """As the largest networks are learned: half of every weight, of its moments and of its average is in each."""
+
+    pytest.importorskip("torch.distributed.fsdp")  # once for both
+    alone, (first, other) = as_float64()["cross_entropy"], together(joined, sharded)
+    assert max(differences(first["cross_entropy"], alone)) < 1e-9
+    assert first["cross_entropy"][0] == other["cross_entropy"][0] and first["part"] + other["part"] == 1
+
+
+# ------------------------------------------------------------------------------------------ one run
+
+
+def run(folder, events=None, steps=8, shared=None):
+    """Run a stage in `folder`; what is raised is returned. `events` are called before steps, in some process."""
+    sharding.FROM = sharding.FROM if shared is None else 0
+    stage = tokens(PublishedBound(4), steps=steps)
+    step = stage.step
+
+    def eventful(number):
+        (events or {}).get((processes.rank(), number), lambda: None)()
+        return step(number)
+
+    stage.step = eventful
+    try:
+        fit(stage, folder, save_every=2, progress=False)
+    except (ChildProcessError, KeyboardInterrupt, OSError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    return stage.state_dict()
+
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def log(folder):
+    with (folder / "log.csv").open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def same(one, other):
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder and the end of a run that nothing happened to, by two processes."""
+    folder = tmp_path_factory.mktemp("whole")
+    first, other = together(joined, run, folder)
+    assert same(first, other)
+    return folder, first
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_where_a_process_is_killed_the_other_says_so_and_the_run_goes_on_exactly(tmp_path, whole, victim):
+    found = together(joined, run, tmp_path, {(victim, 5): killed})
+    assert found[victim] == -signal.SIGKILL
+    assert re.fullmatch(
+        r"ChildProcessError: another of the 2 processes has ended or cannot be reached \(.+\): training stopped, "
+        rf"the checkpoint of step 4 is kept in {tmp_path}",
+        found[1 - victim],
+    )
+    if victim:
+        assert all(same(one, whole[1]) for one in together(joined, run, tmp_path))
+        assert log(tmp_path) == log(whole[0])
+    else:  # one process alone
+        assert apart(run(tmp_path)["average"], whole[1]["average"]) < 1e-9
+        assert len(log(tmp_path)) == 9
+
+
+def test_a_run_of_processes_that_share_out_the_weights_goes_on_in_one(tmp_path, whole):
+    pytest.importorskip("torch.distributed.fsdp")
+
+    found = together(joined, run, tmp_path, {(1, 4): lambda: signal.raise_signal(signal.SIGTERM)}, 8, True)
+    assert found == [f"KeyboardInterrupt: stopped: the checkpoint of step 5 is kept in {tmp_path}"] * 2
+    assert apart(run(tmp_path)["average"], whole[1]["average"]) < 1e-9
+    (tmp_path / "checkpoint.pt").unlink()
+    together(joined, run, tmp_path, {(1, 2): lambda: signal.raise_signal(signal.SIGTERM)})
+    first, _ = together(joined, run, tmp_path, None, 8, True)
+    assert apart(first["average"], whole[1]["average"]) < 1e-9
+
+
+def test_what_stops_one_process_is_one_sentence(tmp_path):
+    assert "cannot share out a batch of 3 rows evenly" in together(joined, uneven)[1]
+    run(tmp_path / "0")
+    first, other = together(joined, elsewhere, tmp_path)
+    assert f"not all processes see the checkpoint in {tmp_path / '0'}: it must be on a disk that they share" in first
+    assert "not all processes see" in other and not (tmp_path / "1" / "log.csv").exists()
+
+
+def uneven():
+    with pytest.raises(ValueError) as caught:
+        tokens(CrossEntropy(), batch=3).step(0)
+    return str(caught.value)
+
+
+def elsewhere(folder):
+    return run(folder / str(processes.rank()), steps=8)
