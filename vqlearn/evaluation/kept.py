@@ -39,7 +39,7 @@ def model_digest(pipe: VQDiffusionPipeline | AutoregressivePipeline) -> str:
     tensors: dict[str, torch.Tensor] = {}
     for name, part in pipe.components.items():
         if isinstance(part, torch.nn.Module):
-            found.update(digest(name, dict(getattr(part, "config", None) or {})).encode())
+            found.update(digest(name, _config(part)).encode())
             tensors |= {f"{name}.{key}": tensor for key, tensor in part.state_dict().items()}
     schedule = getattr(pipe, "schedule", None)
     if schedule is not None:
@@ -49,6 +49,13 @@ def model_digest(pipe: VQDiffusionPipeline | AutoregressivePipeline) -> str:
         found.update(f"{name} {plain.dtype} {[*plain.shape]}".encode())
         found.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
+
+
+def _config(part: Any) -> dict[str, Any]:
+    """The settings of a part, but for where it was loaded from."""
+    config = getattr(part, "config", None) or {}
+    known = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    return {name: value for name, value in known.items() if not name.startswith("_")}
 
 
 class Kept:

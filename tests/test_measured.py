@@ -1,0 +1,353 @@
+"""The protocol of measuring a model: what is in its file, for models of every kind, and after an interruption."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from vqlearn import AutoregressivePipeline, AutoregressiveTransformer, VQModel
+from vqlearn.__main__ import main
+from vqlearn.data import folder, scenes
+from vqlearn.data.folder import PictureFolder
+from vqlearn.evaluation import kept, measures, protocol
+from vqlearn.evaluation.bound import pipeline_bound
+from vqlearn.evaluation.protocol import measure
+from vqlearn.evaluation.references import Listed, Reference, of_emoji, of_folder, of_scenes
+from vqlearn.evaluation.summary import summary
+from vqlearn.training.pipelines import new_pipeline
+from vqlearn.training.sizes import Size
+
+SIDE, STEPS = 16, 2
+
+
+def codec():
+    return VQModel(
+        down_block_types=["DownEncoderBlock2D"] * 3, up_block_types=["UpDecoderBlock2D"] * 3,
+        block_out_channels=(4, 4, 8), latent_channels=8, num_vq_embeddings=32, norm_num_groups=2, vq_embed_dim=4,
+        mid_block_add_attention=False,
+    )  # fmt: skip
+
+
+SMALL = Size(SIDE, codec, 1, 2, 16, True, 1, 16, 8)
+
+
+def paint(place, count, *, captions="text", mode="RGB", size=(20, 16)):
+    """Discs of any colour, each with a caption in a text beside it, or in the folder of its class."""
+    generator = torch.Generator().manual_seed(count)
+    for number in range(count):
+        image = Image.new("RGB", size, (230, 240, 250))
+        *color, x, y = torch.randint(0, 10, (5,), generator=generator).tolist()
+        ImageDraw.Draw(image).ellipse((x, y, x + 6, y + 5), fill=tuple(25 * c for c in color))
+        inside = place / ("left" if x < 5 else "right") if captions == "class" else place
+        inside.mkdir(parents=True, exist_ok=True)
+        image.convert(mode).save(inside / f"{number:02}.png")
+        if captions == "text":
+            (inside / f"{number:02}.txt").write_text(f"a disc at {x}")
+    return place
+
+
+@pytest.fixture(autouse=True)
+def half(monkeypatch):
+    """Half of the pictures are held out, and the bound visits two times."""
+    monkeypatch.setattr(folder, "HELD_OUT", 128)
+    monkeypatch.setattr(measures, "TIMES", 2)
+
+
+def colors(pictures):
+    """Features that take no time."""
+    return np.concatenate([pictures.mean((1, 2)), pictures.std((1, 2))], 1)
+
+
+def made(place, captions="text", count=48):
+    pictures = PictureFolder(paint(place / captions, count, captions=captions), SIDE)
+    return pictures, new_pipeline(pictures, SMALL)
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(folder, "HELD_OUT", 128)
+        yield made(tmp_path_factory.mktemp("texts"))
+
+
+QUIET = {"progress": False, "num_inference_steps": STEPS}
+
+
+def read(out):
+    return json.loads((out / protocol.FILE).read_text(encoding="utf-8"), parse_constant=pytest.fail)
+
+
+# ------------------------------------------------------------------------------------------ what is measured
+
+
+def test_everything_is_in_one_file_with_one_picture(texts, tmp_path):
+    pictures, pipe = texts
+    found = measure(pipe, of_folder(pictures), tmp_path, features=colors, seed=3, **QUIET)
+    held = pictures.indices("held out")
+    assert read(tmp_path) == found and 20 <= len(held) == found["data"]["pictures"] == found["drawing"]["pictures"]
+    assert found["data"]["split"] == "test" and "averaged over areas to 16 x 16 pixels" in found["data"]["resize"]
+    assert found["drawing"] | {"seed": 3, "num_inference_steps": STEPS, "guidance_scale": 2.0} == found["drawing"]
+    assert found["model"]["kind"] == "VQDiffusionPipeline" and found["versions"].keys() >= {"torch", "torchmetrics"}
+    assert found["distances"]["features"] == f"{__name__}:colors" and found["distances"]["width"] == 6
+    assert "fid" not in json.dumps(found).lower() and "kid" not in json.dumps(found).lower()
+    assert found["clip_score"].keys() == found["agreement"].keys() == {"skipped"}
+    assert {"pixels", "features"} == found["nearest"].keys()
+    assert found["nearest"]["pixels"]["learned"] == len(pictures.indices("train"))
+    with Image.open(tmp_path / protocol.PANEL) as panel:
+        assert panel.size == (2 * 412, 20 + 4 * 160)
+        x = np.asarray(panel)[20 + 20 : 20 + 20 + 128 : 8, 0:128:8]  # the first picture, enlarged by 8
+    np.testing.assert_array_equal(x, measures.as_bytes(pictures[held[0]][0]))
+    lines = dict(line.split(": ", 1) for line in summary(found).splitlines())
+    assert lines["measured by"].startswith(f"{len(held)} pictures of") and " ± " in lines["kernel distance"]
+
+
+def test_each_figure_is_what_its_function_gives(texts, tmp_path):
+    from vqlearn.evaluation.distances import frechet_across, kernel_distance, nearest, share_smaller
+    from vqlearn.evaluation.features import pixels
+
+    pictures, pipe = texts
+    found = measure(pipe, of_folder(pictures), tmp_path, features=colors, **QUIET)
+    train, held = ([pictures[i] for i in pictures.indices(part)] for part in ("train", "held out"))
+    real, learned = (np.stack([measures.as_bytes(image) for image, _ in rows]) for rows in (held, train))
+    drawn = np.stack([np.asarray(Image.open(path)) for path in sorted((tmp_path / "drawn").glob("*.png"))])
+    x, y = (torch.from_numpy(colors(some)).float() for some in (real, drawn))
+    assert found["distances"]["drawn"]["frechet"] == pytest.approx(frechet_across(x, y), rel=1e-4)
+    assert found["distances"]["drawn"]["kernel"]["value"] == pytest.approx(kernel_distance(x, y).value, rel=1e-4)
+    to_drawn, to_real = (nearest(pixels(some), pixels(learned)) for some in (drawn, real))
+    near = found["nearest"]["pixels"]
+    assert near["drawn_to_learned"] == pytest.approx(float(to_drawn.median()))
+    assert near["drawn_is_nearer"]["value"] == pytest.approx(share_smaller(to_drawn, to_real).value)
+    how = {"batch": 1, "times": measures.TIMES, "generator": torch.Generator().manual_seed(0)}
+    bits = pipeline_bound(pipe, held, **how)
+    each = found["bound"]
+    assert each["bits_per_token"] == pytest.approx(
+        {"value": bits.bits_per_token, "standard_error": bits.standard_error}
+    )
+    assert each["bits_per_dimension"]["value"] == pytest.approx(bits.bits_per_row / (3 * SIDE * SIDE))
+
+
+@pytest.mark.parametrize("reads", ["class", "nothing"])
+def test_models_of_classes_and_of_nothing(reads, tmp_path):
+    pictures, pipe = made(tmp_path, reads)
+    found = measure(pipe, of_folder(pictures), tmp_path / "e", **QUIET)
+    assert found["model"]["reads"] == found["data"]["reads"] == reads
+    assert found["distances"] == {"skipped": "no features were named"} and "nearest" in found
+    with pytest.raises(ValueError, match=f"a CLIP score takes captions, and this model reads {reads}; leave it out"):
+        measure(pipe, of_folder(pictures), tmp_path / "e", clip="x", **QUIET)
+
+
+def test_an_autoregressive_model_has_a_code_length_and_no_times(texts, tmp_path):
+    pictures, pipe = texts
+    torch.manual_seed(0)
+    network = AutoregressiveTransformer(
+        num_codes=32, num_positions=16, num_attention_heads=2, attention_head_dim=8, num_layers=1,
+        cross_attention_dim=16, feed_forward_mult=1,
+    ).eval()  # fmt: skip
+    parts = {name: part for name, part in pipe.components.items() if name != "scheduler"}
+    rival = AutoregressivePipeline(**{**parts, "transformer": network})
+    found = measure(rival, of_folder(pictures), tmp_path, progress=False)
+    held = [pictures[i] for i in pictures.indices("held out")]
+    expected = rival.bits(torch.stack([row[0] for row in held]), [row[1] for row in held]) / 16
+    assert found["bound"]["kind"] == "code length" and found["bound"]["times"] is None
+    assert found["bound"]["bits_per_token"]["value"] == pytest.approx(float(expected.mean()), rel=1e-5)
+    assert "top_p" in found["drawing"] and "truncation_rate" not in found["drawing"]
+
+
+def test_scenes_and_emoji_are_read_back(shallow, tmp_path, monkeypatch):
+    monkeypatch.setattr("vqlearn.evaluation.references.LEARNED", 20)
+    found = measure(shallow, of_scenes(), tmp_path, count=6, **QUIET)
+    drawn = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "drawn").glob("*.png"))]
+    right = [scenes.agreement(one, scenes.sample("test", i)[1]).all for i, one in enumerate(drawn)]
+    assert found["agreement"]["drawn"] == sum(right) / 6 and found["nearest"]["pixels"]["learned"] == 20
+    reference = of_emoji("train")
+    picture, caption = reference.data[5]
+    assert reference.agrees(measures.as_bytes(picture), caption) and reference.train is None
+    assert not reference.agrees(measures.as_bytes(picture), of_emoji().data[0][1])
+
+
+def test_copies_are_found(texts, tmp_path):
+    """A model that draws what it has learned from is nearer to it than pictures held out."""
+    pictures, pipe = texts
+    reference, rows = of_folder(pictures), [pictures[i] for i in pictures.indices("train")]
+
+    def copied(conditions, generator, **call):
+        images = [Image.fromarray(measures.as_bytes(rows[i][0])) for i in range(len(conditions))]
+        return type("Output", (), {"images": images})
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(type(pipe), "__call__", lambda self, *given, **call: copied(*given, **call))
+        found = measure(pipe, reference, tmp_path, **QUIET)["nearest"]["pixels"]
+    assert found["drawn_to_learned"] < 1e-6 < found["real_to_learned"] and found["drawn_is_nearer"]["value"] > 0.95
+
+
+# ------------------------------------------------------------------------------------------ interruptions
+
+
+def test_an_interrupted_measurement_goes_on_and_finds_the_same(texts, tmp_path, monkeypatch):
+    pictures, pipe = texts
+    how = {"features": colors, "batch": 8, **QUIET}
+    whole = measure(pipe, of_folder(pictures), tmp_path / "a", **how)
+    real, calls = kept._images, []
+
+    def stopped(pipe, conditions, generators, call):
+        calls.append(len(conditions))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(pipe, conditions, generators, call)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(kept, "_images", stopped)
+        measure(pipe, of_folder(pictures), tmp_path / "b", **how)
+    left = sorted(path.name for path in (tmp_path / "b" / "drawn").iterdir())
+    assert left == [f"{i:06}.png" for i in range(16)]
+    (tmp_path / "b" / "drawn" / "000003.png").write_bytes(b"half a pict")
+    calls[:] = [0, 0, 0]
+    monkeypatch.setattr(kept, "_images", stopped)
+    assert measure(pipe, of_folder(pictures), tmp_path / "b", **how) == whole
+    assert len(calls) == 3 + 1 + -(-len(pictures.indices("held out")) // 8) - 2  # the damaged batch, and the rest
+    for path in (tmp_path / "a" / "drawn").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / "drawn" / path.name).read_bytes()
+
+
+def test_only_what_has_changed_is_measured_again(texts, tmp_path, monkeypatch):
+    pictures, pipe = texts
+    seen = []
+
+    def counted(some):
+        seen.append(len(some))
+        return colors(some)
+
+    reference = of_folder(pictures)
+    first = measure(pipe, reference, tmp_path, features=counted, **QUIET)
+    monkeypatch.setattr(measures, "pipeline_bound", pytest.fail)
+    seen.clear()
+    assert measure(pipe, reference, tmp_path, features=counted, **QUIET) == first and seen == [2]  # tried, that is all
+    own = tmp_path / "drawn" / "000099.png"
+    Image.new("RGB", (4, 4)).save(own)
+    monkeypatch.setattr(measures, "pipeline_bound", pipeline_bound)
+    fewer = measure(pipe, reference, tmp_path, features=counted, count=20, **QUIET)
+    assert fewer["data"]["pictures"] == 20 and sum(seen) > 40 and own.exists()
+    assert len(list((tmp_path / "drawn").iterdir())) == 20 + 1
+    another = measure(pipe, reference, tmp_path, features=counted, count=20, seed=1, **QUIET)
+    assert another["reconstruction"] == fewer["reconstruction"] and another["nearest"] != fewer["nearest"]
+    with torch.no_grad():
+        pipe.transformer.out.bias += 0.5
+        changed = measure(pipe, reference, tmp_path, count=20, seed=1, **QUIET)
+        pipe.transformer.out.bias -= 0.5
+    assert changed["model"]["sha256"] != another["model"]["sha256"]
+
+
+# ------------------------------------------------------------------------------------------ what goes wrong
+
+
+def rows(shape=(3, SIDE, SIDE), said="a disc", count=3, value=0.0):
+    return Reference("mine", Listed(lambda index: (torch.full(shape, value), said), count))
+
+
+@pytest.mark.parametrize(
+    ("reference", "more", "message"),
+    [
+        (rows(shape=(3, 8, 8)), {}, r"draws pictures \[3, 16, 16\], and picture 0 of 'mine' is \[3, 8, 8\]"),
+        (rows(shape=(1, 16, 16)), {}, r"picture 0 of 'mine' is \[1, 16, 16\]"),
+        (rows(said=None), {}, "this model reads text, and picture 0 of 'mine' has no caption, it has None"),
+        (rows(said=4), {}, "has no caption, it has 4"),
+        (rows(said=" "), {}, "picture 0 of 'mine': prompt must not be empty"),
+        (rows(count=1), {}, "measuring takes at least 2 pictures, and of 'mine' there is 1"),
+        (rows(value=2.0), {}, r"picture 0 of 'mine' must lie in \[-1, 1\]"),
+        (rows(), {"features": colors}, "take at least 20 pictures of each kind, and there are 3; measure by more"),
+        (rows(count=20), {"features": lambda some: some}, r"features must be float \[2, D\] for 2 pictures"),
+        (rows(), {"count": 0}, "count must be a whole number of at least 1, got 0"),
+        (rows(), {"seed": -1}, "seed must be a whole number from 0"),
+        (rows(), {"clip": "no/clip model"}, "is no folder, and the hub did not give it"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_sentence_before_the_work(reference, more, message, texts, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        measure(texts[1], reference, tmp_path / "e", **{**QUIET, **more})
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_split_without_pictures_is_named(texts, monkeypatch):
+    with pytest.raises(ValueError, match="split must be 'train' or 'test' for a folder of pictures, got 'unseen'"):
+        of_folder(texts[0], "unseen")
+    monkeypatch.setattr(folder, "HELD_OUT", 0)
+    with pytest.raises(ValueError, match=r"of the 48 pictures in '.*' none is held out; choose the other split, or"):
+        of_folder(texts[0])
+
+
+# ------------------------------------------------------------------------------------------ the command
+
+
+@pytest.fixture
+def saved(texts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    texts[1].save_pretrained("model")
+    (tmp_path / "mine_measured.py").write_text("def means(pictures):\n    return pictures.mean((1, 2))\n")
+    return tmp_path
+
+
+def test_the_command_reads_a_folder_and_writes_the_file(saved, capsys):
+    paint(saved / "p", 48, mode="L", size=(30, 40))  # grey, of another size, not square
+    command = ["evaluate", "--model", "model", "--data", "p", "--features", "mine_measured:means", "--steps", "2"]
+    assert main([*command, "--guidance", "1.5", "--seed", "4"]) == 0
+    printed, found = capsys.readouterr(), read(saved / "evaluation")
+    assert "p: 48 pictures, 48 used in 16 x 16 pixels" in printed.out and "kernel distance: drawn" in printed.out
+    assert printed.out.endswith("wrote evaluation/evaluation.json, with a picture beside it\n")
+    assert all(f"{bar}:" in printed.err for bar in ("pictures", "drawing", "bound", "features, real"))
+    wanted = {"seed": 4, "num_inference_steps": 2, "guidance_scale": 1.5, "sampler": "ancestral"}
+    assert found["drawing"] | wanted == found["drawing"] and found["distances"]["features"] == "mine_measured:means"
+    assert main([*command[:-2], "--steps", "2", "--split", "train", "--count", "20", "--out", "other"]) == 0
+    assert read(saved / "other")["nearest"]["pixels"]["skipped"] and read(saved / "other")["data"]["split"] == "train"
+
+
+def test_interrupted_the_command_says_what_it_has_kept(saved, monkeypatch, capsys):
+    paint(saved / "p", 8)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kept, "_images", stopped)
+    assert main(["evaluate", "--model", "model", "--data", "p", "--steps", "2"]) == 130
+    assert "vqlearn: interrupted, the same command goes on with what is in evaluation" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--data", "nowhere"], "there is no folder 'nowhere'"),
+        (["--data", "empty"], "no picture"),
+        (["--data", "one"], "of the 1 pictures in 'one' none is"),
+        (["--data", "one", "--split", "train"], "measuring takes at least 2 pictures, and of 'one' there is 1"),
+        (["--data", "bare"], "this model reads a text, and the pictures have neither captions nor classes"),
+        (["--data", "p", "--out", "p/e"], "'p/e' lies in the folder of the pictures"),
+        (["--data", "p", "--split", "unseen"], "split must be 'train' or 'test' for a folder"),
+        (["--data", "p", "--steps", "2", "3"], "--steps has one value where the protocol measures"),
+        (["--data", "p", "--features", "nothing:here"], "there are no features 'nothing:here'"),
+        (["--data", "p", "--features", "mine_measured:means", "--count", "5"], "take at least 20 pictures"),
+        (
+            ["--data", "scenes", "--out", "e"],
+            "this model draws pictures [3, 16, 16], and picture 0 of 'scenes' is [3, 32",
+        ),
+        (["--data", "scenes", "--out", "e", "--workers", "2"], "--captions and --workers mean nothing with --data"),
+        (["--features", "mine_measured:means"], "--features is for the protocol, which --out DIR asks for"),
+        (["--data", "p", "--device", "abacus"], "--device abacus: torch cannot use it on this machine"),
+    ],
+)
+def test_wrong_commands_are_one_sentence(more, sentence, saved, capsys):
+    paint(saved / "p", 48)
+    paint(saved / "bare", 8, captions="nothing")
+    paint(saved / "one", 1)
+    (saved / "empty").mkdir()
+    split = ["--split", "train"] if more == ["--data", "bare"] else []
+    assert main(["evaluate", "--model", "model", *more, *split]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and re.search(r"^vqlearn: .*\n\Z", error, re.M) and "Traceback" not in error
+
+
+def test_without_torchmetrics_the_command_says_how_to_get_it(saved, monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "torchmetrics", None)
+    assert main(["evaluate", "--model", "model", "--data", "p"]) == 2
+    assert "these measures take torchmetrics: python -m pip install torchmetrics" in capsys.readouterr().err
