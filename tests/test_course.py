@@ -248,7 +248,7 @@ def test_a_wheel_carries_the_course(tmp_path):
     pytest.importorskip("setuptools")
     tree = tmp_path / "tree"
     hidden = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "safetensors")
-    for name in ("vqlearn", "notebooks", "docs", "experiments/results"):
+    for name in ("vqlearn", "notebooks", "docs", "figures", "experiments/results"):
         shutil.copytree(ROOT / name, tree / name, ignore=hidden)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree / name)
@@ -269,7 +269,8 @@ def test_a_wheel_carries_the_course(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "mine").glob("*.ipynb"))) == len(copying.notebooks()) == done.stdout.count("new")
-    assert sorted(done.stdout.splitlines()[-1].split()) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    assert sorted(done.stdout.splitlines()[-1].split()) == sorted(path.name for path in (ROOT / "docs").rglob("*.md"))
+    assert {path.name for path in (ROOT / "figures").glob("*.png")} <= {Path(name).name for name in inside}
 
 
 # ---------------------------------------------------------------------------------------------------------- verdicts

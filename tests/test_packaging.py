@@ -16,7 +16,17 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 # These are run, not imported
-TOOLS = {"import-linter", "jupyterlab", "mypy", "nbstripout", "nbval", "playwright", "pytest-xdist", "ruff"}
+TOOLS = {
+    "axe-playwright-python",
+    "import-linter",
+    "jupyterlab",
+    "mypy",
+    "nbstripout",
+    "nbval",
+    "playwright",
+    "pytest-xdist",
+    "ruff",
+}
 METHOD = (
     "schedule", "draws", "transition", "objective", "guidance", "choices", "reverse", "sampling", "unmasking",
     "samplers", "exactness",
@@ -131,7 +141,7 @@ def test_the_same_pythons_are_promised_and_tried(project):
 def test_every_package_is_packed(project):
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
     found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "vqlearn").rglob("__init__.py")}
-    assert set(listed) - {f"vqlearn.course_{name}" for name in ("guides", "notebooks", "results")} == found
+    assert set(listed) - {f"vqlearn.course_{name}" for name in ("figures", "guides", "notebooks", "results")} == found
 
 
 @pytest.mark.parametrize(("name", "most"), [("scenes", 15_000_000), ("ar-scenes", 8_000_000)])

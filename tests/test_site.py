@@ -1,24 +1,23 @@
 """The site of the course: every page is whole, stands alone, and reads well on a phone, in light and dark."""
 
-import contextlib
 import importlib
 import itertools
+import json
 import os
 import re
-import socket
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+import nbformat
 import pytest
 
 import vqlearn
 from vqlearn.__main__ import main
-from vqlearn.course import copying, markup, reference, site
+from vqlearn.course import copying, markup, reference, site, site_cells, site_search
 from vqlearn.course.harmless import harmless
 
-PATIENCE = 600  # seconds, for the browser on a slow machine
 VOID = {"meta", "link", "img", "br", "hr", "input", "col", "path"}
 
 
@@ -114,8 +113,9 @@ def test_everything_a_page_loads_is_beside_it_and_every_link_is_alive(folder, pa
             if fragment and there.endswith(".html"):
                 assert unquote(fragment) in ids[there], (path.name, target)
         assert all(len(tag["alt"]) >= 20 for tag in page.every("img") if "images/" in tag["src"])
-    for name in ("site.css", "site.js"):
-        assert not re.search(r"https?:|@import|url\(", (folder / name).read_text(encoding="utf-8"))
+    for name in ("site.css", *site.SCRIPTS):
+        text = (folder / name).read_text(encoding="utf-8").replace('"http://www.w3.org/2000/svg"', "")
+        assert not re.search(r"https?:|@import|url\(|\bfetch\b|XMLHttp", text), name
 
 
 def test_nothing_of_this_machine_is_on_a_page(folder):
@@ -205,13 +205,20 @@ def test_headings_in_the_outline_and_outputs_are_cleaned_too(tmp_path):
     text = markup.Text(lambda url: url)
     text.render("## A <img src=x onerror=alert(1)> <script>alert(1)</script>claim")
     assert text.sections[0][2] == 'A <img src="x"> claim'
-    page = site.Site(tmp_path, [], None)
-    (tmp_path / "images").mkdir()
+    cells = site_cells.Cells(tmp_path, "a")
     for data in ({"text/html": "<b onclick=alert(1)>x</b><script>1</script>"}, {"text/plain": "<script>1</script>"}):
-        shown, _ = page._output({"data": data}, "a", 0)
+        shown = cells.output({"data": data})
         assert "onclick" not in shown and "<script" not in shown
-    shown, _ = page._output({"text": "\x1b[38;5;200mx\x1b[0m <b>"}, "a", 0)
-    assert shown == "<pre><span>x</span> &lt;b&gt;</pre>"
+    shown = cells.output({"text": "\x1b[38;5;200mx\x1b[0m <b>"})
+    assert shown == '<pre tabindex="0"><span>x</span> &lt;b&gt;</pre>'
+
+
+def test_what_was_printed_in_pieces_is_one_box(tmp_path):
+    printed = [nbformat.v4.new_output("stream", text=text) for text in ("a\n", "b\n")]
+    shown = nbformat.v4.new_output("display_data", data={"text/html": "<b>x</b>"})
+    cell = nbformat.v4.new_code_cell("a", outputs=[*printed, shown, printed[0]])
+    boxes = re.findall(r'<div class="output">(.*?)</div>', site_cells.Cells(tmp_path, "a").code(cell), re.S)
+    assert boxes == ['<pre tabindex="0">a\nb\n</pre>', "<b>x</b>", '<pre tabindex="0">a\n</pre>']
 
 
 def test_every_page_carries_the_policy_and_nothing_that_it_forbids(pages):
@@ -221,6 +228,39 @@ def test_every_page_carries_the_policy_and_nothing_that_it_forbids(pages):
         assert page.tags.index(("meta", {"http-equiv": "Content-Security-Policy", "content": policy})) <= 4
         assert not page.every("style") and all("src" in tag for tag in page.every("script")), path
         assert not [tag for name, tag in page.tags if "style" in tag or any(key.startswith("on") for key in tag)], path
+
+
+# ------------------------------------------------------------------------------------------ search
+
+
+@pytest.fixture(scope="module")
+def found(folder) -> list[tuple[str, str, str, str]]:
+    """What the search knows: page, name of the heading, heading and text of each section."""
+    text = (folder / "search-index.js").read_text(encoding="utf-8")
+    whole = json.loads(text.removeprefix("var vqlearnIndex = ").removesuffix(";\n"))
+    return [(whole["pages"][number][0], *section) for number, *section in whole["sections"]]
+
+
+def test_the_search_knows_every_section_of_every_page(folder, pages, found):
+    named = {(page, name) for page, name, _, _ in found}
+    for path, page in pages.items():
+        name = path.relative_to(folder).as_posix()
+        headings = {tag["id"] for level, tag in page.tags if re.fullmatch("h[1-6]", level) and "id" in tag}
+        assert {(name, heading) for heading in headings} <= named, name
+        assert name == "index.html" or any(page == name for page, _ in named), name
+    assert all(not name or name in pages[folder / page].ids for page, name in named)
+    assert {"q_posterior", "MaskReplaceSchedule.between"} <= {heading for _, _, heading, _ in found}
+
+
+def test_the_search_reads_prose_and_formulas_and_no_code(found):
+    text = next(text for page, _, heading, text in found if page == "05_posterior.html" and heading.startswith("5.2 "))
+    assert "with prior q(x_s∣x_0) and likelihood q(x_t∣x_s)" in text
+    code = re.compile(r"assert_close\(|</?(a|b|code|div|math|p|span)\b|Link to this section")
+    assert not [text for *_, text in found if code.search(text)]
+    index = site_search.Index()
+    index.add("a.html", "A", "<h1>A</h1>First.<h2 id='b'>B <a class='anchor' href=''>#</a></h2>1<b>2</b><p>3</p>")
+    index.add("b.html", "B", "<h2 id='c'>C</h2><pre>x</pre>")
+    assert index.sections == [(0, "", "A", "First."), (0, "b", "B", "12 3"), (1, "c", "C", "")]
 
 
 # ------------------------------------------------------------------------------------------ reference and guides
@@ -314,6 +354,8 @@ def little(tmp_path, monkeypatch) -> Path:
     )
     (tmp_path / "docs" / "b.md").write_text("# Second guide\n\n## A part\n\nText.\n")
     (tmp_path / "docs" / "README.md").write_text("# Guides\n\n- [The second](b.md)\n- [The first](a.md)\n")
+    (tmp_path / "docs" / "teaching").mkdir()
+    (tmp_path / "docs" / "teaching" / "c.md").write_text("# Third guide\n\n[05](../../notebooks/05_posterior.ipynb)\n")
     return tmp_path / "pages"
 
 
@@ -327,7 +369,10 @@ def test_guides_are_pages_with_their_links_and_pictures(little):
     assert set(pictures) == {"A picture of several scenes in a row", "The same picture once more"}
     assert all(path.resolve().is_file() for path in pictures.values())
     assert page.every("math") and "First guide" in re.search("<title>(.*?)</title>", page.source)[1]
-    assert re.findall(r'href="docs/(\w+)', (little / "index.html").read_text())[:3] == ["README", "b", "a"]
+    contents = (little / "index.html").read_text().partition("</nav>")[0]
+    assert re.findall(r'href="docs/([\w/]+)', contents) == ["README", "b", "a", "teaching/c"]
+    assert contents.index(">Guides</p>") < contents.index("docs/README") < contents.index(">Teaching</p>")
+    assert 'href="../../05_posterior.html"' in (little / "docs" / "teaching" / "c.html").read_text()
 
 
 def test_without_pdoc_the_site_has_no_reference_and_says_so(little, monkeypatch, capsys):
@@ -382,95 +427,3 @@ def test_wrong_usage_is_one_sentence_and_status_2(sentence, tmp_path, monkeypatc
     assert main(["course", "site", *WRONG_USAGE[sentence]]) == 2
     assert sentence.split("'")[0] in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
-
-
-# ------------------------------------------------------------------------------------------ in a browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    import shutil
-
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with sync_api.sync_playwright() as running:
-        try:
-            options = {"executable_path": found, "args": ["--no-sandbox", "--disable-gpu"], "timeout": 1000 * PATIENCE}
-            started = running.chromium.launch(**options)
-        except sync_api.Error:
-            pytest.skip("no Chromium was found for playwright")
-        yield started
-        started.close()
-
-
-LOOK = """async () => {
-    document.querySelectorAll("img").forEach(image => { image.loading = "eager"; });
-    await Promise.all([...document.images].map(image => image.decode().catch(() => null)));
-    document.querySelectorAll("details:not(.menu)").forEach(folded => { folded.open = true; });
-    const broken = [...document.images].filter(image => !image.naturalWidth).map(image => image.src);
-    const wide = document.documentElement.scrollWidth - window.innerWidth;
-    return [broken, wide > 0, getComputedStyle(document.body).backgroundColor];
-}"""
-LOAD_MORE = """async address => {
-    const told = new Set();
-    document.addEventListener("securitypolicyviolation", event => told.add(event.effectiveDirective.split("-")[0]));
-    const add = (tag, parts) => document.body.append(Object.assign(document.createElement(tag), parts));
-    add("script", {textContent: "window.ran = true"});
-    add("script", {src: address + "a.js"});
-    add("img", {src: address + "a.png"});
-    add("img", {src: "data:image/gif;base64,R0lGODlhAQABAAAAACw="});
-    add("link", {rel: "stylesheet", href: address + "a.css"});
-    add("iframe", {src: address});
-    add("video", {src: address + "a.mp4"});
-    await fetch(address).catch(() => null);
-    for (let i = 0; i < 100 && told.size < 6; i++) await new Promise(done => setTimeout(done, 50));
-    return [[...told].sort(), window.ran === undefined];
-}"""
-
-
-def test_pages_load_whole_and_fit_a_phone_in_light_and_dark(browser, pages):
-    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="light")
-    context.set_default_timeout(1000 * PATIENCE)
-    tab, trouble = context.new_page(), []
-    tab.on("console", lambda message: trouble.append(message.text) if message.type in ("error", "warning") else None)
-    tab.on("pageerror", lambda error: trouble.append(str(error)))
-    tab.on("request", lambda r: trouble.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
-    tab.on("requestfailed", lambda r: trouble.append(r.url) if r.failure != "net::ERR_ABORTED" else None)  # by going on
-    for path in pages:
-        tab.goto(path.as_uri())
-        assert tab.evaluate(LOOK) == [[], False, "rgb(255, 255, 255)"], path.name
-    tab.emulate_media(color_scheme="dark")
-    for path in {path.parent: path for path in pages}.values():  # one of each kind
-        tab.goto(path.as_uri())
-        broken, wide, ground = tab.evaluate(LOOK)
-        assert (broken, wide) == ([], False) and ground != "rgb(255, 255, 255)", path.name
-    assert trouble == []
-    context.close()
-
-
-def test_the_browser_lets_no_page_load_anything_else(browser, folder):
-    context = browser.new_context()
-    context.set_default_timeout(1000 * PATIENCE)
-    tab = context.new_page()
-    tab.goto((folder / "index.html").as_uri())
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        told, held = tab.evaluate(LOAD_MORE, f"http://127.0.0.1:{server.getsockname()[1]}/")
-        context.close()
-        server.setblocking(False)
-        with contextlib.suppress(BlockingIOError):  # nobody came, or came and asked for nothing
-            while True:
-                with server.accept()[0] as connection:
-                    connection.setblocking(False)
-                    assert connection.recv(100) == b""
-    assert told == ["connect", "frame", "img", "media", "script", "style"] and held
-
-
-def test_the_reader_chooses_the_colours_and_keeps_them(browser, folder):
-    context = browser.new_context(color_scheme="light")
-    context.set_default_timeout(1000 * PATIENCE)
-    tab = context.new_page()
-    tab.goto((folder / "index.html").as_uri())
-    tab.get_by_role("button", name="Use the dark colours").click()
-    tab.goto((folder / "05_posterior.html").as_uri())
-    assert tab.evaluate("() => getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
-    context.close()

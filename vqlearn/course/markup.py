@@ -176,6 +176,7 @@ def highlighted(code: str, language: str = "ipython3", anchors: str = "") -> str
     except ClassNotFound:
         lexer = get_lexer_by_name("text")
     text = str(highlight(code, lexer, HtmlFormatter(cssclass="code", lineanchors=anchors)))
+    text = re.sub(r'<a id="([^"]+)" name="[^"]+" href="[^"]+"></a>', r'<span id="\1"></span>', text)  # no empty links
     return text.replace("<pre>", '<pre tabindex="0">')
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vqlearn.course.site import Site
 
 ROOT = assets.FOLDER.parent.parent
-CARRIED = "course_guides", "course_notebooks", "course_results"  # by a wheel
+CARRIED = "course_figures", "course_guides", "course_notebooks", "course_results"  # by a wheel
 PRIVATE = "__main__", "assets", "cli", "course", *CARRIED  # the course's three come after
 COURSE = "vqlearn.course.plots", "vqlearn.course.checks", "vqlearn.course.widgets"
 PREFIX = re.compile(r"(?<![\w.'\"])[a-z_]\w*\.(?:\w+\.)*(?=[A-Za-z_])")  # the modules before the name of a type

@@ -8,7 +8,6 @@ that is not in the folder: HTML in the notebooks is cleaned, and each page carri
 from __future__ import annotations
 
 import ast
-import base64
 import html
 import json
 import os
@@ -21,26 +20,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
-from nbconvert.filters import ansi2html
 
 from vqlearn import assets
 from vqlearn.course import copying
-from vqlearn.course.harmless import harmless
 from vqlearn.course.markup import Section, Text, code_colours, highlighted, plain
+from vqlearn.course.site_cells import Cells
+from vqlearn.course.site_search import Index
 from vqlearn.data.files import is_left_over, replaced_folder
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 ROOT = assets.FOLDER.parent.parent  # of a clone
-GUIDES = next(filter(Path.is_dir, [copying.PACKAGE / "course_guides"]), ROOT / "docs")  # in a wheel, in a clone
+GUIDES, FIGURES = (
+    next(filter(Path.is_dir, [copying.PACKAGE / f"course_{carried}"]), ROOT / folder)  # in a wheel, in a clone
+    for carried, folder in (("guides", "docs"), ("figures", "figures"))
+)
 MARK = ".vqlearn-site.json"  # the names of all files of a site: what a later build may replace
+SCRIPTS = "site.js", "site-search.js", "site-mathematics.js", "site-widgets.js"
 TABLE = re.compile(r"^\|.*\|\n\|[-| :]+\|\n\|.*\|\n?", re.M)
-PICTURE = re.compile(r'<img ([^>]*)src="data:image/png;base64,([^"]+)"([^>]*)>')
-MARKER = re.compile(r"^# NBVAL_\w+\n", re.M)
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.S)
-BROAD = 600  # pixels: more is moved aside on a phone, and not made smaller
-WIDGET = '<p class="aside">A widget is shown here when the notebook runs in JupyterLab.</p>'
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 3 3"><path fill="#002051" d="M0 0h3v3H0z"/>'
     '<path fill="#fdea45" d="M0 0h1v1H0zM2 1h1v1H2z"/><path fill="#7f7c75" d="M1 0h1v1H1zM0 1h1v1H0zM1 2h2v1H1z"/>'
@@ -117,36 +116,47 @@ class Site:
 
     def __init__(self, folder: Path, books: list[Book], address: str | None) -> None:
         self.folder, self.books, self.address = folder, books, address
-        self.guides = [(path, f"docs/{path.stem}.html", _title(path)) for path in guides()]
+        self.guides = [(path, f"docs/{_below(path)}.html", _title(path)) for path in guides()]
+        self.shelves: dict[str, list[tuple[str, str]]] = {}
+        for path, page, title in self.guides:
+            shelf = "Guides" if path.parent == GUIDES else path.parent.name.capitalize()
+            self.shelves.setdefault(shelf, []).append((page, title))
         self.pages = {f"notebooks/{book.page.removesuffix('.html')}.ipynb": book.page for book in books}
-        self.pages |= {f"docs/{path.name}": page for path, page, _ in self.guides}
+        self.pages |= {f"docs/{_below(path)}.md": page for path, page, _ in self.guides}
+        self.index = Index()
         self.linked: list[str] = []  # files of the package
         self.modules: list[tuple[str, str]] = []  # pages and titles of the reference
         self.template = Environment(loader=FileSystemLoader(assets.FOLDER), autoescape=True).get_template("site.html")
 
     def write(self) -> list[str]:
-        for name in ("images", "source", "docs", "reference"):
+        for name in ("images", "source", "docs/teaching", "reference"):
             (self.folder / name).mkdir(parents=True)
         written = self._reference()
-        written += [self._index(), *(self._page(number, book) for number, book in enumerate(self.books))]
+        written += [self._home(), *(self._page(number, book) for number, book in enumerate(self.books))]
         written += [self._guide(path, page) for path, page, _ in self.guides]
         done = 0
         while done < len(self.linked):  # a text of the package may link to more of it
             written.append(self._source(self.linked[done]))
             done += 1
-        for name in ("site.css", "site.js"):
+        self._shared()
+        return written
+
+    def _shared(self) -> None:
+        """What all pages load, and what they may search in."""
+        for name in (*SCRIPTS, "site.css"):
             shutil.copyfile(assets.FOLDER / name, self.folder / name)
         with open(self.folder / "site.css", "a", encoding="utf-8", newline="\n") as css:
             css.write(code_colours())
-        (self.folder / "icon.svg").write_text(ICON, encoding="utf-8", newline="\n")
+        for name, text in (("icon.svg", ICON), ("search-index.js", self.index.script())):
+            (self.folder / name).write_text(text, encoding="utf-8", newline="\n")
         (self.folder / ".nojekyll").touch()  # GitHub Pages: take the files as they are
-        return written
 
     def save(self, page: str, title: str, *, sections: list[Section] | None = None, **parts: Any) -> str:
         """Write a page of the template, with these parts of it as HTML."""
         outline = [(level, name, Markup(text)) for level, name, text in sections or []]
         safe = {name: Markup(part) if isinstance(part, str) else part for name, part in parts.items()}
-        shared = {"books": self.books, "guides": self.guides, "modules": self.modules, "plain": plain}
+        shared = {"books": self.books, "shelves": self.shelves, "modules": self.modules, "plain": plain}
+        self.index.add(page, plain(title), "".join(str(parts.get(name, "")) for name in ("promise", "body")))
         root = "../" * page.count("/")
         text = self.template.render(root=root, page=page, title=title, sections=outline, **shared, **safe)
         text = re.sub(r"\n{3,}", "\n\n", text)
@@ -168,7 +178,7 @@ class Site:
             return []
         return reference.write(self)
 
-    def _index(self) -> str:
+    def _home(self) -> str:
         cards = []
         for book in self.books:
             text = self.text("notebooks/x", "index.html")
@@ -178,45 +188,20 @@ class Site:
     def _page(self, number: int, book: Book) -> str:
         text = self.text(f"notebooks/{book.page}", book.page)
         facts = {name: text.inline(value) for name, value in book.facts.items()}
-        parts, pictures = [text.render(book.intro)], 0
+        parts, cells = [text.render(book.intro)], Cells(self.folder, f"{book.number}-")
         for cell in book.cells:
             if cell.cell_type == "markdown":
                 parts.append(text.render(cell.source))
             elif cell.cell_type == "code":
-                parts.append(highlighted(MARKER.sub("", cell.source)))
-                for output in cell.outputs:
-                    shown, pictures = self._output(output, f"{book.number}-", pictures)
-                    parts.append(f'<div class="output">{shown}</div>')
+                parts.append(cells.code(cell))
         around = [self.books[i] if 0 <= i < len(self.books) else None for i in (number - 1, number + 1)]
         return self.save(
             book.page, f"{book.number} · {book.title}", book=book, promise=text.inline(book.promise), facts=facts,
             body="\n".join(parts), sections=text.sections, before=around[0], after=around[1],
         )  # fmt: skip
 
-    def _output(self, output: NotebookNode, name: str, pictures: int) -> tuple[str, int]:
-        """An output as HTML, its pictures as files; and how many pictures there are by now."""
-        data = output.get("data", {})
-
-        def extracted(tag: re.Match[str]) -> str:
-            nonlocal pictures
-            pictures += 1
-            file = f"images/{name}{pictures}.png"
-            (self.folder / file).write_bytes(base64.b64decode(tag[2]))
-            width = re.search(r'width="(\d+)"', tag[0])
-            broad = ' class="broad"' if width and int(width[1]) > BROAD else ""
-            return f'<a href="{file}"{broad}><img loading="lazy" {tag[1]}src="{file}"{tag[3]}></a>'
-
-        if "application/vnd.jupyter.widget-view+json" in data:
-            return WIDGET, pictures
-        if "image/png" in data:
-            data["text/html"] = f'<img alt="" src="data:image/png;base64,{data["image/png"].strip()}">'
-        if "text/html" in data:
-            return harmless(PICTURE.sub(extracted, data["text/html"])), pictures
-        text = output.get("text", data.get("text/plain", "\n".join(output.get("traceback", []))))
-        return f"<pre>{harmless(ansi2html(text))}</pre>", pictures  # type: ignore[no-untyped-call]
-
     def _guide(self, path: Path, page: str) -> str:
-        text = self.text(f"docs/{path.name}", page)
+        text = self.text(f"docs/{_below(path)}.md", page)
         body = text.render(path.read_text(encoding="utf-8"))
         return self.save(page, _title(path), body=body, sections=text.sections[1:])
 
@@ -250,10 +235,11 @@ class Site:
     def _picture(self, origin: str, page: str, url: str) -> str | None:
         """A picture of the project, copied beside the pages; None for one that is elsewhere."""
         inside = _inside(origin, url)
-        if re.match(r"[a-z]+:", url) or not (ROOT / inside).is_file():
+        source = FIGURES / inside.removeprefix("figures/") if inside.startswith("figures/") else ROOT / inside
+        if re.match(r"[a-z]+:", url) or not source.is_file():
             return None
         file = f"images/{inside.replace('/', '-')}"
-        shutil.copyfile(ROOT / inside, self.folder / file)
+        shutil.copyfile(source, self.folder / file)
         return posixpath.relpath(file, posixpath.dirname(page) or ".")
 
 
@@ -263,11 +249,19 @@ def _inside(origin: str, url: str) -> str:
 
 
 def guides() -> list[Path]:
-    """The guides in the order in which their README links to them, itself first."""
-    readme = GUIDES / "README.md"
-    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    order = {path: text.find(f"({path.name}") for path in sorted(GUIDES.glob("*.md"))}
-    return sorted(order, key=lambda path: (path != readme, order[path] < 0, order[path]))
+    """The guides in the order in which the README of their folder links to them, itself first; folders come last."""
+
+    def order(path: Path) -> tuple[str, bool, bool, int]:
+        readme = path.parent / "README.md"
+        place = readme.read_text(encoding="utf-8").find(f"({path.name}") if readme.is_file() else -1
+        return path.parent.as_posix(), path != readme, place < 0, place
+
+    return sorted(sorted(GUIDES.rglob("*.md")), key=order)
+
+
+def _below(path: Path) -> str:
+    """The name of a guide below the folder of all of them, without its ending."""
+    return path.relative_to(GUIDES).with_suffix("").as_posix()
 
 
 def _title(path: Path) -> str:
