@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from vqlearn.training.autoregressive import AutoregressiveStage
 from vqlearn.training.updates import has_fast_bfloat16
 
 HEADS, HEAD, LAYERS = 4, 16, 2
+BATCH, ROUNDS = 32, 7  # captions that are drawn at a time; batches of which the median time counts
 
 
 @dataclass(frozen=True)
@@ -87,19 +90,36 @@ class Lab:
         return self.known[arm, seed]
 
     def draw(self, arm: Arm, seed: int, **call: Any) -> dict[str, float]:
-        """Draw a picture for every test caption: shares that are right, and pictures per second of processor time."""
-        pipe, captions = self.model(arm, seed), self.world.captions
-        if arm.kind == "diffusion":
-            call = {"truncation_rate": 1.0, "num_inference_steps": min(25, arm.num_steps), **call}
-        call = {"guidance_scale": 1.0, **call}
-        generator, begin = Generator().manual_seed(seed), time.process_time()
-        images = [*pictures_of(pipe, captions, batch=32, progress=False, generator=generator, **call)]
-        seconds = time.process_time() - begin
+        """Draw a picture for every test caption: the shares that are right, and the entropy of positions left open."""
+        captions = self.world.captions
+        images = [*self._images(arm, seed, captions, call)]
         found = report(captions, [scenes.read(image) for image in images])
         return {
-            "right": found.all, "one": found.by_count[1], "two": found.by_count[2],
-            "speed": len(captions) / seconds, "entropy": found.entropy["position"],
+            "right": found.all, "one": found.by_count[1], "two": found.by_count[2], "entropy": found.entropy["position"]
         }  # fmt: skip
+
+    def speeds(self, settings: dict[str, tuple[Arm, dict[str, Any]]], seed: int) -> dict[str, float]:
+        """Pictures per second of processor time, by setting.
+
+        Each setting draws a batch in turn, in several rounds, so that what else the machine does slows all alike; the
+        medians count.
+        """
+        captions = self.world.captions[:BATCH]
+        seconds: dict[str, list[float]] = {name: [] for name in settings}
+        for _ in range(ROUNDS):
+            for name, (arm, call) in settings.items():
+                self.model(arm, seed)
+                begin = time.process_time()
+                drawn = sum(1 for _ in self._images(arm, seed, captions, call))
+                seconds[name].append((time.process_time() - begin) / drawn)
+        return {name: 1 / median(each) for name, each in seconds.items()}
+
+    def _images(self, arm: Arm, seed: int, captions: list[str], call: dict[str, Any]) -> Iterator[Any]:
+        pipe = self.model(arm, seed)
+        if arm.kind == "diffusion":
+            call = {"truncation_rate": 1.0, "num_inference_steps": min(25, arm.num_steps), **call}
+        call = {"guidance_scale": 1.0, "generator": Generator().manual_seed(seed), **call}
+        return pictures_of(pipe, captions, batch=BATCH, progress=False, **call)
 
     def bits(self, arm: Arm, seed: int) -> float:
         """The code length of the test pictures given their captions, in bits per picture: exact, or the bound."""

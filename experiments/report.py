@@ -14,12 +14,13 @@ def summary(claim: Claim, rows: list[Row]) -> str:
     """The claim, each setting's share of right pictures, each contrast and the verdict, as text."""
     lines = [f"{claim.title}: {claim.says}", f"  where: {claim.place}", f"  here: {claim.protocol}"]
     for setting, values in by_setting(rows, "right").items():
-        share, speed = interval(values), interval(by_setting(rows, "speed")[setting])
-        line = f"  {setting:32} right {share.mean:6.1%} ± {share.half:.1%}, {speed.mean:7.1f} pictures/s"
-        bits = by_setting(rows, "bits").get(setting)
-        lines.append(line + (f", {interval(bits).mean:.2f} ± {interval(bits).half:.2f} bits" if bits else ""))
+        line = f"  {setting:32} right {interval(values):.1%}"
+        for figure, unit in (("bits", "bits"), ("speed", "pictures/s")):
+            if more := by_setting(rows, figure).get(setting):
+                line += f", {interval(more):.3g} {unit}"
+        lines.append(line)
     found = differences(claim.contrasts, rows)
-    lines += [f"  {contrast}: beyond it by {one}" for contrast, one in found.items()]
+    lines += [f"  {contrast}: beyond it by {one:+.3f}" for contrast, one in found.items()]
     return "\n".join([*lines, f"  verdict: {verdict([*found.values()])}", f"  what would change it: {claim.changes}"])
 
 

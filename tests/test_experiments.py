@@ -46,10 +46,10 @@ class Hurried(Lab):
     def model(self, arm, seed):
         return super().model(arm, 0)
 
-    def draw(self, arm, seed, **call):
+    def _images(self, arm, seed, captions, call):
         if arm.kind == "diffusion":
-            call["num_inference_steps"] = min(2, call.get("num_inference_steps", 2))
-        return super().draw(arm, seed, **call)
+            call = {**call, "num_inference_steps": min(2, call.get("num_inference_steps", 2))}
+        return super()._images(arm, seed, captions, call)
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +72,24 @@ def test_a_miniature_of_each(name, lab, tmp_path, capsys):
     settings = {row["setting"] for row in rows}
     assert len(rows) == 2 * len(settings) and {row["seed"] for row in rows} == {0.0, 1.0}
     assert {label for one in claim.contrasts for label in (one.better, one.worse)} <= settings
-    assert all(0 <= row["right"] <= 1 and row["speed"] > 0 for row in rows)
+    assert all(0 <= row["right"] <= 1 and row.get("speed", 1) > 0 for row in rows)
     assert read(tmp_path / f"{name}.csv") == rows == command.run(claim, lab, tmp_path)  # nothing is left to do
     command.publish(claim, rows, tmp_path)
     assert "verdict: " in capsys.readouterr().out and (tmp_path / f"{name}.png").stat().st_size > 1000
+
+
+def test_speeds_are_medians_of_rounds_in_which_all_settings_take_turns(lab, monkeypatch):
+    clock, turns = [0.0], []
+
+    def images(arm, seed, captions, call):
+        turns.append(call["steps"])
+        clock[0] += call["steps"] * len(captions) * (100 if len(turns) < 3 else 1)  # the first round is disturbed
+        yield from captions
+
+    monkeypatch.setattr(lab, "_images", images)
+    monkeypatch.setattr("time.process_time", lambda: clock[0])
+    found = lab.speeds({"slow": (Arm(), {"steps": 4}), "fast": (Arm(), {"steps": 1})}, 0)
+    assert found == {"slow": 0.25, "fast": 1.0} and turns[:4] == [4, 1, 4, 1]
 
 
 def test_arms_differ_in_what_they_say_and_start_alike(lab):

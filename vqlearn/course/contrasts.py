@@ -27,8 +27,8 @@ class Interval:
     def high(self) -> float:
         return self.mean + self.half
 
-    def __str__(self) -> str:
-        return f"{self.mean:+.3f} ± {self.half:.3f}"
+    def __format__(self, spec: str) -> str:
+        return f"{self.mean:{spec}} ± {self.half:{spec.lstrip('+')}}"
 
 
 @dataclass(frozen=True)
