@@ -1,7 +1,9 @@
 """One model learned by two processes: as one process learns it, whatever becomes of them."""
 
+import contextlib
 import copy
 import csv
+import io
 import os
 import pickle
 import re
@@ -9,14 +11,17 @@ import signal
 import socket
 import sys
 import traceback
+from pathlib import Path
 
 import pytest
 import torch
 import torch.multiprocessing as mp
 import torch.nn.functional as F
+from test_own_pictures import SMALL, paint
 from test_training import _codec, _denoiser, _rival
 
 from vqlearn import Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler, q_sample
+from vqlearn.__main__ import main
 from vqlearn.training import (
     ContinuousTime,
     CrossEntropy,
@@ -24,9 +29,12 @@ from vqlearn.training import (
     DenoiserStage,
     PublishedBound,
     fit,
+    own,
     processes,
+    samples,
     sharding,
-)  # fmt: skip
+    sizes,
+)
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes that begin as copies of this one")
 
@@ -274,3 +282,45 @@ def uneven():
 
 def elsewhere(folder):
     return run(folder / str(processes.rank()), steps=8)
+
+
+# ------------------------------------------------------------------------------------------ the command
+
+
+def command(*words):
+    """Exit status, and what `vqlearn train` prints, of a folder."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(["train", "--size", "8", "--codec-steps", "4", "--steps", "4", *words])
+    return status, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture
+def next_to_no_size(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sizes.SIZES, "tiny", SMALL)
+    monkeypatch.setattr(samples, "STEPS", 2)
+    monkeypatch.setattr(own, "TIMES", 2)
+    monkeypatch.setattr(own, "JUDGED", 2)
+
+
+@pytest.mark.usefixtures("next_to_no_size")
+def test_the_command_learns_in_two_processes_what_it_learns_in_one(tmp_path):
+    paint(tmp_path / "p", 8, side=16)
+    (status, out, err), other = together(command, "--data", "p", "--out", "two")
+    assert status == 0 and other == (0, "", "")
+    assert out.startswith("p: 8 pictures") and "wrote two/model: " in out and "denoiser: 100%" in err
+    command("--data", "p", "--out", "one")
+    one, two = ({str(file.relative_to(out)) for file in Path(out).rglob("*")} for out in ("one", "two"))
+    assert one == two and "samples/000004.png" in two
+    for stage, part in (("codec", "codec"), ("denoiser", "average")):
+        states = [torch.load(Path(out, stage, "checkpoint.pt"))["state"][part] for out in ("one", "two")]
+        assert apart(*states) < 1e-4
+    assert VQDiffusionPipeline.from_pretrained("two/model").transformer.reads == "nothing"
+
+
+@pytest.mark.usefixtures("next_to_no_size")
+def test_what_the_first_process_cannot_do_it_says_alone(capfd):
+    (status, out, err), other = together(command, "--data", "nowhere", "--out", "run")
+    assert status == other == 2 and out == "" and err.startswith("vqlearn: there is no folder 'nowhere'")
+    assert capfd.readouterr().err == ""

@@ -52,11 +52,12 @@ def read_folder(
 
     Raises ValueError for a folder `out` inside `data`, where pictures that are written would be read as data.
     """
-    if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(existing(data))):
-        raise ValueError(f"{str(out)!r} lies in the folder of the pictures; choose one elsewhere to write to")
     cache = Path(out, "pictures")
-    with processes.first_alone(), locked(cache):
-        return PictureFolder(data, side, captions=captions, cache=cache, workers=workers, progress=progress)
+    with processes.first_alone():
+        if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(existing(data))):
+            raise ValueError(f"{str(out)!r} lies in the folder of the pictures; choose one elsewhere to write to")
+        with locked(cache):
+            return PictureFolder(data, side, captions=captions, cache=cache, workers=workers, progress=progress)
 
 
 def write_report(pipe: VQDiffusionPipeline, pictures: PictureFolder, out: str | Path) -> str:
