@@ -25,7 +25,7 @@ from vqlearn.evaluation.reconstruction import WINDOW, reconstruction
 from vqlearn.evaluation.references import Reference, Rows
 
 MOST_LEARNED = 10_000  # pictures that copies are sought among
-TIMES = 25  # of the bound, for each of at least 16 batches where there are so many pictures
+TIMES, ESTIMATES = 25, 16  # of the bound: times for each batch, and batches at least where there are as many pictures
 UNKNOWN = "what the model has learned from is not known, or is what it was measured by"
 
 Function = TypeVar("Function")
@@ -114,7 +114,7 @@ def bound(work: Work, kept: Kept) -> dict[str, Any]:
     """The code length of the pictures' tokens, given their conditions, without guidance."""
     exact, count = isinstance(work.pipe, AutoregressivePipeline), len(work.rows)
     times = None if exact else min(TIMES, work.pipe.schedule.num_steps)
-    batch = work.batch if exact else max(1, min(work.batch, count // 16))
+    batch = work.batch if exact else max(1, min(work.batch, count // ESTIMATES))
 
     def find() -> dict[str, Any]:
         with tqdm(total=count, disable=not work.progress, desc="bound", unit="picture") as bar:
