@@ -230,6 +230,27 @@ def test_every_page_carries_the_policy_and_nothing_that_it_forbids(pages):
         assert not [tag for name, tag in page.tags if "style" in tag or any(key.startswith("on") for key in tag)], path
 
 
+def luminance(colour: str) -> float:
+    """As WCAG 2.2 defines it."""
+    digits = colour.removeprefix("#")
+    digits = digits if len(digits) == 6 else "".join(2 * digit for digit in digits)
+    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_every_colour_of_code_can_be_read():
+    css = (site.assets.FOLDER / "site.css").read_text(encoding="utf-8")
+    grounds = re.findall(r"--code: (#\w+)", css)
+    light, dark = markup.code_colours().split("@media")
+    for ground, rules in ((grounds[0], light), (grounds[1], dark)):
+        colours = set(re.findall(r"\.code \.(?!w |err )\w+ \{ color: (#\w+)", rules))
+        assert len(colours) > 10
+        for colour in colours:
+            low, high = sorted((luminance(colour), luminance(ground)))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (colour, ground)
+
+
 # ------------------------------------------------------------------------------------------ search
 
 
