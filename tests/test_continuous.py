@@ -87,7 +87,7 @@ def test_for_masks_alone_it_is_the_weighted_cross_entropy_of_mdlm(name):
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_the_perfect_prediction_costs_nothing(name):
+def test_the_ideal_prediction_costs_nothing(name):
     x_0, x_t = every_case()
     for time in (0.01, 0.4, 0.99, 1.0):
         certain = one_hot_log(x_0, CODES, torch.float64)

@@ -179,7 +179,7 @@ def test_guidance_top_k_and_known_tokens_are_those_of_the_cpu(device, dtype):
 
 
 def table(schedule, device, dtype=torch.float64):
-    """A perfect denoiser of three tokens, made on the CPU: the very same numbers on every device."""
+    """An ideal denoiser of three tokens, made on the CPU: the very same numbers on every device."""
     weight = torch.rand(27, generator=Generator().manual_seed(0), dtype=torch.float64) ** 3
     perfect = oracle((weight / weight.sum() + markov_chain(3, 3, 0.8)) / 2, schedule)
     return lambda x_t, t: perfect(x_t.cpu(), t).to(device, dtype)

@@ -219,7 +219,7 @@ KNOWN = torch.tensor([[0, 0, 0, 0, 1]]), torch.tensor([[True, False, False, Fals
 
 @functools.cache
 def conditional(preset):
-    """The chain's perfect denoiser, and its distribution given the known tokens."""
+    """The chain's ideal denoiser, and its distribution given the known tokens."""
     x_0, known = KNOWN
     joint = markov_chain(2, 5, 0.9)
     truth = joint * ((grids(2, 5) == x_0) | ~known).all(-1)
@@ -266,7 +266,7 @@ def test_beside_known_tokens_with_every_step():
 
 
 def test_a_known_token_is_not_doubted_where_it_is_asked_early():
-    """Asked at t itself, as a run of the schedule does, a perfect denoiser of the paper's errs by more than 0.04."""
+    """Asked at t itself, as a run of the schedule does, an ideal denoiser of the paper's errs by more than 0.04."""
     (x_0, known), (denoise, truth) = KNOWN, conditional("paper")
     schedule = BESIDE["paper"]
     first = torch.where(known[0, :, None], torch.eye(3).double()[x_0[0]], schedule.prior())

@@ -191,7 +191,7 @@ def test_prior_term_is_exact(name, schedule):
     assert_close(ours, torch.tensor(terms, dtype=torch.float64), atol=1e-13, rtol=0)
 
 
-def test_the_perfect_prediction_costs_nothing_and_none_costs_less():
+def test_the_ideal_prediction_costs_nothing_and_none_costs_less():
     schedule = well_conditioned(2, 4)[0]
     x_0 = torch.randint(4, (6, 8), generator=torch.Generator().manual_seed(0))
     t = torch.arange(1, 7)

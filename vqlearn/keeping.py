@@ -11,7 +11,7 @@ visible tokens are clean too, and by Bayes' rule p(x_0 | x_t) = p(x_0 | visible 
 is asked at t' instead of t gives this up to a term of order r_t', which goes to 0 with t'. On the other hand a trained
 network has seen m masks of L only near the times with gamma_bar_t' = m / L: at t' it has seen as many with probability
 exp(-L KL(m / L || gamma_bar_t')) or so (Chernoff). Hence t' is the earliest time at which this costs no more than
-`surprise` nats. With surprise = inf and a perfect denoiser the distribution is the exact conditional one, up to
+`surprise` nats. With surprise = inf and an ideal denoiser the distribution is the exact conditional one, up to
 r_1 (1e-6 for the presets) and to what the sampler itself errs by, which falls with the number of steps.
 
 A schedule that masks nothing has no such t': the run is along the schedule itself, and early tokens are drawn beside

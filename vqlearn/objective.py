@@ -264,7 +264,7 @@ def continuous_loss(
 
     Times are drawn with low variance, one from each of B equal parts of (0, 1], and `denoise` is given the step t that
     each falls in, `[B]`. With `mixed_posteriors` the discrete term L_{t-1} stands for the integral over the first step
-    that replaces tokens, which is infinite for every prediction but the perfect one.
+    that replaces tokens, which is infinite for every prediction but the ideal one.
     """
     steps, count = schedule.num_steps, len(x_0)
     time = low_variance(count, generator, x_0.device)

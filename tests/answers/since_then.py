@@ -64,6 +64,6 @@ WRONG = [
     ),
     ("pattern_weight", lambda masked, length: torch.tensor(1 / masked), "together: share it"),
     ("pattern_weight", lambda masked, length: masked * pattern_weight(masked, length), "divide by their number"),
-    ("pattern_weight", lambda n, length: n / (length + 1) * pattern_weight(n, length), "n - 1, not n"),
+    ("pattern_weight", lambda n, length: n / (length + 1) * pattern_weight(n, length), "masked - 1, not masked"),
     ("pattern_weight", lambda n, length: math.factorial(length) * pattern_weight(n, length), "number of all orders"),
 ]

@@ -1,4 +1,4 @@
-"""Joints so small that a perfect denoiser, and the distribution that a sampler draws from, are enumerable.
+"""Joints so small that the ideal denoiser, and the distribution that a sampler draws from, are enumerable.
 
 A joint is the distribution of x_0 over all K^L grids, `[K^L]`, float64. The states of a run are all (K + 1)^L grids
 with masks. A grid is a number in base K (or K + 1), its first position the most significant digit.
@@ -52,7 +52,7 @@ def markov_chain(num_codes: int, length: int, stay: float) -> Tensor:
 
 
 def oracle(joint: Tensor, schedule: MaskReplaceSchedule) -> Denoiser:
-    """The perfect denoiser: log p(x_0^i = k | x_t) by Bayes over all grids, float64 `[B, L, K]`.
+    """The ideal denoiser: log q(x_0^i = k | x_t) by Bayes over all grids, float64 `[B, L, K]`.
 
     Where x_t is impossible any prediction will do, and the joint's own marginals are given.
     """

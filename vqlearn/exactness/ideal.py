@@ -1,4 +1,4 @@
-"""The ideal denoiser of the toy world: the exact p(x_0 | x_t, caption), which a network can only approach.
+"""The ideal denoiser of the toy world: the exact q(x_0 | x_t, caption), which a network can only approach.
 
 A patch-wise codec gives every patch of a scene its own token, so q(x_t | x_0) is a product over the background
 and the objects. Given their colours, the objects' positions depend on each other in pairs only (no two touch, relations
@@ -79,7 +79,7 @@ def positions() -> Positions:
 def ideal_denoiser(
     captions: list[str], table: CodeTable, schedule: MaskReplaceSchedule, *, split: str | None = None
 ) -> Denoiser:
-    """`denoise(x_t, t) -> log p(x_0 | x_t, caption)`, float64 `[B, L, K]`, one caption per row, `t` an int or `[B]`.
+    """`denoise(x_t, t) -> log q(x_0 | x_t, caption)`, float64 `[B, L, K]`, one caption per row, `t` an int or `[B]`.
 
     Exact for the scenes of a split as `scenes.sample` draws them, "train" or "test", or, where it is None, for both
     together (all scenes without an unseen colour-shape pair). Raises ValueError for a caption outside the grammar and
@@ -103,7 +103,7 @@ def ideal_prediction(
     split: str | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Tensor:
-    """p(x_0 | x_t, caption), `[B, L, K]`, by Bayes' rule over all scenes of the split that each claim allows.
+    """q(x_0 | x_t, caption), `[B, L, K]`, by Bayes' rule over all scenes of the split that each claim allows.
 
     Works on the device of `x_t` and `claims`, in float64 whatever `dtype` the result is given in; for a device without
     float64 on the CPU. Raises ValueError as `ideal_denoiser` does.

@@ -20,7 +20,7 @@ Predict = Callable[[Tensor, int], Tensor]
 
 
 def ideal_conditionals(joint: Tensor, num_codes: int, order: Sequence[int] | None = None) -> Predict:
-    """The perfect model of a joint `[K^L]`: log p(x_i = k | tokens before it in the order), float64 `[B, K]`.
+    """The ideal model of a joint `[K^L]`: log p(x_i = k | tokens before it in the order), float64 `[B, K]`.
 
     `order` None is from the first position to the last. Where the tokens are impossible any prediction will do, and
     all codes are equally likely. Raises ValueError for an order that is none.

@@ -253,7 +253,7 @@ ONLY = "a restart sets the running count and the running sum; otherwise the next
 
 learned_codebook = Check(
     name="learned_codebook",
-    question="the codebook after all batches, with restarts, `[S, N, D], [K, D] -> [K, D]`",
+    question="the codebook after all batches, with restarts, `[batches, N, D], [K, D] -> [K, D]`",
     solution=updates,
     cases=[
         heap(torch.Generator().manual_seed(0), (8, 9, 2), 5, torch.float64, 0.2),

@@ -134,7 +134,7 @@ def other_numbers(case: Case, generator: Generator) -> Case:
 
 corrupt = Check(
     name="corrupt",
-    question="x_t `[L]` from two uniform numbers per token, u for what happens to it and v for its new code",
+    question="x_t `[L]` from two uniform numbers per token, u for what happens to it and u_code for its new code",
     solution=corrupted,
     cases=corrupt_cases(),
     mistakes=[
@@ -152,13 +152,13 @@ corrupt = Check(
         ("the replacement is one of all K codes, x_0 itself among them", never_itself),
         ("K is schedule.num_codes: your answer takes the number of codes from the notebook", notebook_codes),
         (
-            "u says what happens to the token and v which code it gets, not the other way round",
+            "u says what happens to the token and u_code which code it gets, not the other way round",
             lambda x_0, u, v, t, schedule: corrupted(x_0, v, u, t, schedule),
         ),
         ("with K - 1 the last code is never drawn", lambda *case: corrupted(*case, codes=-1)),
         ("the replaced tokens are missing: what is not kept is masked or replaced", always_masked),
         (
-            "what happens to a token and its new code need a number each: the code is floor(K v)",
+            "what happens to a token and its new code need a number each: the code is floor(K u_code)",
             lambda x_0, u, v, t, schedule: corrupted(x_0, u, u, t, schedule),
         ),
         ("the mask is mask_id itself, not mask_id - 1, which is the last code", last_code_as_mask),

@@ -140,11 +140,11 @@ pattern_weight = Check(
     cases=[(1, 3), (2, 3), (2, 5), (4, 6)],
     mistakes=[
         (
-            "that is 1/n, the weight of all patterns with n masked tokens together: share it among them",
+            "that is 1 / masked, the weight of all patterns with as many masks together: share it among them",
             lambda masked, length: 1 / masked,
         ),
         (
-            "the weight 1/mu of the integral is missing: the power of mu is n - 1, not n",
+            "the weight 1/gamma_bar of the integral is missing: the power of gamma_bar is masked - 1, not masked",
             lambda masked, length: weight(masked + 1, length + 1),
         ),
         (
