@@ -12,6 +12,7 @@ from answers import (
     network,
     objective,
     one_page,
+    own_pictures,
     sampling,
     schedules,
     since_then,
@@ -20,7 +21,7 @@ from answers import (
 
 MODULES = (
     *(start, codes, matrices, forward, schedules, bayes, network, objective),
-    *(sampling, guidance, distributions, full_model, autoregression, one_page, since_then),
+    *(sampling, guidance, distributions, full_model, autoregression, one_page, since_then, own_pictures),
 )
 LIBRARY = {name: answer for module in MODULES for name, answer in module.LIBRARY.items()}
 WRONG = [case for module in MODULES for case in module.WRONG]

@@ -308,6 +308,7 @@ def loss_curve(path: str | Path) -> Figure:
         ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter=NullFormatter())
     ax.grid(axis="y")
     ax.legend()
+    figure.set_label(described.lines({f"mean of {window}": (step[window - 1 :], mean)}, "training step", "loss"))
     return figure
 
 

@@ -19,6 +19,7 @@ from vqlearn.course.checks.matrices import apply_shares, cumulative_shares, one_
 from vqlearn.course.checks.network import adaptive_norm, attention, block, embed, parameter_count
 from vqlearn.course.checks.objective import jump_weight, step_cost, time_odds
 from vqlearn.course.checks.one_page import mask_only_step, repaired
+from vqlearn.course.checks.own_pictures import edge_loss, image_of, kernel_distance
 from vqlearn.course.checks.sampling import corrected_law, even_times, masks_left, surest_first, touched_tokens
 from vqlearn.course.checks.schedules import final_mask_rate, jump_gamma, one_step_alpha
 from vqlearn.course.checks.since_then import masked_term, pattern_weight, uncover_chance
@@ -42,6 +43,7 @@ EXERCISES: dict[str, Check] = {
         *(prefix_work, causal_attention, cached_step),
         *(mask_only_step, repaired),
         *(masked_term, uncover_chance, pattern_weight),
+        *(image_of, edge_loss, kernel_distance),
     )
 }
 """All checks by name, in the order of the notebooks."""
