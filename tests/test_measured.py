@@ -9,6 +9,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from tests import pages
+from tests.benchmarks import evaluation
 from vqlearn import AutoregressivePipeline, AutoregressiveTransformer, MaskReplaceSchedule, VQModel
 from vqlearn.__main__ import main
 from vqlearn.data import folder, scenes
@@ -372,3 +374,24 @@ def test_without_torchmetrics_the_command_says_how_to_get_it(saved, monkeypatch,
     monkeypatch.setitem(__import__("sys").modules, "torchmetrics", None)
     assert main(["evaluate", "--model", "model", "--data", "p"]) == 2
     assert "these measures take torchmetrics: python -m pip install torchmetrics" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------ the page
+
+
+def test_the_page_shows_what_the_command_and_the_file_say():
+    """Write it with python -m tests.benchmarks.evaluation."""
+    for name, text in (("efficientnet", evaluation.features()), ("measured", evaluation.measured())):
+        assert pages.read(evaluation.PAGE, name) == text
+    result = json.loads(evaluation.RESULT.read_text(encoding="utf-8"))
+    assert result["format"] == protocol.FORMAT and result["data"]["pictures"] == 100
+    assert result["drawing"]["num_inference_steps"] == 10 and result["model"]["name"] == "scenes"
+
+
+def test_the_python_of_the_page_runs(texts, saved, capsys):
+    (block,) = re.findall(r"```python\n(from vqlearn.*?)```", evaluation.PAGE.read_text(encoding="utf-8"), re.S)
+    block = block.replace("side=32", f"side={SIDE}").replace("steps=25", f"steps={STEPS}").replace("my-pictures", "p")
+    names = {"pipe": texts[1], "__name__": "page"}
+    exec(block, names)
+    assert names["found"]["distances"] == {"skipped": "no features were named"}
+    assert "features: page:colors, 3 of them" in capsys.readouterr().out

@@ -20,7 +20,7 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "drawn", f"as many by {model['name']}, {call}"
     codec, book = found["reconstruction"], found["codebook"]
     psnr = "all the same" if codec["psnr"] is None else f"{codec['psnr']:.1f} dB"
-    yield "codec", psnr + ("" if codec["ssim"] is None else f", SSIM {_mean(codec['ssim'], 3)}")
+    yield "codec", psnr + ("" if codec["ssim"] is None else f", SSIM {_mean(codec['ssim'], 4)}")
     yield "codebook", f"{book['used']} of {book['codes']} codes used, perplexity {book['perplexity']:.0f}"
     bound = found["bound"]
     each = f"{_mean(bound['bits_per_token'], 3)} bits per token, {_mean(bound['bits_per_dimension'], 4)} per dimension"
@@ -48,7 +48,7 @@ def _sets(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _far(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else _mean(value, 5)
+    return f"{value:.1f}" if isinstance(value, float) else _mean(value, 4)
 
 
 def _captions(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
