@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from vqlearn.arguments import whole
@@ -16,6 +18,7 @@ from vqlearn.networks.vqvae import VQModel
 from vqlearn.training import processes
 from vqlearn.training.batches import Source, as_source, check_image
 from vqlearn.training.checkpoint import check_form
+from vqlearn.training.detail import Adversary
 from vqlearn.training.recipes import CodecRecipe
 from vqlearn.training.updates import load_optimizer, of_kind, step_generator, update
 
@@ -24,8 +27,10 @@ class CodecStage:
     """Straight-through training of a VQModel with an EMA codebook (van den Oord et al. 2017).
 
     `data` is a `torch.utils.data.Dataset` of (image, anything): float `[C, H, W]` in [-1, 1]. Or it is a `Source`.
-    `learned` is for a codec that has learned before: its codes keep their places at first. Raises ValueError for a
-    codec that assigns codes in another way (by logits, or with only some codes in use); it is used as it is.
+    `learned` is for a codec that has learned before: its codes keep their places at first. The loss is the squared and
+    the absolute error of the pixels and the commitment, plus `term(images, decoded)`, a scalar of one's own such as a
+    `FeatureLoss`, plus what an `adversary` says. Raises ValueError for a codec that assigns codes in another way (by
+    logits, or with only some codes in use); it is used as it is.
     """
 
     def __init__(
@@ -38,6 +43,8 @@ class CodecStage:
         autocast: bool = False,
         workers: int = 0,
         learned: bool = False,
+        term: Callable[[Tensor, Tensor], Tensor] | None = None,
+        adversary: Adversary | None = None,
     ):
         self.recipe = recipe = CodecRecipe() if recipe is None else recipe
         of_kind("recipe", recipe, CodecRecipe)
@@ -48,6 +55,7 @@ class CodecStage:
         self.device, self.autocast = device, autocast
         self.source = as_source(data, lambda _: None, batch=recipe.batch, seed=recipe.seed, workers=workers)
         self.codec = codec.to(device).train()
+        self.term, self.adversary = term, None if adversary is None else adversary.to(str(device))
         self.ema = CodebookEMA(codec.quantize, learned=learned)
         codec.quantize.requires_grad_(False)
         moved = [p for p in codec.parameters() if p.requires_grad]
@@ -60,11 +68,7 @@ class CodecStage:
         """
         number = whole("number", number, 0)
         recipe, generator = self.recipe, step_generator(self.recipe.seed, number, self.device)
-        own = processes.own(recipe.batch)
-        with self.source.named(number, own):
-            images = self.source.checked(number, recipe.batch, generator, own).x
-            check_image(images, self.codec)
-        images = images.to(self.device, torch.float32)
+        images = self._images(number, generator)
         polishing = number >= recipe.steps * (1 - recipe.polish)
         with torch.set_grad_enabled(not polishing):
             latents = self.codec.latents(images)
@@ -72,35 +76,61 @@ class CodecStage:
             commitment = F.mse_loss(latents, quantized.detach())
         with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=self.autocast):
             pictures = self.codec.decode_latents(quantized).float()
-        error = F.mse_loss(pictures, images) + F.l1_loss(pictures, images)
+        error, loss = self._losses(number, images, pictures, commitment)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = error + recipe.commitment * commitment
         loss.backward()
         processes.average_gradients(self.codec.parameters())
-        figures = [float(one.detach()) for one in (loss, error, commitment)]
-        total, *means = processes.means(figures)
+        total, *means = processes.means([float(one.detach()) for one in (loss, error, commitment)])
         update(self.optimizer, total, number, recipe, self.codec.parameters())
         codes, restarted = processes.gathered(codes), 0
         if not polishing:
             restarted = self.ema.update(processes.gathered(latents.detach()), codes, generator)
             processes.broadcast([self.codec.quantize.embedding.weight, self.ema.counts, self.ema.sums])
-        return {"loss": means[0], "commitment": means[1], "restarted": restarted, "used": len(codes.unique())}
+        found = {"loss": means[0], "commitment": means[1], "restarted": restarted, "used": len(codes.unique())}
+        return found | (self.adversary.update(number, images, pictures) if self.adversary is not None else {})
+
+    def _images(self, number: int, generator: Generator) -> Tensor:
+        """This process's part of batch `number`."""
+        own = processes.own(self.recipe.batch)
+        with self.source.named(number, own):
+            images = self.source.checked(number, self.recipe.batch, generator, own).x
+            check_image(images, self.codec)
+        return images.to(self.device, torch.float32)
+
+    def _losses(self, number: int, images: Tensor, pictures: Tensor, commitment: Tensor) -> tuple[Tensor, Tensor]:
+        """That of the decoded pictures, and all that is minimised."""
+        error = F.mse_loss(pictures, images) + F.l1_loss(pictures, images)
+        if self.term is not None:
+            error = error + self.term(images, pictures)
+        loss = error + self.recipe.commitment * commitment
+        if self.adversary is not None:
+            loss = loss + self.adversary.loss(number, error, pictures, self.codec.decoder.conv_out.weight)
+        return error, loss
 
     def settings(self) -> dict[str, Any]:
         """What a checkpoint must have in common with a run that goes on from it."""
-        return asdict(self.recipe)
+        more = {} if self.adversary is None else {"adversary": asdict(self.adversary.recipe)}
+        return asdict(self.recipe) | more
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, the codebook's running sums and the optimizer's state."""
-        return {
+        """Weights, the codebook's running sums, the optimizer's state, and the adversary's where there is one."""
+        found = {
             "codec": self.codec.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
+        return found if self.adversary is None else {**found, "adversary": self.adversary.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` gave; a state of another form raises."""
-        check_form({**state, "optimizer": None}, {**self.state_dict(), "optimizer": None})
+        check_form(_form(state), _form(self.state_dict()))
+        if self.adversary is not None:
+            self.adversary.load_state_dict(state["adversary"])
         self.codec.load_state_dict(state["codec"])
         self.ema.load_state_dict(state["ema"])
         load_optimizer(self.optimizer, state["optimizer"])
+
+
+def _form(state: dict[str, Any]) -> dict[str, Any]:
+    """A state without what other loaders check."""
+    return {name: None if name in ("optimizer", "adversary") else value for name, value in state.items()}
