@@ -74,12 +74,7 @@ def opened(browser, **options):
 
 # ------------------------------------------------------------------------------------------------------- how it looks
 
-LOOK = """async () => {
-    document.querySelectorAll("img").forEach(image => { image.loading = "eager"; });
-    await Promise.all([...document.images].map(image => image.decode().catch(() => null)));
-    document.querySelectorAll("details:not(.menu)").forEach(folded => { folded.open = true; });
-    return [...document.images].filter(image => !image.naturalWidth).map(image => image.src);
-}"""
+OPEN = "document.querySelectorAll('main details').forEach(folded => { folded.open = true; })"
 WIDE = "document.documentElement.scrollWidth > window.innerWidth"
 GROUND = "getComputedStyle(document.body).backgroundColor"
 LOAD_MORE = """async address => {
@@ -102,13 +97,12 @@ LOAD_MORE = """async address => {
 def test_pages_load_whole_and_fit_a_phone_and_a_desk_in_light_and_dark(browser, folder):
     paths = [path for path in sorted(folder.rglob("*.html")) if path.parent.name != "source"]
     paths.append(folder / "source" / "schedule.py.html")
-    with opened(browser) as tab:
+    with opened(browser, viewport=PHONE) as tab:
         for path in paths:
-            tab.set_viewport_size(PHONE)
             tab.goto(path.as_uri())
-            assert (tab.evaluate(LOOK), tab.evaluate(WIDE), tab.evaluate(GROUND)) == ([], False, WHITE), path.name
-            tab.set_viewport_size(DESK)
-            assert not tab.evaluate(WIDE), path.name
+            tab.evaluate(OPEN)
+            assert (tab.evaluate(WIDE), tab.evaluate(GROUND)) == (False, WHITE), path.name
+        tab.set_viewport_size(DESK)
         tab.emulate_media(color_scheme="dark")
         for path in {path.parent: path for path in paths}.values():  # one of each kind
             tab.goto(path.as_uri())
@@ -248,13 +242,15 @@ def test_posteriors_of_the_page_are_the_librarys(mathematics):
     schedule = vqlearn.MaskReplaceSchedule.paper(num_codes=4, num_steps=10)
     cases = [(*codes, s, t) for t in range(1, 11) for s in range(t) for codes in itertools.product(range(4), range(5))]
     found = json.loads(mathematics.evaluate(BAYES, cases))
-    wanted = [posterior(schedule, *case) for case in cases]
-    torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), torch.stack(wanted), rtol=0, atol=1e-9)
+    wanted = posteriors(schedule, cases)
+    torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), wanted, rtol=0, atol=1e-9)
 
 
-def posterior(schedule, x_0: int, x_t: int, s: int, t: int) -> torch.Tensor:
-    known = torch.nn.functional.one_hot(torch.tensor([[x_0]]), schedule.num_codes).double().log()
-    return vqlearn.q_posterior(known, torch.tensor([[x_t]]), t, schedule, s=s)[0, 0].exp()
+def posteriors(schedule, cases: list[tuple[int, int, int, int]]) -> torch.Tensor:
+    """q(x_s | x_t, x_0) for cases of x_0, x_t, s and t, `[N, K + 1]`."""
+    x_0, x_t, s, t = torch.tensor(cases).T
+    known = torch.nn.functional.one_hot(x_0[:, None], schedule.num_codes).double().log()
+    return vqlearn.q_posterior(known, x_t[:, None], t, schedule, s=s)[:, 0].exp()
 
 
 def test_the_schedule_explorer_follows_the_keyboard(browser, folder):
@@ -294,7 +290,7 @@ def test_the_posterior_microscope_follows_the_keyboard(browser, folder):
         tab.keyboard.press("End")
         assert place.get_by_label("seen token x_t").get_attribute("aria-valuetext") == "mask"
         said = place.get_by_role("status").inner_text()
-        wanted = posterior(schedule, 0, 4, 9, 10)
+        (wanted,) = posteriors(schedule, [(0, 4, 9, 10)])
         assert said == f"Given x_0 = 0 and x_10 = mask, x_9 is most likely mask, with probability {wanted[4]:.3f}."
         shown = place.locator("svg.bars").last.get_attribute("aria-label")
         numbers = [float(number) for number in re.findall(r"(?:\d|mask) (\d\.[\de+-]+)", shown.partition(": ")[2])]
@@ -306,15 +302,16 @@ def test_the_posterior_microscope_follows_the_keyboard(browser, folder):
 
 # ----------------------------------------------------------------------------------------------------- accessibility
 
-KINDS = {  # a page of each kind; of long ones a part, since the audit takes the longer the more there is
-    "index.html": "",
-    "04_schedules.html": "article > *:not(.facts, h1, [data-widget]):nth-child(n + 30)",
-    "05_posterior.html": "article > *:not(.facts, h1, [data-widget], details):nth-child(n + 16)",
-    "docs/course.html": "",
-    "docs/teaching/glossary.html": "article tr:nth-child(n + 9)",
-    "reference/index.html": "",
-    "reference/schedule.html": "",
-    "source/schedule.py.html": "article pre > *:nth-child(n + 200)",
+BEGINNING = "article > :nth-child(n + 12):not([data-widget])"
+KINDS = {  # a page of each kind, and what of a long one is left out: the audit takes the longer the more there is
+    "index.html": ".cards > :nth-child(n + 4)",
+    "04_schedules.html": BEGINNING,
+    "05_posterior.html": f"{BEGINNING}:not(details:nth-of-type(-n + 2))",
+    "docs/course.html": "article > :nth-child(n + 24), article tr:nth-child(n + 4)",
+    "docs/teaching/README.html": "",
+    "reference/index.html": ".entries > :nth-child(n + 9)",
+    "reference/schedule.html": "article > :nth-child(n + 30)",
+    "source/schedule.py.html": "article pre > :nth-child(n + 60)",
 }
 AUDIT = """async () => (await axe.run({resultTypes: ["violations"], preload: false})).violations
     .filter(found => ["serious", "critical"].includes(found.impact))
@@ -334,7 +331,7 @@ def test_an_audit_finds_nothing_serious(browser, folder, page):
             tab.locator(".found a").first.wait_for()
         if page == "contents":
             tab.get_by_text("Contents", exact=True).first.click()
-        tab.evaluate("() => document.querySelectorAll('main details').forEach(folded => { folded.open = true; })")
+        tab.evaluate(OPEN)
         tab.evaluate(axe.AXE_SCRIPT)
         assert tab.evaluate(AUDIT) == []
         tab.emulate_media(color_scheme="dark")

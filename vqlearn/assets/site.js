@@ -84,16 +84,20 @@
   };
 
   const scrolling = () => { // only boxes that scroll are stops of the Tab key, and show that there is more
-    const boxes = document.querySelectorAll("main [tabindex], main .broad");
-    const look = box => box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
-    const lookAt = box => {
-      look(box);
-      if (!box.matches(".broad")) box.tabIndex = box.scrollWidth > box.clientWidth ? 0 : -1;
+    const measured = box => {
+      const hidden = box.scrollWidth - box.clientWidth;
+      return { box, scrolls: hidden > 0, more: hidden - box.scrollLeft > 2 };
     };
-    const observer = new ResizeObserver(entries => entries.forEach(entry => lookAt(entry.target)));
-    boxes.forEach(box => {
+    const show = ({ box, scrolls, more }) => {
+      box.classList.toggle("more", more);
+      if (!box.matches(".broad")) box.tabIndex = scrolls ? 0 : -1;
+    };
+    const observer = new ResizeObserver(entries => { // first all is read, then written: the page is laid out once
+      entries.map(entry => measured(entry.target)).forEach(show);
+    });
+    document.querySelectorAll("main [tabindex], main .broad").forEach(box => {
       observer.observe(box);
-      box.addEventListener("scroll", () => look(box), { passive: true });
+      box.addEventListener("scroll", () => show(measured(box)), { passive: true });
     });
   };
 
