@@ -3,23 +3,21 @@
 import contextlib
 import copy
 import csv
+import functools
 import io
 import os
-import pickle
 import re
 import signal
-import socket
-import sys
-import traceback
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from test_own_pictures import SMALL, paint
 from test_training import _codec, _denoiser, _rival
 
+from tests import soak
+from tests.forked import Together
 from vqlearn import Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler, q_sample
 from vqlearn.__main__ import main
 from vqlearn.training import (
@@ -27,6 +25,7 @@ from vqlearn.training import (
     CrossEntropy,
     DenoiserRecipe,
     DenoiserStage,
+    Engine,
     PublishedBound,
     fit,
     own,
@@ -39,49 +38,8 @@ from vqlearn.training import (
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes that begin as copies of this one")
 
 
-def together(act, *arguments, count=2):
-    """What `act(*arguments)` returns in each of some processes that are one training, as torchrun starts them.
-
-    In the place of a result stands the exit status of a process that gave none.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    context = mp.get_context("fork")  # torch is there already: to import it takes longer than these tests
-    pipes = [context.Pipe(duplex=False) for _ in range(count)]
-    started = [
-        context.Process(target=_one, args=(rank, count, port, pipe[1], act, arguments))
-        for rank, pipe in enumerate(pipes)
-    ]
-    for one, (_, end) in zip(started, pipes, strict=True):
-        one.start()
-        end.close()
-    found = []
-    for one, (end, _) in zip(started, pipes, strict=True):
-        try:
-            found.append(pickle.loads(end.recv_bytes()))
-        except EOFError:
-            found.append(None)
-        one.join()
-        found[-1] = one.exitcode if found[-1] is None else found[-1]
-    return found
-
-
-def _one(rank, count, port, pipe, act, arguments):
-    where = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in where.items()})
-    torch.set_num_threads(1)
-    status = 1
-    try:
-        pipe.send_bytes(pickle.dumps(act(*arguments)))
-        status = 0
-    except SystemExit as stop:
-        status = stop.code
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+def together(act, *arguments):
+    return Together(act, *arguments).results()
 
 
 def joined(act, *arguments):
@@ -92,7 +50,7 @@ def joined(act, *arguments):
 # ------------------------------------------------------------------------------------------ the same updates
 
 
-def tokens(objective, **recipe):
+def tokens(objective, engine=None, **recipe):
     """A float64 denoiser of classes, on a data set of tokens."""
     torch.manual_seed(0)
     network = Transformer2DModel(
@@ -102,7 +60,7 @@ def tokens(objective, **recipe):
     generator = torch.Generator().manual_seed(0)
     data = [(torch.randint(8, (4,), generator=generator), number % 3) for number in range(10)]
     recipe = DenoiserRecipe(**{"steps": 20, "batch": 4, "learning_rate": 0.1, **recipe})
-    return DenoiserStage(pipe.to(torch.float64), data, recipe, objective)
+    return DenoiserStage(pipe.to(torch.float64), data, recipe, objective, engine=engine)
 
 
 def masked_only(batch, network):
@@ -137,6 +95,7 @@ def learned(stages, steps=6):
     return copy.deepcopy(found)
 
 
+@functools.cache
 def as_float64():
     return learned({name: lambda make=make: tokens(make()) for name, make in FLOAT64.items()}, steps=18)
 
@@ -167,7 +126,7 @@ def apart(weights, others):
 
 def test_two_processes_make_the_updates_of_one():
     alone = as_float64()
-    for pair in together(joined, as_float64):
+    for pair in together(joined, as_float64.__wrapped__):
         for name in FLOAT64:
             assert max(differences(pair[name], alone[name])) < 1e-9, name
         assert pair["cross_entropy"][0][3] != alone["bound"][0][3]
@@ -284,6 +243,13 @@ def elsewhere(folder):
     return run(folder / str(processes.rank()), steps=8)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_training_that_is_killed_ends_as_one_without_a_break(count):
+    """The short form of `python -m tests.soak`."""
+    found = soak.soaked(kills=3, count=count, steps=5)
+    assert 1 <= found["kills"] <= 3 and found["equal"]  # fewer on a machine that has trained before they come
+
+
 # ------------------------------------------------------------------------------------------ the command
 
 
@@ -324,3 +290,49 @@ def test_what_the_first_process_cannot_do_it_says_alone(capfd):
     (status, out, err), other = together(command, "--data", "nowhere", "--out", "run")
     assert status == other == 2 and out == "" and err.startswith("vqlearn: there is no folder 'nowhere'")
     assert capfd.readouterr().err == ""
+
+
+# ------------------------------------------------------------------------------------------ how an update is computed
+
+
+ENGINES = {Engine(accumulate=2): [*FLOAT64], Engine(4, checkpointing=True, compile=True): ["bound"]}
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=str)
+def test_another_way_to_compute_makes_the_same_updates(engine, monkeypatch):
+    """Parts of a batch, layers evaluated twice, programs of layers (compiled eagerly: what of them is torch's own)."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    found = learned({name: lambda name=name: tokens(FLOAT64[name](), engine) for name in ENGINES[engine]}, steps=18)
+    for name in found:
+        assert max(differences(found[name], as_float64()[name])) < 1e-9, name
+
+
+def test_two_processes_evaluate_parts_and_layers_twice_too():
+    make = {"bound": lambda: tokens(PublishedBound(4), Engine(2, checkpointing=True))}
+    for shared in (False, True):
+        first, _ = together(joined, in_parts, make, shared)
+        assert max(differences(first["bound"], as_float64()["bound"])) < 1e-9, shared
+
+
+def in_parts(make, shared):
+    sharding.FROM = 0 if shared else sharding.FROM
+    return learned(make, steps=18)
+
+
+def test_layers_that_are_evaluated_twice_keep_less():
+    assert kept(Engine(checkpointing=True)) < kept(Engine()) / 2
+
+
+def kept(engine):
+    """Bytes that the backward pass needs, by torch's own account."""
+    stage, sizes = tokens(CrossEntropy(), engine), {}
+
+    def pack(x):
+        sizes[x.data_ptr()] = x.nbytes
+        return x
+
+    batch = stage._batch(0)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        loss, _ = stage.objective(batch, stage.network(stage.working, batch))
+    assert loss.requires_grad
+    return sum(sizes.values())

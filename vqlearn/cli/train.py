@@ -42,6 +42,11 @@ def add(commands: Commands) -> None:
     folder.add_argument("--network", choices=SIZES, help=network)
     codec = "a model whose codec is used; it learns on only if --codec-steps says so"
     folder.add_argument("--codec-from", metavar="MODEL", help=codec)
+    parts = "evaluate each batch in N parts, one after the other: less memory"
+    folder.add_argument("--accumulate", type=whole(1), metavar="N", help=parts)
+    again = "evaluate each layer twice in place of keeping its activations: less memory"
+    folder.add_argument("--checkpointing", action="store_true", help=again)
+    folder.add_argument("--compile", action="store_true", help="let torch.compile make programs of the layers")
     folder.add_argument("--workers", type=whole(0, 1024), help="processes that read pictures (default none)")
     command.set_defaults(run=run, interrupted="no training had begun")
 
@@ -117,7 +122,7 @@ def _emoji(arguments: argparse.Namespace, out: Path) -> str:
 
 
 def _folder(arguments: argparse.Namespace, out: Path) -> str:
-    from vqlearn.training import own, processes
+    from vqlearn.training import Engine, own, processes
 
     pipe, pictures = _begun(arguments, out)
     given = arguments.start_from or arguments.codec_from
@@ -126,7 +131,8 @@ def _folder(arguments: argparse.Namespace, out: Path) -> str:
         own.learn_codec(pipe, pictures, out, codec, learned=bool(given), device=arguments.device)
     denoiser = replace(own.DENOISER, steps=arguments.steps or own.DENOISER.steps)
     objective = arguments.objective or "cross_entropy"
-    pipe = own.learn_denoiser(pipe, pictures, out, denoiser, objective, device=arguments.device)
+    engine = Engine(arguments.accumulate or 1, arguments.checkpointing, arguments.compile)
+    pipe = own.learn_denoiser(pipe, pictures, out, denoiser, objective, engine=engine, device=arguments.device)
     judged = {part: own.judge(pipe, pictures, part) for part in ("held out", "train") if not processes.rank()}
     return "; ".join(f"{part}: {found}" for part, found in judged.items() if found)
 
@@ -155,7 +161,8 @@ def _begun(arguments: argparse.Namespace, out: Path) -> tuple[VQDiffusionPipelin
 
 # How to learn each kind of data and say how good the model is, and the options that it has besides the common ones
 OF_SCENES, OF_FOLDER = ("start_from", "objective", "autoregressive"), (
-    "start_from", "objective", "captions", "size", "network", "codec_from", "workers"
+    "start_from", "objective", "captions", "size", "network", "codec_from", "workers", "accumulate", "checkpointing",
+    "compile"
 )  # fmt: skip
 DATA: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "scenes": (_scenes, OF_SCENES),

@@ -8,6 +8,7 @@ from vqlearn.training.batches import Rows, Source
 from vqlearn.training.codec import CodecStage
 from vqlearn.training.conditioned import Task
 from vqlearn.training.denoiser import DenoiserStage
+from vqlearn.training.engine import Engine
 from vqlearn.training.objectives import Batch, ContinuousTime, CrossEntropy, Objective, PublishedBound
 from vqlearn.training.recipes import CodecRecipe, DenoiserRecipe, SceneRecipe, WorldRecipe
 from vqlearn.training.runs import fit
@@ -25,6 +26,7 @@ __all__ = [
     "CrossEntropy",
     "DenoiserRecipe",
     "DenoiserStage",
+    "Engine",
     "Objective",
     "PublishedBound",
     "Rows",

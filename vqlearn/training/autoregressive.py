@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from vqlearn.autoregression import AutoregressivePipeline
 from vqlearn.training.batches import Source
 from vqlearn.training.conditioned import Task
+from vqlearn.training.engine import Engine
 from vqlearn.training.objectives import Batch, Conditions, Figures, Objective, wide
 from vqlearn.training.recipes import DenoiserRecipe, WorldRecipe
 from vqlearn.training.scenes import learned_world
@@ -57,10 +58,13 @@ class AutoregressiveStage(TokenStage):
         device: str = "cpu",
         dtype: torch.dtype | None = None,
         workers: int = 0,
+        engine: Engine | None = None,
     ):
         of_kind("pipe", pipe, AutoregressivePipeline)
         objective = TeacherForcing() if objective is None else objective
-        super().__init__(pipe, data, recipe, objective, task=task, device=device, dtype=dtype, workers=workers)
+        super().__init__(
+            pipe, data, recipe, objective, task=task, device=device, dtype=dtype, workers=workers, engine=engine
+        )
 
 
 def autoregressive_scene_stage(

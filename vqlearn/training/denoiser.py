@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from vqlearn.pipeline import VQDiffusionPipeline
 from vqlearn.training.batches import Source
 from vqlearn.training.conditioned import Task
+from vqlearn.training.engine import Engine
 from vqlearn.training.objectives import Batch, Conditions, CrossEntropy, Figures, Network, check_state
 from vqlearn.training.recipes import DenoiserRecipe
 from vqlearn.training.stage import Evaluated, TokenStage
@@ -35,7 +36,8 @@ class DenoiserStage(TokenStage):
     conditioned on neither. Or it is a `Source`. `objective(batch, network)` gives the loss (None is `CrossEntropy()`).
     With `dtype` the networks compute in it, with a working copy of the weights that each step renews; the weights
     themselves and the optimizer stay float32. An exponential moving average of the weights is what is shipped, see
-    `averaged`. `workers` processes load the data set. Raises ValueError for data that does not fit the network.
+    `averaged`. `workers` processes load the data set; `engine` says how an update is
+    computed. Raises ValueError for data that does not fit the network.
     """
 
     network = _Denoiser
@@ -51,8 +53,11 @@ class DenoiserStage(TokenStage):
         device: str = "cpu",
         dtype: torch.dtype | None = None,
         workers: int = 0,
+        engine: Engine | None = None,
     ):
         of_kind("pipe", pipe, VQDiffusionPipeline)
         objective = CrossEntropy() if objective is None else objective
-        super().__init__(pipe, data, recipe, objective, task=task, device=device, dtype=dtype, workers=workers)
+        super().__init__(
+            pipe, data, recipe, objective, task=task, device=device, dtype=dtype, workers=workers, engine=engine
+        )
         self.schedule = pipe.schedule.to(device)

@@ -19,6 +19,7 @@ from vqlearn.pipeline import VQDiffusionPipeline
 from vqlearn.training import checkpoint, processes
 from vqlearn.training.codec import CodecStage
 from vqlearn.training.denoiser import DenoiserStage
+from vqlearn.training.engine import Engine
 from vqlearn.training.objectives import ContinuousTime, CrossEntropy, Objective, PublishedBound
 from vqlearn.training.pipelines import Said, conditions_of, cut_captions, reader
 from vqlearn.training.process import locked
@@ -129,6 +130,7 @@ def learn_denoiser(
     *,
     prompts: Sequence[Any] | None = None,
     sample_every: int = 1000,
+    engine: Engine | None = None,
     device: str = "cpu",
     save_every: int = 250,
     progress: bool = True,
@@ -146,7 +148,7 @@ def learn_denoiser(
     run = Run(Path(out), device, {"save_every": save_every, "progress": progress})
     rows, said = _rows(pipe, pictures, run, recipe)
     chosen = OBJECTIVES[objective](pipe.schedule.num_steps)
-    stage = DenoiserStage(pipe, rows, recipe, chosen, device=device, dtype=run.dtype)
+    stage = DenoiserStage(pipe, rows, recipe, chosen, device=device, dtype=run.dtype, engine=engine)
     drawn = example_prompts(pictures, said) if prompts is None else prompts
     sampled: Any = Sampled(stage, drawn, run.out / "samples", whole("sample_every", sample_every))
     found: VQDiffusionPipeline = run.finished(sampled, "denoiser", pipe.defaults)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Dataset
 
@@ -21,9 +21,10 @@ from vqlearn.arguments import shown, whole
 from vqlearn.checkpoints.parts import check_placement
 from vqlearn.draws import Share
 from vqlearn.training import processes, sharding
-from vqlearn.training.batches import RowError, Source, as_source, check_image, check_within
+from vqlearn.training.batches import RowError, Source, as_source, check_image, check_within, rows_of
 from vqlearn.training.checkpoint import check_form
 from vqlearn.training.conditioned import Conditioned, Task, condition_reader, conditioned
+from vqlearn.training.engine import Engine
 from vqlearn.training.objectives import Batch, Conditions, Figures, as_objective
 from vqlearn.training.recipes import DenoiserRecipe
 from vqlearn.training.updates import groups, load_optimizer, of_kind, step_generator, update, warm_average
@@ -67,7 +68,10 @@ class TokenStage:
         device: str = "cpu",
         dtype: torch.dtype | None = None,
         workers: int = 0,
+        engine: Engine | None = None,
     ):
+        self.engine = Engine() if engine is None else engine
+        of_kind("engine", self.engine, Engine)
         self.recipe = recipe = DenoiserRecipe() if recipe is None else recipe
         of_kind("recipe", recipe, DenoiserRecipe)
         check_placement(str(device), dtype)
@@ -87,6 +91,7 @@ class TokenStage:
             self.plain.to("cpu")  # for pictures and the finished model
         else:
             self.working = self.model if dtype is None else copy.deepcopy(self.model).to(dtype)
+        self.engine.prepare(self.working.transformer)
         self.optimizer = torch.optim.AdamW(
             groups(self.model),
             lr=recipe.learning_rate,
@@ -101,30 +106,52 @@ class TokenStage:
         Raises ValueError for rows that the network cannot read, FloatingPointError before an update that is not finite.
         """
         number = whole("number", number, 0)
-        batch = self._batch(number)
+        parts = self._parts(self._batch(number))
+        generator = _plain(parts[0].generator)
+        begin, found = generator.get_state(), []
         self._renew()
-        figures = self._learned(batch)
+        for part in parts:
+            generator.set_state(begin)  # each part draws for all rows
+            found.append(self._learned(part, last=part is parts[-1]))
+        figures = dict(zip(found[0], processes.means(_mean(found)), strict=True))
         self._hand_over()
         figures["gradient"] = update(
             self.optimizer, figures["loss"], number, self.recipe, self.model.parameters(), self.recipe.clip
         )
         self.average.update_parameters(self.model)
-        generator = batch.generator.generator if isinstance(batch.generator, Share) else batch.generator
-        self.objective.updated({name: processes.gathered(value) for name, value in batch.kept.items()}, generator)
+        kept = {name: torch.stack([part.kept[name] for part in parts], 1).flatten(0, 1) for name in parts[0].kept}
+        self.objective.updated({name: processes.gathered(value) for name, value in kept.items()}, generator)
         return figures
 
-    def _learned(self, batch: Batch) -> dict[str, float]:
-        """The figures of a batch, of which the gradient is now that of the networks."""
+    def _learned(self, batch: Batch, last: bool) -> dict[str, float]:
+        """The figures of a part of a batch, whose gradient is added to that of the networks."""
         network: Any = self.network(self.working, batch)
         loss, figures = _found(self.objective(batch, network))
         total = loss
         if self.model.task is not None:
             total = loss + self.model.task.weight * network.task_loss
             figures = {self.model.task.name: network.task_loss, **figures}
+        if self.sharded:
+            self.working.set_requires_gradient_sync(last)
         with processes.heard() if self.sharded else contextlib.nullcontext():
-            total.backward()
-        found = {name: _figure(name, value) for name, value in {"loss": loss, **figures}.items()}
-        return dict(zip(found, processes.means([*found.values()]), strict=True))
+            (total / self.engine.accumulate).backward()
+        return {name: _figure(name, value) for name, value in {"loss": loss, **figures}.items()}
+
+    def _parts(self, batch: Batch) -> list[Batch]:
+        """The batch of this process, in the parts that are evaluated one after the other."""
+        parts = self.engine.accumulate
+        if parts == 1:
+            return [batch]
+        own, all_parts = len(batch.x_0), parts * processes.count()
+        if own % parts or self.recipe.batch % all_parts:
+            raise ValueError(f"the {own} rows of a process cannot be evaluated in {parts} equal parts")
+        found = []
+        for part in range(parts):
+            some, place = slice(part, None, parts), processes.rank() + processes.count() * part
+            x_0, condition, notes = rows_of((batch.x_0, batch.condition, batch.notes), some)
+            share = Share(_plain(batch.generator), slice(place, None, all_parts), own * processes.count())
+            found.append(replace(batch, x_0=x_0, condition=condition, notes=notes, generator=share, kept={}))
+        return found
 
     def _batch(self, number: int) -> Batch:
         """What this process learns from."""
@@ -222,6 +249,15 @@ def _found(found: Any) -> tuple[Tensor, Figures]:
             f"got {shown(found)}"
         )
     return loss, figures
+
+
+def _plain(generator: Generator | Share) -> Generator:
+    return generator.generator if isinstance(generator, Share) else generator
+
+
+def _mean(found: list[dict[str, float]]) -> list[float]:
+    """The mean of each figure over the parts of a batch."""
+    return [sum(values) / len(found) for values in zip(*(one.values() for one in found), strict=True)]
 
 
 def _figure(name: str, value: Any) -> float:
