@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqlearn.checkpoints.reading import one_line
-from vqlearn.evaluation.features import fetched, pooled
+from vqlearn.evaluation.features import fetched, pooled, why
 
 
 class ClipScore:
@@ -30,7 +29,7 @@ class ClipScore:
             self.model = CLIPModel.from_pretrained(folder).eval().to(device)
         except Exception as error:  # of a folder of any kind
             raise ValueError(
-                f"{model!r} is no CLIP model of transformers ({one_line(error)}); it takes model, tokenizer and image "
+                f"{model!r} is no CLIP model of transformers ({why(error)}); it takes model, tokenizer and image "
                 "processor"
             ) from None
         if len(self.tokenizer) <= len(self.tokenizer.all_special_tokens):  # what transformers makes of no files

@@ -82,7 +82,7 @@ class VisionModel:
             self.model = AutoModel.from_pretrained(folder).eval().to(device)
         except Exception as error:  # of a folder of any kind
             raise ValueError(
-                f"{model!r} is no vision model that transformers can read ({one_line(error)}); name another, or "
+                f"{model!r} is no vision model that transformers can read ({why(error)}); name another, or "
                 "features of your own as module:function"
             ) from None
         self.device, self.name = device, f"{model} ({type(self.model).__name__}, pooled output)"
@@ -104,6 +104,11 @@ def pooled(output: Any) -> Tensor:
         return found.flatten(1)  # type: ignore[no-any-return]
     last: Tensor = output.last_hidden_state  # [N, S, D] or [N, D, H, W]
     return last.mean(1) if last.ndim == 3 else last.flatten(2).mean(2)
+
+
+def why(error: BaseException) -> str:
+    """The first sentence of what transformers says."""
+    return one_line(error).partition(". ")[0]
 
 
 def fetched(model: str) -> str:

@@ -18,6 +18,7 @@ from vqlearn.arguments import shown, whole
 from vqlearn.autoregression import AutoregressivePipeline
 from vqlearn.data.files import replaced
 from vqlearn.data.pictures import in_range
+from vqlearn.data.report import printable
 from vqlearn.evaluation import distances, measures
 from vqlearn.evaluation.agreement import LAST
 from vqlearn.evaluation.clip_score import ClipScore
@@ -101,7 +102,7 @@ def _read(pipe: Any, reference: Reference, count: int, progress: bool) -> Read:
             raise ValueError(f"this model draws pictures [3, {side}, {side}], and {name} is {got}")
         conditions.append(_condition(pipe, said, name))
         found.update(as_bytes(in_range(name, image, -1)).tobytes())
-    found.update(digest(reference.name, dict(reference.about), conditions).encode())
+    found.update(digest(conditions).encode())
     return Read(reference.data, count, conditions, found.hexdigest())
 
 
@@ -180,11 +181,13 @@ def _write(out: Path, found: dict[str, Any], work: Work) -> None:
     with replaced(out / PANEL) as part:
         panel([work.rows[i] for i in first], again, [work.drawn[i] for i in first], said).save(part, format="PNG")
     with replaced(out / FILE) as part:
-        part.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.write_text(
+            json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace"
+        )
 
 
 def _said(pipe: Any, condition: Any) -> str:
     """A condition in words."""
     labels = pipe.defaults.get("labels", [])
     named = isinstance(condition, int) and condition < len(labels)
-    return "" if condition is None else str(labels[condition] if named else condition)
+    return "" if condition is None else printable(str(labels[condition] if named else condition))

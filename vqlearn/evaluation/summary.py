@@ -17,7 +17,7 @@ def _lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     data, drawing, model = found["data"], found["drawing"], found["model"]
     yield "measured by", f"{data['pictures']} pictures of {data['name']}, {data.get('split', 'all')}"
     call = ", ".join(f"{name} {value}" for name, value in drawing.items() if name not in ("pictures", "remarks"))
-    yield "drawn", f"as many by {model['name']}, {call}"
+    yield "drawn", f"as many by {model['name'] or model['kind']}, {call}"
     codec, book = found["reconstruction"], found["codebook"]
     psnr = "all the same" if codec["psnr"] is None else f"{codec['psnr']:.1f} dB"
     yield "codec", psnr + ("" if codec["ssim"] is None else f", SSIM {_mean(codec['ssim'], 4)}")
