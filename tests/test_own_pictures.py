@@ -146,7 +146,10 @@ def test_the_command_trains_and_goes_on_and_tells_of_changed_pictures(tmp_path, 
     monkeypatch.chdir(tmp_path)
     captions = paint(tmp_path / "p", 8, side=8 + 8)
     command = ["train", "--data", "p", "--size", "8", "--codec-steps", "2", "--steps", "2", "--out", "run"]
+    command += ["--discriminator-from", "1"]
     assert main(command) == 0
+    head, first, second = (tmp_path / "run" / "codec" / "log.csv").read_text().splitlines()
+    assert head.endswith(",discriminator,told_apart") and first.endswith("nan,nan") and not second.endswith("nan")
     shown = capsys.readouterr().out
     assert "p: 8 pictures, 8 used in 8 x 8 pixels\nno captions and no classes\n" in shown
     assert re.search(r"wrote run/model: .*train: \d pictures, codec .* dB, .* bits per token\n$", shown)
@@ -171,6 +174,10 @@ def test_the_command_trains_and_goes_on_and_tells_of_changed_pictures(tmp_path, 
         "must be a multiple of 4 for this codec, got 30": ["--data", "p", "--size", "30"],
         "captions must be in a file that ends in .csv": ["--data", "p", "--captions", "p/00.png"],
         "this model reads a text, and the pictures have neither": ["--data", "p", "--start-from", "shipped"],
+        "are for a codec that learns: give --codec-steps": [
+            *("--data", "p", "--size", "8", "--codec-from", "shipped", "--discriminator-from", "9"),
+        ],
+        "'p' is no vision model whose layers": ["--data", "p", "--size", "8", "--perceptual", "p"],
     }.items(),
 )
 def test_what_does_not_go_together_is_one_sentence(sentence, more, tmp_path, monkeypatch, capsys):

@@ -47,6 +47,10 @@ def add(commands: Commands) -> None:
     again = "evaluate each layer twice in place of keeping its activations: less memory"
     folder.add_argument("--checkpointing", action="store_true", help=again)
     folder.add_argument("--compile", action="store_true", help="let torch.compile make programs of the layers")
+    perceptual = "a vision model of transformers whose features the codec is to keep (perceptual loss)"
+    folder.add_argument("--perceptual", metavar="MODEL", help=perceptual)
+    adversary = "the update of the codec from which on a discriminator of patches takes part (adversarial loss)"
+    folder.add_argument("--discriminator-from", type=whole(1), metavar="N", help=adversary)
     folder.add_argument("--workers", type=whole(0, 1024), help="processes that read pictures (default none)")
     command.set_defaults(run=run, interrupted="no training had begun")
 
@@ -128,13 +132,28 @@ def _folder(arguments: argparse.Namespace, out: Path) -> str:
     given = arguments.start_from or arguments.codec_from
     if arguments.codec_steps or not given:
         codec = replace(own.CODEC, steps=arguments.codec_steps or own.CODEC.steps)
-        own.learn_codec(pipe, pictures, out, codec, learned=bool(given), device=arguments.device)
+        own.learn_codec(pipe, pictures, out, codec, learned=bool(given), **_detail(arguments, pictures.side))
+    elif arguments.perceptual or arguments.discriminator_from:
+        raise ValueError("--perceptual and --discriminator-from are for a codec that learns: give --codec-steps too")
     denoiser = replace(own.DENOISER, steps=arguments.steps or own.DENOISER.steps)
     objective = arguments.objective or "cross_entropy"
     engine = Engine(arguments.accumulate or 1, arguments.checkpointing, arguments.compile)
     pipe = own.learn_denoiser(pipe, pictures, out, denoiser, objective, engine=engine, device=arguments.device)
     judged = {part: own.judge(pipe, pictures, part) for part in ("held out", "train") if not processes.rank()}
     return "; ".join(f"{part}: {found}" for part, found in judged.items() if found)
+
+
+def _detail(arguments: argparse.Namespace, side: int) -> dict[str, Any]:
+    """The losses of a codec that ask for detail, and where they are computed."""
+    from vqlearn.training.detail import Adversary, AdversaryRecipe, FeatureLoss, HiddenStates, discriminator_for
+
+    found: dict[str, Any] = {"device": arguments.device}
+    if arguments.perceptual:
+        found["term"] = FeatureLoss(HiddenStates(arguments.perceptual, arguments.device))
+    if arguments.discriminator_from:
+        recipe = AdversaryRecipe(start=arguments.discriminator_from)
+        found["adversary"] = Adversary(discriminator_for(side), recipe)
+    return found
 
 
 def _begun(arguments: argparse.Namespace, out: Path) -> tuple[VQDiffusionPipeline, PictureFolder]:
@@ -162,7 +181,7 @@ def _begun(arguments: argparse.Namespace, out: Path) -> tuple[VQDiffusionPipelin
 # How to learn each kind of data and say how good the model is, and the options that it has besides the common ones
 OF_SCENES, OF_FOLDER = ("start_from", "objective", "autoregressive"), (
     "start_from", "objective", "captions", "size", "network", "codec_from", "workers", "accumulate", "checkpointing",
-    "compile"
+    "compile", "perceptual", "discriminator_from",
 )  # fmt: skip
 DATA: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "scenes": (_scenes, OF_SCENES),

@@ -8,6 +8,7 @@ from vqlearn.training.batches import Rows, Source
 from vqlearn.training.codec import CodecStage
 from vqlearn.training.conditioned import Task
 from vqlearn.training.denoiser import DenoiserStage
+from vqlearn.training.detail import Adversary, AdversaryRecipe, FeatureLoss, HiddenStates, PatchDiscriminator
 from vqlearn.training.engine import Engine
 from vqlearn.training.objectives import Batch, ContinuousTime, CrossEntropy, Objective, PublishedBound
 from vqlearn.training.recipes import CodecRecipe, DenoiserRecipe, SceneRecipe, WorldRecipe
@@ -18,6 +19,8 @@ from vqlearn.training.start import initialise
 from vqlearn.training.updates import has_fast_bfloat16, learning_rate
 
 __all__ = [
+    "Adversary",
+    "AdversaryRecipe",
     "AutoregressiveStage",
     "Batch",
     "CodecRecipe",
@@ -27,7 +30,10 @@ __all__ = [
     "DenoiserRecipe",
     "DenoiserStage",
     "Engine",
+    "FeatureLoss",
+    "HiddenStates",
     "Objective",
+    "PatchDiscriminator",
     "PublishedBound",
     "Rows",
     "SceneRecipe",

@@ -118,6 +118,11 @@ class PatchDiscriminator(nn.Sequential):
                         nn.init.zeros_(one.bias)
 
 
+def discriminator_for(side: int) -> PatchDiscriminator:
+    """A discriminator for pictures of so many pixels along a side, whose patches are smaller than that."""
+    return PatchDiscriminator(layers=1 if side < 64 else 2 if side < 128 else 3)
+
+
 @dataclass(frozen=True)
 class AdversaryRecipe:
     """How a discriminator takes part: from update `start` on, with `weight` times the adaptive weight.

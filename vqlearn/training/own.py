@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from vqlearn.arguments import shown, whole
 from vqlearn.data.files import replaced
@@ -19,6 +20,7 @@ from vqlearn.pipeline import VQDiffusionPipeline
 from vqlearn.training import checkpoint, processes
 from vqlearn.training.codec import CodecStage
 from vqlearn.training.denoiser import DenoiserStage
+from vqlearn.training.detail import Adversary
 from vqlearn.training.engine import Engine
 from vqlearn.training.objectives import ContinuousTime, CrossEntropy, Objective, PublishedBound
 from vqlearn.training.pipelines import Said, conditions_of, cut_captions, reader
@@ -104,18 +106,22 @@ def learn_codec(
     recipe: CodecRecipe = CODEC,
     *,
     learned: bool = False,
+    term: Callable[[Tensor, Tensor], Tensor] | None = None,
+    adversary: Adversary | None = None,
     device: str = "cpu",
     save_every: int = 250,
     progress: bool = True,
 ) -> None:
     """Train the codec of a pipeline on the pictures of "train", in `out/codec`; `learned` if it has learned before.
 
-    After a codec that has not, the denoiser begins anew, with what it knows of codes taken from the codebook.
+    `term` and `adversary` are those of a `CodecStage`. After a codec that has not learned before, the denoiser begins
+    anew, with what it knows of codes taken from the codebook.
     """
     _check_same(Path(out), pictures)
     run = Run(Path(out), device, {"save_every": save_every, "progress": progress})
-    fast = run.dtype is not None
-    stage = CodecStage(pipe.vqvae, pictures.part("train"), recipe, device=device, autocast=fast, learned=learned)
+    how: Any = {"learned": learned, "term": term, "adversary": adversary}
+    part, fast = pictures.part("train"), run.dtype is not None
+    stage = CodecStage(pipe.vqvae, part, recipe, device=device, autocast=fast, **how)
     fit(stage, run.out / "codec", **run.how)
     if not learned:
         initialise(pipe.transformer, pipe.vqvae)
