@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from vqlearn.autoregression import AutoregressivePipeline
 from vqlearn.evaluation import distances
 from vqlearn.evaluation.agreement import margin
 from vqlearn.evaluation.bound import pipeline_bound
-from vqlearn.evaluation.clip_score import ClipScore
 from vqlearn.evaluation.features import Features, features_of, pixels
 from vqlearn.evaluation.kept import Drawn, Kept
 from vqlearn.evaluation.reconstruction import WINDOW, reconstruction
@@ -28,14 +27,13 @@ MOST_LEARNED = 10_000  # pictures that copies are sought among
 TIMES, ESTIMATES = 25, 16  # of the bound: times for each batch, and batches at least where there are as many pictures
 UNKNOWN = "what the model has learned from is not known, or is what it was measured by"
 
-Function = TypeVar("Function")
 
-
-class Chosen(NamedTuple, Generic[Function]):
+@dataclass(frozen=True)
+class Chosen:
     """A model that a user names: how results name it, what it does, and a digest of what it gives for two pictures."""
 
     name: str
-    does: Function
+    does: Callable[..., Any]
     tried: str
 
 
@@ -149,7 +147,7 @@ class _Watched(Dataset[tuple[Tensor, Any]]):
 # ------------------------------------------------------------------------------------------ sets of pictures
 
 
-def sets(work: Work, kept: Kept, features: Chosen[Features] | None) -> dict[str, Any]:
+def sets(work: Work, kept: Kept, features: Chosen | None) -> dict[str, Any]:
     """Distances of the sets, and nearest neighbours, in pixels and in the features."""
     learned = _learned(work.reference)
     of = [*work.made_of, *work.drawn_of, None if learned is None else _digest(learned, work.progress)]
@@ -222,7 +220,7 @@ def _median(values: Tensor) -> float:
 # ------------------------------------------------------------------------------------------ captions
 
 
-def clip_score(work: Work, kept: Kept, chosen: Chosen[ClipScore] | None) -> dict[str, Any]:
+def clip_score(work: Work, kept: Kept, chosen: Chosen | None) -> dict[str, Any]:
     """Of drawn pictures with their captions, and of the real ones, which is what to compare with."""
     if chosen is None:
         return {"skipped": "no CLIP model was named"}

@@ -127,7 +127,7 @@ def _condition(pipe: Any, said: Any, name: str) -> Any:
         raise ValueError(f"{name}: {error}") from None
 
 
-def _features(given: str | Features | None, rows: Read, device: str) -> Chosen[Features] | None:
+def _features(given: str | Features | None, rows: Read, device: str) -> Chosen | None:
     """The features that are named, tried on two pictures."""
     if given is None:
         return None
@@ -141,7 +141,7 @@ def _features(given: str | Features | None, rows: Read, device: str) -> Chosen[F
     return Chosen(name, extract, _tried(features_of(extract, [rows[0], rows[1]])))
 
 
-def _clip(given: str | None, pipe: Any, rows: Read) -> Chosen[ClipScore] | None:
+def _clip(given: str | None, pipe: Any, rows: Read) -> Chosen | None:
     """The CLIP model that is named, tried on two pictures."""
     if given is None:
         return None
