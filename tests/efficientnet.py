@@ -1,4 +1,4 @@
-"""Features by EfficientNet-Lite0, which has learned ImageNet; its weights are a package, so no network is needed."""
+"""Features by EfficientNet-Lite0, trained on ImageNet; its weights are a package, so no network is needed."""
 
 import functools
 

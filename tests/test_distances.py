@@ -205,7 +205,7 @@ def test_a_vision_model_of_transformers_gives_its_pooled_output(tmp_path):
     torch.manual_seed(0)
     model = ViTModel(ViTConfig(**TINY, patch_size=8)).eval()
     name, extract = find_features(saved(model, tmp_path))
-    assert name == f"{tmp_path} (ViTModel, pooled output)"
+    assert name == f"{tmp_path} (ViTModel, pooled output, 16 x 16 pixels)"
     same_size = PICTURES[:, :16, :16]
     x = torch.from_numpy(same_size).permute(0, 3, 1, 2) / 127.5 - 1
     with torch.no_grad():

@@ -105,7 +105,7 @@ def test_everything_is_in_one_file_with_one_picture(texts, measured):
     assert "fid" not in json.dumps(found).lower() and "kid" not in json.dumps(found).lower()
     assert found["clip_score"].keys() == found["agreement"].keys() == {"skipped"}
     assert {"pixels", "features"} == found["nearest"].keys()
-    assert found["nearest"]["pixels"]["learned"] == len(pictures.indices("train"))
+    assert found["nearest"]["pixels"]["train_pictures"] == len(pictures.indices("train"))
     with Image.open(out / protocol.PANEL) as panel:
         assert panel.size == (2 * 412, 20 + 4 * 160)
         x = np.asarray(panel)[20 + 20 : 20 + 20 + 128 : 8, 0:128:8]  # the first picture, enlarged by 8
@@ -127,7 +127,7 @@ def test_each_figure_is_what_its_function_gives(texts, measured):
     assert found["distances"]["drawn"]["kernel"]["value"] == pytest.approx(kernel_distance(x, y).value, rel=1e-4)
     to_drawn, to_real = (nearest(pixels(some), pixels(learned)) for some in (drawn, real))
     near = found["nearest"]["pixels"]
-    assert near["drawn_to_learned"] == pytest.approx(float(to_drawn.median()))
+    assert near["drawn_to_train"] == pytest.approx(float(to_drawn.median()))
     assert near["drawn_is_nearer"]["value"] == pytest.approx(share_smaller(to_drawn, to_real).value)
     how = {"batch": len(held) // 4, "times": 2, "generator": torch.Generator().manual_seed(3)}
     bits = pipeline_bound(pipe, held, **how)
@@ -166,11 +166,11 @@ def test_an_autoregressive_model_has_a_code_length_and_no_times(texts, tmp_path)
 
 
 def test_scenes_and_emoji_are_read_back(shallow, tmp_path, monkeypatch):
-    monkeypatch.setattr("vqlearn.evaluation.references.LEARNED", 20)
+    monkeypatch.setattr("vqlearn.evaluation.references.TRAIN", 20)
     found = measure(shallow, of_scenes(), tmp_path, count=6, **QUIET)
     drawn = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "drawn").glob("*.png"))]
     right = [scenes.agreement(one, scenes.sample("test", i)[1]).all for i, one in enumerate(drawn)]
-    assert found["agreement"]["drawn"] == sum(right) / 6 and found["nearest"]["pixels"]["learned"] == 20
+    assert found["agreement"]["drawn"] == sum(right) / 6 and found["nearest"]["pixels"]["train_pictures"] == 20
     reference = of_emoji("train")
     picture, caption = reference.data[5]
     assert reference.agrees(measures.as_bytes(picture), caption) and reference.train is None
@@ -189,7 +189,7 @@ def test_copies_are_found(texts, tmp_path):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(type(pipe), "__call__", lambda self, *given, **call: copied(*given, **call))
         found = measure(pipe, reference, tmp_path, **QUIET)["nearest"]["pixels"]
-    assert found["drawn_to_learned"] < 1e-6 < found["real_to_learned"] and found["drawn_is_nearer"]["value"] > 0.95
+    assert found["drawn_to_train"] < 1e-6 < found["real_to_train"] and found["drawn_is_nearer"]["value"] > 0.95
 
 
 # ------------------------------------------------------------------------------------------ interruptions

@@ -80,12 +80,14 @@ class VisionModel:
         try:
             self.processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
             self.model = AutoModel.from_pretrained(folder).eval().to(device)
+            seen = self.processor(images=[np.zeros((8, 8, 3), np.uint8)], return_tensors="pt").pixel_values
         except Exception as error:  # of a folder of any kind
             raise ValueError(
                 f"{model!r} is no vision model that transformers can read ({why(error)}); name another, or "
                 "features of your own as module:function"
             ) from None
-        self.device, self.name = device, f"{model} ({type(self.model).__name__}, pooled output)"
+        size = " x ".join(map(str, seen.shape[-2:]))
+        self.device, self.name = device, f"{model} ({type(self.model).__name__}, pooled output, {size} pixels)"
 
     @torch.no_grad()
     def __call__(self, pictures: np.ndarray) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the protocol measures, of pictures that are real, drawn or learned from, as values that JSON can write."""
+"""What the protocol measures, of pictures that are real, drawn or trained on, as values that JSON can write."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from vqlearn.evaluation.kept import Drawn, Kept
 from vqlearn.evaluation.reconstruction import WINDOW, reconstruction
 from vqlearn.evaluation.references import Reference, Rows
 
-MOST_LEARNED = 10_000  # pictures that copies are sought among
+MOST_TRAIN = 10_000  # training pictures that copies are sought among
 TIMES, ESTIMATES = 25, 16  # of the bound: times for each batch, and batches at least where there are as many pictures
-UNKNOWN = "what the model has learned from is not known, or is what it was measured by"
+UNKNOWN = "what the model was trained on is not known, or is what it was measured by"
 
 
 @dataclass(frozen=True)
@@ -149,14 +149,14 @@ class _Watched(Dataset[tuple[Tensor, Any]]):
 
 def sets(work: Work, kept: Kept, features: Chosen | None) -> dict[str, Any]:
     """Distances of the sets, and nearest neighbours, in pixels and in the features."""
-    learned = _learned(work.reference)
-    of = [*work.made_of, *work.drawn_of, None if learned is None else _digest(learned, work.progress)]
-    near = {"pixels": kept.of("pixels", of, lambda: _neighbours(*_each(work, learned, pixels, "pixels")))}
+    train = _trained_on(work.reference)
+    of = [*work.made_of, *work.drawn_of, None if train is None else _digest(train, work.progress)]
+    near = {"pixels": kept.of("pixels", of, lambda: _neighbours(*_each(work, train, pixels, "pixels")))}
     if features is None:
         return {"distances": {"skipped": "no features were named"}, "nearest": near}
 
     def find() -> dict[str, Any]:
-        real, drawn, others = _each(work, learned, features.does, "features")
+        real, drawn, others = _each(work, train, features.does, "features")
         far = {"features": features.name, **_distances(real, drawn, others)}
         return {"distances": far, "nearest": _neighbours(real, drawn, others)}
 
@@ -164,53 +164,53 @@ def sets(work: Work, kept: Kept, features: Chosen | None) -> dict[str, Any]:
     return {"distances": found["distances"], "nearest": {**near, "features": found["nearest"]}}
 
 
-def _learned(reference: Reference) -> Pictures | None:
-    """What a model has learned from, if it is known."""
+def _trained_on(reference: Reference) -> Pictures | None:
+    """What a model was trained on, if it is known."""
     train = reference.train
-    return None if train is None else Pictures(train, min(MOST_LEARNED, len(train)))  # type: ignore[arg-type]
+    return None if train is None else Pictures(train, min(MOST_TRAIN, len(train)))  # type: ignore[arg-type]
 
 
 def _digest(pictures: Pictures, progress: bool) -> str:
     found = hashlib.sha256()
-    for index in tqdm(range(len(pictures)), disable=not progress, desc="reading what was learned", unit="picture"):
+    for index in tqdm(range(len(pictures)), disable=not progress, desc="reading, training", unit="picture"):
         found.update(pictures[index].tobytes())
     return found.hexdigest()
 
 
-def _each(work: Work, learned: Pictures | None, extract: Features, desc: str) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The features of real, drawn and learned pictures."""
+def _each(work: Work, train: Pictures | None, extract: Features, desc: str) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The features of real, drawn and training pictures."""
     how: Any = {"batch": work.batch, "progress": work.progress}
     real = features_of(extract, work.rows, desc=f"{desc}, real", **how)
     drawn = features_of(extract, work.drawn, desc=f"{desc}, drawn", **how)
-    return real, drawn, None if learned is None else features_of(extract, learned, desc=f"{desc}, learned", **how)
+    return real, drawn, None if train is None else features_of(extract, train, desc=f"{desc}, training", **how)
 
 
-def _distances(real: Tensor, drawn: Tensor, learned: Tensor | None) -> dict[str, Any]:
-    """How far drawn pictures are from the real ones, and how far as many others are that were learned from."""
+def _distances(real: Tensor, drawn: Tensor, train: Tensor | None) -> dict[str, Any]:
+    """How far drawn pictures are from the real ones, and how far as many training pictures are."""
 
     def both(some: Tensor) -> dict[str, Any]:
         kernel = distances.kernel_distance(real, some)
         return {"frechet": distances.frechet_across(real, some), "kernel": written(kernel)}
 
     others = None
-    if learned is not None and len(learned) >= len(real):
-        others = both(learned[:: len(learned) // len(real)][: len(real)])
+    if train is not None and len(train) >= len(real):
+        others = both(train[:: len(train) // len(real)][: len(real)])
     facts = {"width": real.shape[1], "kernel_pictures": len(real), "frechet_pictures": len(real) // 2}
-    return {**facts, "drawn": both(drawn), "learned": others}
+    return {**facts, "drawn": both(drawn), "train": others}
 
 
-def _neighbours(real: Tensor, drawn: Tensor, learned: Tensor | None) -> dict[str, Any]:
-    """How far it is to the nearest picture that was learned from, and to the nearest of the same kind (medians)."""
+def _neighbours(real: Tensor, drawn: Tensor, train: Tensor | None) -> dict[str, Any]:
+    """How far it is to the nearest training picture, and to the nearest of the same kind (medians)."""
     own = {
         "drawn_to_drawn": _median(distances.nearest(drawn, drawn, same=True)),
         "real_to_real": _median(distances.nearest(real, real, same=True)),
     }
-    if learned is None:
+    if train is None:
         return {**own, "skipped": UNKNOWN}
-    to_drawn, to_real = distances.nearest(drawn, learned), distances.nearest(real, learned)
+    to_drawn, to_real = distances.nearest(drawn, train), distances.nearest(real, train)
     share = distances.share_smaller(to_drawn, to_real)
-    each = {"drawn_to_learned": _median(to_drawn), "real_to_learned": _median(to_real)}
-    return {**own, **each, "drawn_is_nearer": written(share), "learned": len(learned)}
+    each = {"drawn_to_train": _median(to_drawn), "real_to_train": _median(to_real)}
+    return {**own, **each, "drawn_is_nearer": written(share), "train_pictures": len(train)}
 
 
 def _median(values: Tensor) -> float:

@@ -15,10 +15,7 @@ from vqlearn.data import emoji, scenes
 from vqlearn.data.folder import HELD_OUT, PictureFolder
 
 Rows = Dataset[tuple[Tensor, Any]]
-ENDLESS, LEARNED = (
-    10**6,
-    2000,
-)  # pictures of a world that makes as many as one likes, and those that copies are sought in
+ENDLESS, TRAIN = 10**6, 2000  # pictures that a world has, which makes as many as one likes, and of its training
 SPLITS = {"train": "train", "test": "held out"}  # the parts of a folder, by the names that every data set has
 
 
@@ -27,7 +24,7 @@ class Reference:
     """What a model is measured by, and what is written of it.
 
     `data` is a `torch.utils.data.Dataset` of rows (image float `[3, H, W]` in [-1, 1], condition); `train` one of what
-    the model has learned from, None where that is `data` itself or unknown. `agrees(picture uint8 [H, W, 3],
+    the model was trained on, None where that is `data` itself or unknown. `agrees(picture uint8 [H, W, 3],
     condition)` says whether a picture shows what its condition says, where pictures can be read. `about` are facts of
     the split and of how pictures were scaled.
     """
@@ -75,19 +72,19 @@ def of_emoji(split: str = "test") -> Reference:
 def _of_world(
     name: str, split: str, row: Callable[[str, int], tuple[Tensor, str]], agrees: Callable[[np.ndarray, Any], bool]
 ) -> Reference:
-    learned = None if split == "train" else Listed(lambda index: row("train", index), LEARNED)
+    train = None if split == "train" else Listed(lambda index: row("train", index), TRAIN)
     about = {
         "split": split,
         "rule": f"those of number 0 ... of vqlearn.data.{name}",
         "resize": "none, drawn in this size",
     }
-    return Reference(name, Listed(lambda index: row(split, index), ENDLESS), learned, agrees, tuple(about.items()))
+    return Reference(name, Listed(lambda index: row(split, index), ENDLESS), train, agrees, tuple(about.items()))
 
 
 def of_folder(
     pictures: PictureFolder, split: str = "test", conditions: Sequence[tuple[Any, ...]] | None = None
 ) -> Reference:
-    """The pictures of a folder, those held out ("test") or those to learn from ("train"), with their first conditions.
+    """The pictures of a folder, those held out ("test") or those of training ("train"), with their first conditions.
 
     `conditions` are those of each picture as a model reads them, None the folder's own. Raises ValueError for another
     split and for one without pictures.
@@ -111,8 +108,8 @@ def of_folder(
         "resize": f"the square in the middle, averaged over areas to {pictures.side} x {pictures.side} pixels",
         "reads": pictures.reads,
     }
-    learned = part(chosen["train"]) if split == "test" and chosen["train"] else None
-    return Reference(str(pictures.folder), part(chosen[split]), learned, None, tuple(about.items()))
+    train = part(chosen["train"]) if split == "test" and chosen["train"] else None
+    return Reference(str(pictures.folder), part(chosen[split]), train, None, tuple(about.items()))
 
 
 def _row(pictures: PictureFolder, index: int, conditions: Sequence[tuple[Any, ...]] | None) -> tuple[Tensor, Any]:

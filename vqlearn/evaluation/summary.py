@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-WHO = {"drawn": "drawn", "learned": "as many of what it learned from"}
+WHO = {"drawn": "drawn", "train": "as many training pictures"}
 
 
 def summary(found: dict[str, Any]) -> str:
@@ -38,13 +38,19 @@ def _sets(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         for kind, name in (("kernel", "kernel distance"), ("frechet", "Fréchet distance")):
             yield name, "; ".join(f"{who} {_far(far[key][kind])}" for key, who in WHO.items() if far[key])
     for space, near in found["nearest"].items():
-        if "skipped" in near:
-            yield f"copies, by {space}", f"left out, {near['skipped']}"
-        else:
-            own = f"{near['drawn_to_learned']:.3g} to the nearest of {near['learned']} learned from"
-            share = near["drawn_is_nearer"]
-            nearer = f"nearer than a real picture {share['value']:.1%} ± {share['standard_error']:.1%} (50 % is none)"
-            yield f"copies, by {space}", f"drawn {own}, real {near['real_to_learned']:.3g}; {nearer}"
+        yield from _neighbours(f"by {space}", near)
+
+
+def _neighbours(space: str, near: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if "skipped" in near:
+        yield f"copies, {space}", f"left out, {near['skipped']}"
+    else:
+        share, real = near["drawn_is_nearer"], f"{near['real_to_train']:.3g}"
+        far = f"drawn {near['drawn_to_train']:.3g} from the nearest of {near['train_pictures']} training pictures"
+        nearer = f"drawn is nearer in {share['value']:.1%} ± {share['standard_error']:.1%} (50 % without copying)"
+        yield f"copies, {space}", f"{far}, real {real}; {nearer}"
+    own = f"drawn {near['drawn_to_drawn']:.3g} from the nearest drawn"
+    yield f"variety, {space}", f"{own}, real {near['real_to_real']:.3g} from the nearest real"
 
 
 def _far(value: Any) -> str:
