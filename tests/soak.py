@@ -116,7 +116,7 @@ def same(one: Any, other: Any) -> bool:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--steps", type=int, default=60, help="updates of the codec, half of the denoiser's")
+    parser.add_argument("--steps", type=int, default=40, help="updates of the codec, half of the denoiser's")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     arguments = parser.parse_args()
     torch.set_num_threads(1)

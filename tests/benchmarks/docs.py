@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 
 from tests import pages
-from tests.benchmarks import samplers
+from tests.benchmarks import plan, samplers
 from vqlearn import SAMPLERS
 
 
@@ -39,10 +39,26 @@ def speed() -> str:
     return "\n".join(lines)
 
 
+def soak() -> str:
+    """Runs that were killed again and again."""
+    kept = json.loads((samplers.RESULTS.parent / "soak.json").read_text(encoding="utf-8"))
+    lines = ["| processes | SIGKILLs | before an update | in the codec's training | in the denoiser's | at the end |"]
+    lines.append("|---|---|---|---|---|---|")
+    for row in kept["runs"]:
+        equal = "equal, bit for bit" if row["equal"] else "**not equal**"
+        lines.append(
+            f"| {row['processes']} | {row['kills']} | {row['before']} | {row['codec']} | {row['denoiser']} | {equal} |"
+        )
+    return "\n".join(lines)
+
+
 SECTIONS: dict[tuple[str, str], Callable[[], str]] = {
     ("samplers.md", "names"): names,
     ("samplers.md", "samplers"): lambda: samplers.table(json.loads(samplers.RESULTS.read_text(encoding="utf-8"))),
     ("speed.md", "speed"): speed,
+    ("many_machines.md", "picture"): plan.figures,
+    ("many_machines.md", "plan"): plan.tables,
+    ("many_machines.md", "soak"): soak,
     ("model.md", "evaluate"): lambda: (samplers.RESULTS.parent / "evaluate.md").read_text(encoding="utf-8").strip(),
 }
 

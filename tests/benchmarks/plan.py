@@ -21,7 +21,7 @@ from vqlearn.training.sizes import SIZES
 
 PICTURES, EPOCHS, BATCH = 200e6, 2, 768  # the ITHQ run: cientgu/VQ-Diffusion, issue 20; 96 GPUs with 8 pictures each
 MONTH, THEIR_GPUS = 30 * 86400, 96
-REACHED = 0.4  # of the rate that a GPU is sold with: an assumption, larger batches come close to it
+REACHED = 0.4  # of the peak rate: an assumption, larger batches come close to it
 MEMORY, FILLED = 80e9, 0.9
 DISK = 2e9  # bytes per second that are written
 POSITIONS, CODES, TEXT = 1024, 4096, (77, 512)
@@ -186,7 +186,7 @@ def figures() -> str:
         f"- The run of the paper: {PICTURES / 1e6:.0f} million pictures, {EPOCHS} epochs, "
         f"{PICTURES * EPOCHS * operations():.3g} operations. On {THEIR_GPUS} V100 in {MONTH // 86400} days that is "
         f"{plain:.1f} TFLOP/s for each, or {twice:.1f} with the forward pass made twice, as its public configuration "
-        f"says: {twice / 125:.0%} of the 125 TFLOP/s that a V100 is sold with in half precision.",
+        f"says: {twice / 125:.0%} of the peak rate of a V100 in half precision, 125 TFLOP/s.",
         f"- A checkpoint has {16 * whole / 1e9:.1f} GB, which the first process writes in "
         f"{16 * whole / DISK:.0f} seconds at {DISK / 1e9:.0f} GB/s.",
     ])  # fmt: skip

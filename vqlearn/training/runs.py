@@ -35,21 +35,20 @@ def fit(stage: Stage, folder: str | Path, *, save_every: int = 500, progress: bo
         raise TypeError(f"a stage has {', '.join(NEEDED)}, and {shown(stage)} has no {lacking[0]}")
     with locked(folder) as check:
         run = _Run(stage, folder, check)
-        steps, stop = stage.recipe.steps, False
+        steps = stage.recipe.steps
         quiet = not progress or processes.rank() > 0
         bar = tqdm(total=steps, initial=run.number, disable=quiet, desc=folder.name, unit="step")
         try:
             with stops() as come:
-                while run.number < steps and not stop:
+                while run.number < steps and not run.stop:
                     if (figures := run.step(come)) is None:
                         break
-                    stop = processes.any_of(bool(come))  # asked once: what comes later waits for the next step
-                    if stop or run.number % save_every == 0 or run.number == steps:
+                    if run.stop or run.number % save_every == 0 or run.number == steps:
                         run.save()
                     with contextlib.suppress(OSError):  # a terminal that is gone
                         bar.set_postfix(loss=f"{figures['loss']:.4f}", refresh=False)
                         bar.update()
-            if stop or come:
+            if run.stop or come:
                 raise KeyboardInterrupt(f"stopped: {run.kept}")
         finally:
             run.close()
@@ -63,6 +62,7 @@ class _Run:
         self.stage, self.folder, self.check = stage, folder, check
         checkpoint.contents(stage, 0)  # what could not be saved is found now
         self.number = self.saved = checkpoint.load(stage, folder)
+        self.stop = False
         if processes.means([self.number]) != [self.number]:
             raise OSError(f"not all processes see the checkpoint in {folder}: it must be on a disk that they share")
         try:
@@ -74,6 +74,7 @@ class _Run:
         """One step, or None where a signal to stop, which has `come`, has ended the processes that load data."""
         try:
             figures = self.stage.step(self.number)
+            self.stop = processes.any_of(bool(come))  # asked once: what comes later waits for the next step
         except FloatingPointError as error:
             raise FloatingPointError(f"{error}: training stopped, {self.kept}") from None
         except ChildProcessError as error:
