@@ -76,6 +76,7 @@ def opened(browser, **options):
 
 OPEN = "document.querySelectorAll('main details').forEach(folded => { folded.open = true; })"
 WIDE = "document.documentElement.scrollWidth > window.innerWidth"
+SCROLLED = "[...document.querySelectorAll('.formula')].filter(box => box.scrollWidth > box.clientWidth).length"
 GROUND = "getComputedStyle(document.body).backgroundColor"
 LOAD_MORE = """async address => {
     const told = new Set();
@@ -104,9 +105,10 @@ def test_pages_load_whole_and_fit_a_phone_and_a_desk_in_light_and_dark(browser, 
             assert (tab.evaluate(WIDE), tab.evaluate(GROUND)) == (False, WHITE), path.name
         tab.set_viewport_size(DESK)
         tab.emulate_media(color_scheme="dark")
-        for path in {path.parent: path for path in paths}.values():  # one of each kind
+        for path in (*{path.parent: path for path in paths}.values(), folder / "06_training_objective.html"):
             tab.goto(path.as_uri())
             assert not tab.evaluate(WIDE) and tab.evaluate(GROUND) != WHITE, path.name
+            assert tab.evaluate(SCROLLED) == 0, "a formula is wider than its column"
 
 
 def test_the_browser_lets_no_page_load_anything_else(browser, folder):

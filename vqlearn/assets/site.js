@@ -83,6 +83,21 @@
     });
   };
 
+  const SMALLEST = 0.72; // of its size
+  const fitting = () => { // a formula that is a little too wide is set smaller; what is wider still has to be moved
+    const formulas = [...document.querySelectorAll("main .formula")];
+    const fit = () => {
+      formulas.forEach(formula => { formula.style.fontSize = ""; });
+      const shares = formulas.map(formula => formula.clientWidth / formula.scrollWidth); // NaN where it is folded away
+      formulas.forEach((formula, i) => {
+        if (shares[i] < 1 && shares[i] > SMALLEST) formula.style.fontSize = `${Math.floor(99 * shares[i])}%`;
+      });
+    };
+    document.addEventListener("toggle", fit, true);
+    window.addEventListener("resize", fit);
+    fit();
+  };
+
   const scrolling = () => { // only boxes that scroll are stops of the Tab key, and show that there is more
     const measured = box => {
       const hidden = box.scrollWidth - box.clientWidth;
@@ -105,6 +120,7 @@
     colours();
     hideCode();
     copyButtons();
+    fitting();
     scrolling();
     const menu = document.querySelector(".menu");
     menu.addEventListener("click", event => {
