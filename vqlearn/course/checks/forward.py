@@ -64,9 +64,11 @@ wrong_tokens = Check(
 )
 
 
-def corrupted(x_0: Tensor, u: Tensor, v: Tensor, t: int, schedule: MaskReplaceSchedule, *, codes: int = 0) -> Tensor:
+def corrupted(
+    x_0: Tensor, u: Tensor, u_code: Tensor, t: int, schedule: MaskReplaceSchedule, *, codes: int = 0
+) -> Tensor:
     """x_t, where the replacement is drawn from `codes` more than K codes."""
-    other = (v * (schedule.num_codes + codes)).long()
+    other = (u_code * (schedule.num_codes + codes)).long()
     return by_parts(x_0, u, schedule.alpha_bar[t], 1 - schedule.gamma_bar[t], other, schedule.mask_id)
 
 
@@ -75,61 +77,61 @@ def by_parts(x_0: Tensor, u: Tensor, kept: Tensor, visible: Tensor, other: Tenso
     return torch.where(u < kept, x_0, torch.where(u < visible, other, mask_id))
 
 
-def masked_in_the_middle(x_0: Tensor, u: Tensor, v: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
-    other = (v * schedule.num_codes).long()
+def masked_in_the_middle(x_0: Tensor, u: Tensor, u_code: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
+    other = (u_code * schedule.num_codes).long()
     kept, masked = schedule.alpha_bar[t], schedule.gamma_bar[t]
     return torch.where(u < kept, x_0, torch.where(u < kept + masked, schedule.mask_id, other))
 
 
-def masked_below_gamma(x_0: Tensor, u: Tensor, v: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
-    other = (v * schedule.num_codes).long()
+def masked_below_gamma(x_0: Tensor, u: Tensor, u_code: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
+    other = (u_code * schedule.num_codes).long()
     lost = torch.where(u < schedule.gamma_bar[t], schedule.mask_id, other)
     return torch.where(u < schedule.alpha_bar[t], x_0, lost)
 
 
-def replaced_by_one_code(x_0: Tensor, u: Tensor, v: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
-    kept, other = schedule.alpha_bar[t], (v * schedule.num_codes).long()
+def replaced_by_one_code(x_0: Tensor, u: Tensor, u_code: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
+    kept, other = schedule.alpha_bar[t], (u_code * schedule.num_codes).long()
     return by_parts(x_0, u, kept, kept + schedule.beta_bar[t], other, schedule.mask_id)
 
 
-def one_step(x_0: Tensor, u: Tensor, v: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
-    other = (v * schedule.num_codes).long()
+def one_step(x_0: Tensor, u: Tensor, u_code: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
+    other = (u_code * schedule.num_codes).long()
     return by_parts(x_0, u, schedule.alpha[t], 1 - schedule.gamma[t], other, schedule.mask_id)
 
 
-def never_itself(x_0: Tensor, u: Tensor, v: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
-    other = (v * (schedule.num_codes - 1)).long()
+def never_itself(x_0: Tensor, u: Tensor, u_code: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
+    other = (u_code * (schedule.num_codes - 1)).long()
     other = other + (other >= x_0)
     return by_parts(x_0, u, schedule.alpha_bar[t], 1 - schedule.gamma_bar[t], other, schedule.mask_id)
 
 
-def always_masked(x_0: Tensor, u: Tensor, v: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
+def always_masked(x_0: Tensor, u: Tensor, u_code: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
     return torch.where(u < schedule.alpha_bar[t], x_0, schedule.mask_id)
 
 
-def last_code_as_mask(x_0: Tensor, u: Tensor, v: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
-    other = (v * schedule.num_codes).long()
+def last_code_as_mask(x_0: Tensor, u: Tensor, u_code: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
+    other = (u_code * schedule.num_codes).long()
     return by_parts(x_0, u, schedule.alpha_bar[t], 1 - schedule.gamma_bar[t], other, schedule.mask_id - 1)
 
 
 def corrupt_cases() -> list[tuple[Tensor, Tensor, Tensor, int, MaskReplaceSchedule]]:
     generator, cases = torch.Generator().manual_seed(0), []
     for K, T, t in ((4, 10, 3), (6, 8, 5), (3, 10, 8)):
-        u, v = torch.rand(2, 6 * K, dtype=torch.float64, generator=generator)
-        cases.append((torch.arange(K).repeat(6), u, v, t, small_schedule(K, T)))
+        u, u_code = torch.rand(2, 6 * K, dtype=torch.float64, generator=generator)
+        cases.append((torch.arange(K).repeat(6), u, u_code, t, small_schedule(K, T)))
     return cases
 
 
-def notebook_codes(x_0: Tensor, u: Tensor, v: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
-    return corrupted(x_0, u, v, t, schedule, codes=1024 - schedule.num_codes)
+def notebook_codes(x_0: Tensor, u: Tensor, u_code: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
+    return corrupted(x_0, u, u_code, t, schedule, codes=1024 - schedule.num_codes)
 
 
 LAST = "the mask is in the last gamma_bar of the interval, from 1 - gamma_bar on"
 
 
 def other_numbers(case: Case, generator: Generator) -> Case:
-    x_0, u, v, *rest = at_other_speed(case, generator)
-    return x_0, redrawn(u, generator), redrawn(v, generator), *rest
+    x_0, u, u_code, *rest = at_other_speed(case, generator)
+    return x_0, redrawn(u, generator), redrawn(u_code, generator), *rest
 
 
 corrupt = Check(
@@ -153,13 +155,13 @@ corrupt = Check(
         ("K is schedule.num_codes: your answer takes the number of codes from the notebook", notebook_codes),
         (
             "u says what happens to the token and u_code which code it gets, not the other way round",
-            lambda x_0, u, v, t, schedule: corrupted(x_0, v, u, t, schedule),
+            lambda x_0, u, u_code, t, schedule: corrupted(x_0, u_code, u, t, schedule),
         ),
         ("with K - 1 the last code is never drawn", lambda *case: corrupted(*case, codes=-1)),
         ("the replaced tokens are missing: what is not kept is masked or replaced", always_masked),
         (
             "what happens to a token and its new code need a number each: the code is floor(K u_code)",
-            lambda x_0, u, v, t, schedule: corrupted(x_0, u, u, t, schedule),
+            lambda x_0, u, u_code, t, schedule: corrupted(x_0, u, u, t, schedule),
         ),
         ("the mask is mask_id itself, not mask_id - 1, which is the last code", last_code_as_mask),
     ],
