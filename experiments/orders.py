@@ -3,7 +3,7 @@
     python -m experiments.orders
 
 The pictures are filled rectangles of two inks on a grid of 6 x 6 tokens, 882 in all, each as likely as any other, so
-what the perfect model of any order predicts is found by counting. Every network learns all of them in as many updates.
+what the ideal model of any order predicts is found by counting. Every network learns all of them in as many updates.
 Rows are in `experiments/results/orders.csv`: the share of 1 000 draws that are rectangles, the code length in bits, and
 how much of it is too much at each position, in raster order. A command that was stopped goes on at the next row.
 """
@@ -50,8 +50,8 @@ def rectangles() -> Tensor:
     return found.flatten(1)
 
 
-def perfect(pictures: Tensor, order: Sequence[int]) -> Tensor:
-    """The mean of -log p(x_i | the tokens before it in the order) under the perfect model, by position, float64 `[L]`.
+def ideal(pictures: Tensor, order: Sequence[int]) -> Tensor:
+    """The mean of -log p(x_i | the tokens before it in the order) under the ideal model, by position, float64 `[L]`.
 
     All pictures are equally likely: those that agree so far are counted before and after each token.
     """
@@ -93,7 +93,7 @@ def measure(setting: str, seed: int, updates: int = 1000, draws: int = 1000) -> 
     right = (drawn[:, None] == pictures).all(-1).any(-1)
     with torch.no_grad():
         log_p = network(pictures).double().log_softmax(-1).gather(-1, pictures[..., None])[..., 0]
-    excess = -log_p.mean(0) - perfect(pictures, network.config.order or RASTER)
+    excess = -log_p.mean(0) - ideal(pictures, network.config.order or RASTER)
     by_position = {f"excess {place}": float(bits) for place, bits in enumerate(excess / math.log(2))}
     bits = -float(log_p.sum(-1).mean()) / math.log(2)
     return {"right": float(right.double().mean()), "bits": bits, **by_position}

@@ -141,9 +141,9 @@ def test_the_perfect_code_length_of_any_order_is_that_of_a_uniform_choice():
     pictures = orders.rectangles()
     assert len(pictures.unique(dim=0)) == len(pictures) == 882
     for order in orders.ORDERS.values():
-        found = orders.perfect(pictures, order(0))
+        found = orders.ideal(pictures, order(0))
         assert float(found.sum()) == pytest.approx(math.log(882)) and bool((found >= 0).all())
-    assert float(orders.perfect(pictures, orders.RASTER)[0]) == pytest.approx(
+    assert float(orders.ideal(pictures, orders.RASTER)[0]) == pytest.approx(
         -(72 / 882 * math.log(36 / 882) + 810 / 882 * math.log(810 / 882))
     )  # 36 rectangles of each ink hold the first cell
 
