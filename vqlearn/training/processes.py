@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
@@ -63,7 +64,7 @@ def heard() -> Iterator[None]:
     except RuntimeError as error:  # its class and words depend on the backend
         if count() == 1 or isinstance(error, torch.OutOfMemoryError):
             raise
-        why = str(error).partition("\n")[0]
+        why = re.sub(r"^\[\S+\] ", "", str(error)).partition("\n")[0].partition(". ")[0]  # without places in torch
         raise ChildProcessError(f"another of the {count()} processes has ended or cannot be reached ({why})") from error
 
 
