@@ -1,7 +1,7 @@
 """Drawing tokens: from log probabilities, uniformly, and on which device.
 
-Every draw takes a generator, a list of them that gives each row its own, or one for some rows of a batch (`Share`); equal
-generators give equal tokens.
+Every draw takes a generator, a list of them that gives each row its own, or one for some rows of a batch (`Share`);
+equal generators give equal tokens.
 """
 
 from __future__ import annotations
