@@ -27,6 +27,7 @@ from vqlearn import transition as q
 from vqlearn.exactness.enumeration import markov_chain, numbers, oracle, outcome
 from vqlearn.guidance import truncate
 from vqlearn.networks import cost
+from vqlearn.networks.codebook import Codebook, CodebookEMA
 from vqlearn.samplers import SAMPLERS
 from vqlearn.sampling import prior_sample
 
@@ -381,6 +382,19 @@ def test_the_ideal_prediction_is_that_of_the_cpu(device, seeded):
     claims = drawn.claims().to(device)
     found = ideal_prediction(x_t.to(device), t.to(device), claims, codes, shipped.schedule, split="train")
     assert_close(found.cpu(), expected, atol=1e-12, rtol=0)
+
+
+def test_dead_codes_restart_with_a_generator_on_either_device(device, on_device, seeded):
+    latents = torch.randn(2, 3, 4, 4, generator=seeded(0)).to(device)
+    found = []
+    for generator in (seeded(1), on_device(1)):
+        codebook = Codebook(8, 3).to(device)
+        codes = torch.zeros(2, 4, 4, dtype=torch.int64, device=device)  # so all others are dead
+        assert CodebookEMA(codebook).update(latents, codes, generator) == 7
+        found.append(codebook.embedding.weight.detach())
+    for restarted in found:
+        rows = latents.permute(0, 2, 3, 1).flatten(0, 2)
+        assert (torch.cdist(restarted[1:], rows).amin(1) < 1e-5).all()
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])

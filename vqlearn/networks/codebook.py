@@ -95,8 +95,9 @@ class CodebookEMA:
         self.sums.lerp_(sums, 1 - self.decay)
         dead = (self.counts < self.dead).nonzero()[:, 0]
         if len(dead):
-            error = (flat - self.codebook.embedding.weight[codes]).pow(2).sum(-1).cpu() + 1e-12
-            chosen = torch.multinomial(error, min(len(dead), len(error)), generator=generator).to(flat.device)
+            error = (flat - self.codebook.embedding.weight[codes]).pow(2).sum(-1) + 1e-12
+            where = "cpu" if generator is None else generator.device  # torch draws where its generator is
+            chosen = torch.multinomial(error.to(where), min(len(dead), len(error)), generator=generator).to(flat.device)
             dead = dead[: len(chosen)]
             self.counts[dead], self.sums[dead] = 1.0, flat[chosen]
         self.codebook.embedding.weight.copy_(self.sums / self.counts.clamp(min=1e-6)[:, None])
