@@ -17,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_patient: dist.ProcessGroup | None = None  # it waits for hours, while the first process reads millions of pictures
+
 
 def count() -> int:
     """How many processes there are."""
@@ -51,7 +53,9 @@ def joined(device: str) -> Iterator[str]:
     if on_gpu:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
+    global _patient
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    _patient = dist.new_group(backend="gloo", timeout=timedelta(days=30))
     yield device
     dist.destroy_process_group()  # after an error the process ends, and others might be waited for in vain
 
@@ -77,16 +81,15 @@ def first_alone() -> Iterator[None]:
     if count() == 1:
         yield
         return
-    waiting = dist.new_group(backend="gloo", timeout=timedelta(days=30))  # reading millions of pictures takes hours
     if rank():
         try:
-            dist.barrier(waiting)
+            dist.barrier(_patient)
         except RuntimeError:
             raise SystemExit(2) from None
     yield
     if not rank():
         with heard():
-            dist.barrier(waiting)
+            dist.barrier(_patient)
 
 
 def gathered(x: Tensor) -> Tensor:
