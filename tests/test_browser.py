@@ -269,7 +269,7 @@ def test_runs_show_progress_stop_and_play(page, book, shots):
     cell.get_by_role("button", name="Generate").click()
     wait_for(lambda: cell.locator(".progress-bar").evaluate("bar => bar.offsetWidth") > 0, "progress")
     cell.get_by_role("button", name="Stop").click()
-    wait_for(lambda: line.inner_text().startswith("Stopped after 3 of 100 steps"), "the stop")
+    wait_for(lambda: re.match("Stopped after [123] of 100 steps", line.inner_text()), "the stop")  # it goes no further
     stopped = changed(cell, None, "the stop")
     keys(page, cell, "steps", "Home", *["ArrowRight"] * 7, reads="8")
     cell.get_by_role("button", name="Generate").click()
