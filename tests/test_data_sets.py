@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from shallow import small_codec
 from torch.utils.data import Dataset, TensorDataset
 
 from vqlearn import (
@@ -19,7 +20,6 @@ from vqlearn import (
     Transformer2DModel,
     VQDiffusionPipeline,
     VQDiffusionScheduler,
-    VQModel,
     q_sample,
     scenes,
 )
@@ -59,11 +59,7 @@ def pipeline(length=6, codes=5, steps=10, classes=None):
 
 @pytest.fixture
 def codec():
-    return VQModel(
-        down_block_types=["DownEncoderBlock2D"] * 3, up_block_types=["UpDecoderBlock2D"] * 3,
-        block_out_channels=(4, 4, 8), latent_channels=8, num_vq_embeddings=32, norm_num_groups=2, vq_embed_dim=4,
-        mid_block_add_attention=False,
-    )  # fmt: skip
+    return small_codec()
 
 
 class Counting(Dataset):

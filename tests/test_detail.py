@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from shallow import small_codec
 from torch import nn
 from torch.testing import assert_close
 
-from vqlearn.networks.vqvae import VQModel
 from vqlearn.training import CodecRecipe, fit
 from vqlearn.training.codec import CodecStage
 from vqlearn.training.detail import Adversary, AdversaryRecipe, FeatureLoss, HiddenStates, PatchDiscriminator
@@ -102,24 +102,12 @@ def test_it_learns_to_tell_noise_from_what_is_smooth():
     assert found["told_apart"] > 0.95
 
 
-def codec():
-    torch.manual_seed(0)
-    return VQModel(
-        down_block_types=["DownEncoderBlock2D"] * 2,
-        up_block_types=["UpDecoderBlock2D"] * 2,
-        block_out_channels=(4, 8),
-        num_vq_embeddings=8,
-        latent_channels=4,
-        norm_num_groups=4,
-    )
-
-
 def data():
     return [(image, None) for image in images(8)]
 
 
 def stage(**how):
-    return CodecStage(codec(), data(), CodecRecipe(steps=6, batch=4), **how)
+    return CodecStage(small_codec(), data(), CodecRecipe(steps=6, batch=4), **how)
 
 
 def weights(found):

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from shallow import small_codec
 
 from tests import pages
 from tests.benchmarks import evaluation
-from vqlearn import AutoregressivePipeline, AutoregressiveTransformer, MaskReplaceSchedule, VQModel
+from vqlearn import AutoregressivePipeline, AutoregressiveTransformer, MaskReplaceSchedule
 from vqlearn.__main__ import main
 from vqlearn.data import folder, scenes
 from vqlearn.data.folder import PictureFolder
@@ -24,17 +25,7 @@ from vqlearn.training.pipelines import new_pipeline
 from vqlearn.training.sizes import Size
 
 SIDE, STEPS = 16, 2
-
-
-def codec():
-    return VQModel(
-        down_block_types=["DownEncoderBlock2D"] * 3, up_block_types=["UpDecoderBlock2D"] * 3,
-        block_out_channels=(4, 4, 8), latent_channels=8, num_vq_embeddings=32, norm_num_groups=2, vq_embed_dim=4,
-        mid_block_add_attention=False,
-    )  # fmt: skip
-
-
-SMALL = Size(SIDE, codec, 1, 2, 16, True, 1, 16, 8)
+SMALL = Size(SIDE, small_codec, 1, 2, 16, True, 1, 16, 8)
 
 
 def paint(place, count, *, captions="text", mode="RGB", size=(20, 16)):
