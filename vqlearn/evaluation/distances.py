@@ -11,10 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-LEAST, SUBSET = (
-    20,
-    1000,
-)  # pictures that a kernel distance takes at least, and that are compared with each other at most
+LEAST = 20  # pictures that a kernel distance takes
+SUBSET = 1000  # pictures that are compared with each other at most
 AT_ONCE = 256  # rows whose distances to all others are held at a time
 NEEDED = "these measures take torchmetrics: python -m pip install torchmetrics"
 
