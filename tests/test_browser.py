@@ -256,9 +256,23 @@ def test_the_corruption_player_plays(page, book):
     keys(page, cell, "time t", "ArrowLeft", reads="49")
     changed(cell, before, "a key")
     keys(page, cell, "time t", "End", *["ArrowLeft"] * 8, reads="92")
-    wait_for(lambda: words(cell).startswith("t = 92: "), "the picture of t = 92")
-    played(cell, "corruption", "t = 100: ")
-    assert re.match(r"t = 100: \d+ of 64 tokens are masked", words(cell))
+    drawn = "drawn from q(x_t | x_0), t = "
+    wait_for(lambda: words(cell).startswith(f"{drawn}92: "), "the picture of t = 92")
+    played(cell, "corruption", f"{drawn}100: ")
+    assert re.fullmatch(r"\d+ of 64 tokens are masked and \d+ are replaced.", words(cell).partition(": ")[2])
+
+
+def test_a_dragged_slider_ends_at_the_picture_of_its_last_value(page, book):
+    cell = widget(book, "corruption_player")
+    line = cell.locator(".widget-inline-hbox", has=page.get_by_text("time t", exact=True)).first
+    track, handle = (line.locator(part).bounding_box() for part in (".noUi-base", ".noUi-handle"))
+    page.mouse.move(handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(track["x"] + track["width"] / 3, handle["y"], steps=40)
+    page.mouse.up()
+    t = line.locator(".widget-readout").inner_text()
+    assert 20 < int(t) < 45
+    wait_for(lambda: f"t = {t}: " in words(cell), "the picture of the last value")
 
 
 def test_runs_show_progress_stop_and_play(page, book, shots):
@@ -275,12 +289,12 @@ def test_runs_show_progress_stop_and_play(page, book, shots):
     cell.get_by_role("button", name="Generate").click()
     wait_for(lambda: line.inner_text().startswith("Drawn in 8 steps"), "the run")
     changed(cell, stopped, "the run")
-    wait_for(lambda: words(cell).startswith("after step 8 of 8: "), "the last picture")
-    played(cell, "the run", "after step 8 of 8: ")
+    wait_for(lambda: words(cell).startswith("after step 8 of 8: x_t at t = 0: "), "the last picture")
+    played(cell, "the run", "after step 8 of 8: x_t at t = 0: ")
     page.screenshot(path=shots / "denoising_player.png")
 
     race = widget(book, "sampler_race")
     keys(page, race, "steps", "Home", "ArrowRight", "ArrowRight", reads="3")
     race.get_by_role("button", name="Generate").click()
-    wait_for(lambda: race.locator('[role="status"]').inner_text().startswith("2 of 2 pictures"), "the race")
-    assert "halton: " in words(race)
+    wait_for(lambda: race.locator('[role="status"]').inner_text().startswith("6 of 6 pictures"), "the race")
+    assert re.search(r"halton 3 evaluations \d+\.\d s of processor [0-3] of 3 as asked: ", words(race))

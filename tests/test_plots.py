@@ -241,6 +241,18 @@ def test_cells_tells_used_codes_from_unused_ones_and_names_all():
     assert joined == [[[1.0, 0.0], [0.0, 0.0]], [[3.5, 0.5], [4.0, 0.0]]]
 
 
+def test_rows_of_pictures_may_differ_in_length_and_keep_their_names_inside_the_figure():
+    rows = {"ancestral\n8 evaluations": [(np.zeros((4, 4, 3)), "seed 0: wrong: count, shape, color")] * 2}
+    figure = plots.rows_of_pictures(rows | {"halton": [(np.zeros((4, 4, 3)), "seed 0")]})
+    assert "<img" in plots.picture(figure, "laid out and drawn")
+    assert [bool(ax.images) for ax in figure.axes] == [True, True, True, False]
+    names = [figure.axes[row * 2].yaxis.label.get_window_extent() for row in (0, 1)]
+    assert all(box.x0 >= 0 and box.x1 <= figure.axes[0].get_window_extent().x0 for box in names)
+    assert "\n" in figure.axes[0].get_title()  # no wider than the picture
+    wrong = "seed 0: wrong: count, shape, color"
+    assert figure.get_label() == f"ancestral 8 evaluations: {wrong}; {wrong}. halton: seed 0."
+
+
 def test_name_rows_writes_to_the_left_of_each_row():
     figure = plots.album([[np.zeros((4, 4, 3))] * 3] * 2, 4)
     drawn(plots.name_rows(figure, ["upper", "lower"]))

@@ -1,6 +1,8 @@
 """The widgets without a browser: values are set as sliders would, buttons clicked, and the pictures must answer."""
 
+import asyncio
 import io
+import itertools
 import re
 import threading
 import warnings
@@ -105,6 +107,43 @@ def test_a_move_lays_nothing_out_anew_and_draws_few_artists(mathematical, monkey
     assert layouts
 
 
+def test_a_slider_that_is_dragged_is_drawn_once_at_its_newest_value(monkeypatch):
+    """In a kernel, where a loop runs: no move waits for a picture, and one picture comes for all of them."""
+    panel, drawn = widgets.posterior_microscope(), []
+    monkeypatch.setattr(panels, "WAIT", 0)
+    panel.image.observe(lambda change: drawn.append(alt(panel)), "value")
+
+    async def drag(*times):
+        for t in times:
+            controls(panel)["later time t"].value = t
+            assert not drawn
+        await asyncio.sleep(0)  # timers that are due are run
+        await asyncio.sleep(0)
+        found = drawn[:]
+        drawn.clear()
+        return found
+
+    async def kernel():
+        first = await drag(7, 8, 9)
+        assert len(first) == 1 and "x_9 = 2" in first[0]
+        assert await drag(8, 9) == []  # back where it was: nothing to draw
+        controls(panel)["earlier time s"].value = 9  # moves t as well
+        assert len(await drag()) == 1 and "x_9 for" in alt(panel) and "x_10 = 2" in alt(panel)
+
+    asyncio.run(kernel())
+
+
+def test_a_panel_that_is_shown_while_a_change_is_due_shows_the_change(monkeypatch):
+    monkeypatch.setattr(panels, "someone_is_there", lambda: False)
+    panel = widgets.posterior_microscope()
+
+    async def cell():
+        controls(panel)["later time t"].value = 9
+        return panel._repr_mimebundle_()["text/html"]
+
+    assert "x_9 = 2" in asyncio.run(cell())
+
+
 def test_the_menus_offer_the_samplers_of_the_library(shallow):
     player, race = widgets.denoising_player(shallow), widgets.sampler_race(shallow)
     assert controls(player)["sampler"].options == controls(race)["samplers"].options == tuple(samplers.SAMPLERS)
@@ -196,7 +235,7 @@ def test_a_picture_is_generated_and_played(shallow):
         seen.add(picture(panel))
     assert len(seen) == 6
     step.value = 0
-    assert alt(panel).startswith("after step 0 of 5: ")
+    assert alt(panel).startswith("after step 0 of 5: x_t at t = 100: ")
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "purity", "entropy_bounded", "official_fast", "reference"])
@@ -228,7 +267,7 @@ def test_stop_ends_the_run_and_leaves_a_panel_that_can_be_used(shallow):
     assert run(panel, steps=100) == "Stopped after 3 of 100 steps; what there is can be played."
     step, stopped = controls(panel)["step"], picture(panel)
     assert (step.value, step.max) == (3, 3)
-    assert re.match(r"after step 3 of 100: [1-9]\d* of 64 tokens are masked", alt(panel))
+    assert re.match(r"after step 3 of 100: x_t at t = 97: [1-9]\d* of 64 tokens are masked", alt(panel))
     step.value = 0
     assert picture(panel) != stopped
     assert run(panel, steps=2).startswith("Drawn in 2 steps") and step.max == 2
@@ -297,24 +336,63 @@ def test_a_run_leaves_the_pipeline_as_it_was(shallow):
 
 def test_the_race_reads_each_picture_back(shallow, seeded):
     panel = widgets.sampler_race(shallow, prompt=ASK, samplers=("ancestral", "confident"))
-    assert run(panel, steps=5, seed=1) == "2 of 2 pictures, all from seed 1."
-    assert panel.progress.value == panel.progress.max == 10
-    image = shallow(ASK, 5, shallow.guidance_scale, generator=seeded(1), output_type="np").images[0]
-    assert f"ancestral: {widgets.verdict(image, ASK)};" in alt(panel)
+    said = run(panel, steps=5, seed=1, **{"pictures each": 2})
+    assert said == "4 of 4 pictures; all samplers have the same seeds."
+    assert panel.progress.value == panel.progress.max == 20
+    call = {"guidance_scale": shallow.guidance_scale, "output_type": "np", "sampler": "confident"}
+    for seed in (1, 2):
+        image = shallow(ASK, 5, generator=seeded(seed), **call).images[0]
+        assert f"seed {seed}: {widgets.verdict(image, ASK)}" in alt(panel).partition("confident")[2]
+
+
+def test_the_race_counts_evaluations_and_processor_time(shallow, monkeypatch):
+    """A clock that only the sampler moves on: two pictures take 1 and 3 seconds, and the row says their mean."""
+    clock = itertools.accumulate([0, 1, 0, 3])
+    monkeypatch.setattr(panels, "process_time", lambda: next(clock))
+    panel = widgets.sampler_race(shallow, prompt=ASK, samplers=("entropy_bounded",))
+    run(panel, steps=4, **{"pictures each": 2})
+    row = re.search(
+        r"entropy_bounded (\d)(?: to (\d))? evaluations 2\.0 s of processor (\d) of 2 as asked:", alt(panel)
+    )
+    assert row and 1 <= int(row[1]) <= int(row[2] or row[1]) <= 4
+    assert int(row[3]) == len(re.findall(r"seed \d: as asked", alt(panel)))
+
+
+@pytest.mark.parametrize("name", ["ancestral", "purity", "reference"])
+def test_what_a_picture_took_is_what_the_network_was_asked(shallow, name):
+    asked, film = [], []
+    hook = shallow.transformer.register_forward_hook(lambda *_: asked.append(1))
+    panel = panels.Run("", [], lambda run: "", lambda: (None, ""))
+    try:
+        took = panel.generate(shallow, panels.Request(shallow, ASK), name, film)
+    finally:
+        hook.remove()
+    assert took.nfe == len(asked) and took.seconds > 0
+    assert [t for t, _ in film] == samplers.find(name).times(shallow.schedule, 25) and film[-1][1].shape == (1, 64)
+
+
+def test_a_run_whose_figure_has_another_shape_is_laid_out_anew():
+    """As many panels, at other places."""
+    panel = panels.Run("", [], lambda run: run.refresh() or "", lambda: (plots.rows_of_pictures(shape), "some words"))
+    for rows, columns in ((1, 2), (2, 1)):
+        shape = {f"row {row}": [(np.zeros((2, 2, 3)), "")] * columns for row in range(rows)}
+        run(panel)
+        assert len({round(box.x0, 3) for box in panel._positions}) == columns
 
 
 def test_a_sampler_that_cannot_run_here_does_not_end_the_race(shallow):
     panel = widgets.sampler_race(shallow, prompt=ASK, samplers=("first_hitting", "halton"))
-    said = run(panel, steps=2)
-    assert said.startswith("1 of 2 pictures, all from seed 0. first_hitting: ") and "halton: " in alt(panel)
+    said = run(panel, steps=2, **{"pictures each": 1})
+    assert said.startswith("1 of 2 pictures; all samplers have the same seeds. first_hitting: ")
+    assert "halton 2 evaluations" in alt(panel)
     assert run(panel, samplers=()) == "Choose at least one sampler."
 
 
 def test_a_stopped_race_shows_who_has_arrived(shallow):
     panel = widgets.sampler_race(shallow, prompt=ASK, samplers=("ancestral", "halton"))
-    panel.progress.observe(lambda change: panel.stop.click() if change.new == 4 else None, "value")
-    assert run(panel, steps=3).startswith("Stopped after 4 of 6 steps")
-    assert "ancestral: " in alt(panel) and "halton" not in alt(panel)
+    panel.progress.observe(lambda change: panel.stop.click() if change.new == 7 else None, "value")
+    assert run(panel, steps=3, **{"pictures each": 2}).startswith("Stopped after 7 of 12 steps")
+    assert "ancestral 3 evaluations" in alt(panel) and "halton" not in alt(panel)
 
 
 def test_verdicts():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import colorsys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -122,6 +122,7 @@ def film(
     mark(right, grid, mask_id, truth, len(picture) / len(grid), picture.shape[1] / grid.shape[1])
     for ax in (left, right):
         ax.set_axis_off()
+        ax.set_anchor("S")  # what is left of the height belongs to the titles
     return figure
 
 
@@ -134,6 +135,27 @@ def strip(pictures: Sequence[Values], titles: Sequence[str] = (), *, size: float
         ax.set_axis_off()
         ax.set_anchor("S")
     figure.set_label(described.panels("picture", titles or [""] * len(pictures)))
+    return figure
+
+
+def rows_of_pictures(rows: Mapping[str, Sequence[tuple[Values, str]]], *, size: float = 1.45) -> Figure:
+    """Named rows of pictures (PIL images or arrays `[H, W, 3]`), each under its words; a row's name stands before it.
+
+    Rows may be of different lengths, and a name may have several lines.
+    """
+    columns = max(map(len, rows.values()))
+    figure = Figure(figsize=(1.6 + columns * size, len(rows) * (size + 0.5)), layout="constrained")
+    for axes, (name, row) in zip(figure.subplots(len(rows), columns, squeeze=False), rows.items(), strict=True):
+        for ax, (picture, words) in zip(axes, row, strict=False):
+            ax.imshow(pixels(picture), interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+            ax.set_title(textwrap.fill(words, round(12 * size)), fontsize=8)
+        for ax in axes[len(row) :]:
+            ax.set_axis_off()
+        axes[0].set_ylabel(name, rotation=0, ha="right", va="center", multialignment="left")
+    texts = (f"{described.plain(name)}: {'; '.join(words for _, words in row)}." for name, row in rows.items())
+    figure.set_label(" ".join(texts))
     return figure
 
 

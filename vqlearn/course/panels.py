@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import threading
 from collections.abc import Callable, Sequence
+from time import process_time
 from typing import Any
 
 import ipywidgets
@@ -15,11 +17,42 @@ from vqlearn import samplers
 from vqlearn.course import plots
 from vqlearn.pipeline import VQDiffusionPipeline
 from vqlearn.remarks import heard_by
-from vqlearn.reverse import Denoiser, Sampler
+from vqlearn.reverse import Denoiser, OnStep, Sampler
 from vqlearn.schedule import MaskReplaceSchedule
 
+Film = list[tuple[int, Tensor]]  # times t and tokens x_t [1, L], in the order of a run
 Draw = Callable[[], tuple[Figure, str]]  # a figure and its alternative text
-WIDE = {"width": "420px"}
+WIDE = {"width": "420px", "max_width": "100%"}
+WRAPPED = {"flex_flow": "row wrap"}  # of a row of controls on a page that is narrower
+WAIT = 0.03  # seconds from the first of several changes to the work that they cause
+
+
+class Newest:
+    """Does `work` for the newest of many changes: those that come before it is done cause it only once.
+
+    In a kernel a change is noted at once, and asyncio's loop does the work a moment later, when it has heard what else
+    has changed; so a slider that is dragged is followed as fast as pictures can be drawn, and no picture waits behind
+    others that nobody needs any more. Where no loop runs, in a script or in a thread, the work is done at once.
+    """
+
+    def __init__(self, work: Callable[[], object]):
+        self.work, self.due = work, False
+
+    def __call__(self, *_: object) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.work()
+            return
+        if not self.due:
+            self.due = True
+            loop.call_later(WAIT, self.now)
+
+    def now(self) -> None:
+        """Do the work if it is due."""
+        if self.due:
+            self.due = False
+            self.work()
 
 
 class Panel(ipywidgets.VBox):  # type: ignore[misc]
@@ -32,6 +65,9 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
         self.name, self.draw = name, draw
         self.image, self.line = ipywidgets.HTML(), ipywidgets.HTML()
         self._positions: list[Any] = []  # of the axes, so that only the first figure has to be laid out
+        self._followed: list[ipywidgets.Widget] = []
+        self._drawn: list[Any] = []  # the values of what is followed, in the newest picture
+        self._changed = Newest(self._draw_changes)
         super().__init__([*controls, self.image, self.line])
 
     def refresh(self, *_: object) -> None:
@@ -45,23 +81,23 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
         self.say("")
 
     def follow(self, *controls: ipywidgets.Widget) -> None:
-        """Draw again whenever one of these controls changes."""
-        drawn: list[Any] = []
-
-        def changed(_: object) -> None:
-            values = [control.value for control in controls]
-            if values != drawn:  # else another control, which had to give way, has drawn already
-                drawn[:] = values
-                self.refresh()
-
+        """Draw again whenever one of these controls changes, once for changes that come together."""
+        self._followed += controls
         for control in controls:
-            control.observe(changed, "value")
+            control.observe(self._changed, "value")
+
+    def _draw_changes(self) -> None:
+        values = [control.value for control in self._followed]
+        if values != self._drawn:  # else another control, which had to give way, has drawn already
+            self._drawn = values
+            self.refresh()
 
     def say(self, text: str) -> None:
         """Show one line of words, which a screen reader reads out."""
         self.line.value = f'<div role="status">{html.escape(text)}</div>'
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        self._changed.now()
         words = f"{self.name}: run this cell in JupyterLab to use it."
         if someone_is_there():
             return {**super()._repr_mimebundle_(**kwargs), "text/plain": words}
@@ -89,7 +125,7 @@ class Run(Panel):
         self._work, self._thread, self._halt = work, threading.Thread(), threading.Event()
         self.start.on_click(self._begin)
         self.stop.on_click(lambda _: self._halt.set())
-        row = ipywidgets.HBox([self.start, self.stop, self.progress])
+        row = ipywidgets.HBox([self.start, self.stop, self.progress], layout=WRAPPED)
         super().__init__(name, [*controls, row, *below], draw)
         self.say("Press Generate.")
 
@@ -108,32 +144,36 @@ class Run(Panel):
         pipe: VQDiffusionPipeline,
         request: Request,
         sampler: str,
-        states: list[Tensor],
+        film: Film,
         *,
+        further: int = 0,
         before: int = 0,
         on_state: Callable[[], object] = lambda: None,
-    ) -> None:
-        """Draw one picture and append its tokens to `states`, x_T included; stops at the next step if asked to.
+    ) -> Watched:
+        """Draw one picture and append its states to `film`, x_T included; stops at the next step if asked to.
 
-        `on_state` is called after each step.
+        The seed is that of the request and `further` more. `on_state` is called after each step, and `before` steps
+        were done before this picture. Returns what it took.
         """
+        watched = Watched(samplers.find(sampler), film)
 
         def on_step(number: int, timestep: int, tokens: Tensor) -> None:
-            states.append(tokens.cpu())
             self.progress.value = before + number + 1
             on_state()
             if self._halt.is_set():
                 raise _Stopped
 
         pipe(
-            request.prompt.value, request.steps.value, request.guidance.value, generator=seeded(request.seed.value),
-            output_type="latent", callback=on_step, sampler=_WithFirstState(samplers.find(sampler), states),
+            request.prompt.value, request.steps.value, request.guidance.value, output_type="latent",
+            generator=seeded(request.seed.value + further), callback=on_step, sampler=watched,
         )  # fmt: skip
+        return watched
 
     def _begin(self, _: object) -> None:
         if self._thread.is_alive():
             return
         self._halt.clear()
+        self._positions.clear()  # the next figure may have as many axes at other places
         self.start.disabled, self.stop.disabled = True, False
         self.say("Generating ...")
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -156,17 +196,40 @@ class _Stopped(Exception):
     """Raised inside a run when its stop button was pressed."""
 
 
-class _WithFirstState(Sampler):
-    """A sampler that appends its first state to a list before it runs; the pipeline's callback gives the others."""
+class Watched(Sampler):
+    """A sampler that keeps its states with their times, and counts what they took.
 
-    def __init__(self, sampler: Sampler, states: list[Tensor]):
-        self.sampler, self.states = sampler, states
+    `nfe` is the number of network evaluations, `seconds` the processor time from the first to the last of them.
+    """
+
+    def __init__(self, sampler: Sampler, film: Film):
+        self.sampler, self.film = sampler, film
+        self.nfe, self.seconds = 0, 0.0
 
     def __call__(
-        self, denoise: Denoiser, x_t: Tensor, schedule: MaskReplaceSchedule, times: Any, **options: Any
+        self,
+        denoise: Denoiser,
+        x_t: Tensor,
+        schedule: MaskReplaceSchedule,
+        times: Any,
+        *,
+        on_step: OnStep = None,
+        **options: Any,
     ) -> Tensor:
-        self.states.append(x_t.cpu())
-        return self.sampler(denoise, x_t, schedule, times, **options)
+        def counted(x_t: Tensor, t: int) -> Tensor:
+            self.nfe += 1
+            return denoise(x_t, t)
+
+        def kept(number: int, s: int, x_s: Tensor) -> None:
+            self.film.append((s, x_s.cpu()))
+            if on_step is not None:
+                on_step(number, s, x_s)
+
+        self.film.append((times[0], x_t.cpu()))
+        begun = process_time()
+        x_0 = self.sampler(counted, x_t, schedule, times, on_step=kept, **options)
+        self.seconds = process_time() - begun  # of all threads
+        return x_0
 
     def start(self, *args: Any, **options: Any) -> Tensor:
         return self.sampler.start(*args, **options)
@@ -198,7 +261,7 @@ def player(words: str, last: int, now: int) -> tuple[Any, Any, Any]:
     play = ipywidgets.Play(now, min=0, max=last, interval=200, tooltip=f"play over {words}")
     slider = ipywidgets.IntSlider(now, min=0, max=last, **labelled(words))
     ipywidgets.jslink((play, "value"), (slider, "value"))
-    return play, slider, ipywidgets.HBox([play, slider])
+    return play, slider, ipywidgets.HBox([play, slider], layout=WRAPPED)
 
 
 def quiet(pipe: VQDiffusionPipeline | None) -> VQDiffusionPipeline:

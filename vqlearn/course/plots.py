@@ -20,7 +20,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from vqlearn.course import described
 from vqlearn.course.contrasts import interval
-from vqlearn.course.grids import album, film, mark, name_rows, painter, strip, tokens
+from vqlearn.course.grids import album, film, mark, name_rows, painter, rows_of_pictures, strip, tokens
 from vqlearn.course.style import (
     BLUE,
     INK,
@@ -53,6 +53,7 @@ __all__ = [
     "matrix",
     "name_rows",
     "picture",
+    "rows_of_pictures",
     "schedule_curves",
     "schedule_strip",
     "seeds",

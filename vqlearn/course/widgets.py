@@ -7,8 +7,9 @@ batch, a panel shows its first picture, and that is what a saved notebook holds.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import ipywidgets
 import numpy as np
@@ -16,8 +17,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vqlearn.course import plots
-from vqlearn.course.panels import Panel, Request, Run, labelled, player, quiet, seeded
+from vqlearn.course import described, plots
+from vqlearn.course.panels import Film, Panel, Request, Run, labelled, player, quiet, seeded
 from vqlearn.data import scenes
 from vqlearn.pipeline import VQDiffusionPipeline
 from vqlearn.samplers import SAMPLERS
@@ -93,7 +94,7 @@ def corruption_player(image: Any = None, *, pipe: VQDiffusionPipeline | None = N
     def draw() -> tuple[Figure, str]:
         schedule, t = schedules[kind.value], time.value
         x_t = q_sample(x_0, t, schedule, generator=seeded(seed.value))
-        return _frame(codec, x_t, x_0, f"t = {t}", "are replaced")
+        return _frame(codec, x_t, x_0, f"drawn from $q(x_t \\mid x_0)$, t = {t}", "are replaced")
 
     return _drawn(Panel("Corruption player", [kind, seed, row], draw), kind, seed, time)
 
@@ -162,29 +163,30 @@ def denoising_player(pipe: VQDiffusionPipeline | None = None, *, prompt: str = P
     request = Request(silent, prompt)
     sampler = ipywidgets.Dropdown(options=[*SAMPLERS], **labelled("sampler"))
     play, step, row = player("step", 0, 0)
-    states: list[Tensor] = []
+    film: Film = []
 
     def draw() -> tuple[Figure, str]:
-        if not states:
+        if not film:
             raise ValueError("Nothing has been generated yet.")
-        now = min(step.value, len(states) - 1)
-        title = f"after step {now} of {panel.progress.max}"
-        return _frame(silent, states[now], states[-1], title, "are not yet what they are at the end", states)
+        now = min(step.value, len(film) - 1)
+        (t, x_t), (_, last) = film[now], film[-1]
+        title = f"after step {now} of {panel.progress.max}: $x_t$ at t = {t}"
+        return _frame(silent, x_t, last, title, "are not yet what they are at the end", [x for _, x in film])
 
     def latest() -> None:
-        play.max = step.max = max(0, len(states) - 1)
+        play.max = step.max = max(0, len(film) - 1)
         before, step.value = step.value, step.max  # draws, if it moves
-        if states and before == step.max:
+        if film and before == step.max:
             panel.refresh()
 
     def work(run: Run) -> str:
-        states.clear()
+        film.clear()
         run.expect(request.steps.value)
         try:
-            run.generate(silent, request, sampler.value, states, on_state=latest)
+            run.generate(silent, request, sampler.value, film, on_state=latest)
         finally:
             latest()
-        return f"Drawn in {len(states) - 1} steps; move the slider or press play."
+        return f"Drawn in {len(film) - 1} steps; move the slider or press play."
 
     panel = Run("Denoising player", [*request.controls, sampler], work, draw, below=[row])
     panel.follow(step)
@@ -194,50 +196,79 @@ def denoising_player(pipe: VQDiffusionPipeline | None = None, *, prompt: str = P
 def sampler_race(
     pipe: VQDiffusionPipeline | None = None, *, prompt: str = PROMPT, samplers: Iterable[str] = RACERS
 ) -> Run:
-    """The same prompt and seed with several samplers, side by side; the scene parser compares each picture with it."""
+    """The same prompt and seeds with several samplers, a row each with its network evaluations and processor time.
+
+    The scene parser compares each picture with the prompt.
+    """
     silent = quiet(pipe)
     request = Request(silent, prompt)
-    names = [*SAMPLERS]
-    chosen = ipywidgets.SelectMultiple(options=names, value=tuple(samplers), rows=6, **labelled("samplers"))
-    finished: list[tuple[str, Any]] = []  # title and picture
+    each = ipywidgets.IntSlider(3, min=1, max=5, **labelled("pictures each"))
+    chosen = ipywidgets.SelectMultiple(options=[*SAMPLERS], value=tuple(samplers), rows=6, **labelled("samplers"))
+    finished: list[Lap] = []
 
     def draw() -> tuple[Figure, str]:
         if not finished:
             raise ValueError("Nothing has been generated yet.")
-        titles = [title for title, _ in finished]
-        alt = f"Pictures of {request.prompt.value!r} by several samplers. {'; '.join(titles)}."
-        return plots.strip([picture for _, picture in finished], titles, size=2.2), alt
+        figure = plots.rows_of_pictures(_named(finished))
+        return figure, f"Pictures of {request.prompt.value!r} by several samplers. {figure.get_label()}"
 
     def work(run: Run) -> str:
         if not chosen.value:
             raise ValueError("Choose at least one sampler.")
         finished.clear()
-        return _race(run, silent, request, chosen.value, finished)
+        return _race(run, silent, request, chosen.value, each.value, finished)
 
-    return Run("Sampler race", [*request.controls, chosen], work, draw)
+    return Run("Sampler race", [*request.controls, each, chosen], work, draw)
+
+
+class Lap(NamedTuple):
+    """One picture of a race: what is asked for ("as asked", or what is wrong) and what it took."""
+
+    sampler: str
+    seed: int
+    picture: Any
+    verdict: str
+    nfe: int
+    seconds: float
 
 
 def _race(
-    run: Run, pipe: VQDiffusionPipeline, request: Request, names: Sequence[str], finished: list[tuple[str, Any]]
+    run: Run, pipe: VQDiffusionPipeline, request: Request, names: Sequence[str], each: int, finished: list[Lap]
 ) -> str:
-    """One picture by each sampler, appended to `finished` with its title; the line to show."""
-    run.expect(request.steps.value * len(names))
-    failed: dict[str, str] = {}
-    for number, name in enumerate(names):
-        states: list[Tensor] = []
+    """So many pictures by each sampler, appended to `finished` as they come; the line to show."""
+    steps, failed = request.steps.value, dict[str, str]()
+    run.expect(steps * each * len(names))
+    for number, (name, further) in enumerate(itertools.product(names, range(each))):
+        if name in failed:
+            continue
+        film: Film = []
         try:
-            run.generate(pipe, request, name, states, before=number * request.steps.value)
+            took = run.generate(pipe, request, name, film, further=further, before=number * steps)
         except ValueError as error:
             failed[name] = str(error)
             continue
-        picture = _pixels(pipe, states[-1], states[-1])
+        picture = _pixels(pipe, film[-1][1], film[-1][1])
         found = verdict(picture, request.prompt.value)
-        finished.append((f"{name}: {found}" if found else name, picture))
+        finished.append(Lap(name, request.seed.value + further, picture, found, took.nfe, took.seconds))
         run.refresh()
     if not finished and len(set(failed.values())) == 1:  # a wrong prompt is wrong for all
         raise ValueError(next(iter(failed.values())))
-    drawn = f"{len(finished)} of {len(names)} pictures, all from seed {request.seed.value}."
+    drawn = f"{len(finished)} of {len(names) * each} pictures; all samplers have the same seeds."
     return " ".join([drawn, *(f"{name}: {error}." for name, error in failed.items())])
+
+
+def _named(laps: Sequence[Lap]) -> dict[str, list[tuple[Any, str]]]:
+    """The pictures of a race by sampler: the words of each row, and of each picture in it."""
+    rows = {}
+    for name, group in itertools.groupby(laps, lambda lap: lap.sampler):
+        own = [*group]
+        nfe, right = sorted({lap.nfe for lap in own}), sum(lap.verdict == "as asked" for lap in own)
+        words = [name, f"{nfe[0]} to {nfe[-1]} evaluations" if len(nfe) > 1 else f"{nfe[0]} evaluations"]
+        words.append(f"{sum(lap.seconds for lap in own) / len(own):.1f} s of processor")
+        if own[0].verdict:
+            words.append(f"{right} of {len(own)} as asked")
+        rows["\n".join(words)] = [(lap.picture, f"seed {lap.seed}: {lap.verdict}".strip(": ")) for lap in own]
+    return rows
 
 
 def verdict(picture: Any, prompt: str) -> str:
@@ -273,7 +304,7 @@ def _frame(
     """
     side, mask_id = round(x_t.shape[1] ** 0.5), pipe.schedule.mask_id
     masked, wrong = int((x_t == mask_id).sum()), int(((x_t != truth) & (x_t != mask_id)).sum())
-    alt = f"{title}: {masked} of {x_t.shape[1]} tokens are masked and {wrong} {outlined}."
+    alt = f"{described.plain(title)}: {masked} of {x_t.shape[1]} tokens are masked and {wrong} {outlined}."
     grid, clean = x_t.view(side, -1), truth.view(side, -1)
     picture, frames = _pixels(pipe, x_t, truth), [x.view(side, -1) for x in film]
     return plots.film(grid, picture, mask_id, truth=clean, frames=frames, title=title), alt
