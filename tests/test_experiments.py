@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments import __main__ as command
-from experiments import orders, speed
+from experiments import orders, shipped, speed
 from experiments.claims import CLAIMS
 from experiments.models import MINIATURE, Arm, Lab, build
 from vqlearn import scenes
@@ -165,3 +165,26 @@ def test_stored_results_are_found_by_name():
     assert {row["setting"] for row in load("orders")} == {*orders.ORDERS, orders.ANY}
     with pytest.raises(FileNotFoundError, match="no results of an experiment 'alchemy' are stored; there are: "):
         load("alchemy")
+
+
+def test_the_rows_of_the_shipped_model_are_kept_one_by_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shipped, "SEEDS", 1)
+    monkeypatch.setattr(shipped, "STEPS", 1)
+    few = {prompt: dict([*part.items()][-1:]) for prompt, part in shipped.PARTS.items()}
+    monkeypatch.setattr(shipped, "PARTS", few)
+    shipped.main(wanted := ["--pictures", "2", "--out", str(tmp_path / "shipped.csv")])
+    rows = read(tmp_path / "shipped.csv")
+    assert [row["setting"] for row in rows] == [name for part in shipped.PARTS.values() for name in part]
+    for row in rows:
+        assert sum(row[f"objects: {name}"] for name in ("none", "one", "more")) == 1
+        assert all(0 <= row[name] <= 1 for name in ("right", "count", "white"))
+    capsys.readouterr()
+    shipped.main(wanted)  # nothing is left to do
+    assert capsys.readouterr().out == "" and read(tmp_path / "shipped.csv") == rows
+
+
+def test_what_is_stored_of_the_shipped_model_is_whole():
+    stored = load("shipped")
+    assert {(row["setting"], row["seed"]) for row in stored} == {
+        (name, seed) for part in shipped.PARTS.values() for name in part for seed in range(shipped.SEEDS)
+    }
