@@ -56,19 +56,12 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("site") / "pages"
-    site.build(folder, copying.notebooks())
-    return folder
+def pages(site_folder) -> dict[Path, Page]:
+    return {path: Page(path) for path in site_folder.rglob("*.html")}
 
 
-@pytest.fixture(scope="module")
-def pages(folder) -> dict[Path, Page]:
-    return {path: Page(path) for path in folder.rglob("*.html")}
-
-
-def test_each_notebook_is_a_page_and_so_is_the_source_that_it_links(folder, pages):
-    names = {path.relative_to(folder).as_posix() for path in pages}
+def test_each_notebook_is_a_page_and_so_is_the_source_that_it_links(site_folder, pages):
+    names = {path.relative_to(site_folder).as_posix() for path in pages}
     assert {f"{path.stem}.html" for path in copying.notebooks()} | {"index.html"} <= names
     assert {"source/transition.py.html", "source/assets-models-scenes-README.md.html"} <= names
 
@@ -85,11 +78,11 @@ def test_every_page_has_title_language_viewport_and_navigation(pages):
         assert len(set(page.ids)) == len(page.ids), path
 
 
-def test_pages_lead_to_the_next_and_back(folder):
+def test_pages_lead_to_the_next_and_back(site_folder):
     order = ["index.html", *(f"{path.stem}.html" for path in copying.notebooks())]
     for here, there in itertools.pairwise(order):
-        assert f'rel="next" href="{there}"' in (folder / here).read_text(encoding="utf-8")
-        assert f'rel="prev" href="{here}"' in (folder / there).read_text(encoding="utf-8")
+        assert f'rel="next" href="{there}"' in (site_folder / here).read_text(encoding="utf-8")
+        assert f'rel="prev" href="{here}"' in (site_folder / there).read_text(encoding="utf-8")
 
 
 def test_mathematics_is_set_and_no_tex_is_left(pages):
@@ -99,8 +92,8 @@ def test_mathematics_is_set_and_no_tex_is_left(pages):
             assert not re.search(left, page.text), (path.name, re.search(f".{{0,40}}{left}.{{0,40}}", page.text))
 
 
-def test_everything_a_page_loads_is_beside_it_and_every_link_is_alive(folder, pages):
-    files = {str(path) for path in folder.rglob("*") if path.is_file()}
+def test_everything_a_page_loads_is_beside_it_and_every_link_is_alive(site_folder, pages):
+    files = {str(path) for path in site_folder.rglob("*") if path.is_file()}
     ids = {str(path): set(page.ids) for path, page in pages.items()}
     for path, page in pages.items():
         loaded = {tag.get("src") or tag.get("href") for name in ("img", "script", "link") for tag in page.every(name)}
@@ -114,20 +107,20 @@ def test_everything_a_page_loads_is_beside_it_and_every_link_is_alive(folder, pa
                 assert unquote(fragment) in ids[there], (path.name, target)
         assert all(len(tag["alt"]) >= 20 for tag in page.every("img") if "images/" in tag["src"])
     for name in ("site.css", *site.SCRIPTS):
-        text = (folder / name).read_text(encoding="utf-8").replace('"http://www.w3.org/2000/svg"', "")
+        text = (site_folder / name).read_text(encoding="utf-8").replace('"http://www.w3.org/2000/svg"', "")
         assert not re.search(r"https?:|@import|url\(|\bfetch\b|XMLHttp", text), name
 
 
-def test_nothing_of_this_machine_is_on_a_page(folder):
-    for path in folder.rglob("*"):
+def test_nothing_of_this_machine_is_on_a_page(site_folder):
+    for path in site_folder.rglob("*"):
         if path.suffix in (".html", ".css", ".js", ".json"):
             text = path.read_text(encoding="utf-8")
             assert str(Path.home()) + "/" not in text or str(Path.home()) == "/"
             assert not re.search(r"file://|(?<![\w./:])/(?:home|Users|tmp|root|work)/", text), path
 
 
-def test_outputs_pictures_and_folded_hints_are_there(folder, pages):
-    page = pages[folder / "05_posterior.html"]
+def test_outputs_pictures_and_folded_hints_are_there(site_folder, pages):
+    page = pages[site_folder / "05_posterior.html"]
     assert len([tag for tag in page.every("img") if "images/05-" in tag["src"]]) >= 3
     folded = [tag for tag in page.every("details") if tag.get("class") != "menu"]
     assert len(folded) == 8 and not any("open" in tag for tag in folded)
@@ -255,21 +248,21 @@ def test_every_colour_of_code_can_be_read():
 
 
 @pytest.fixture(scope="module")
-def found(folder) -> list[tuple[str, str, str, str]]:
+def found(site_folder) -> list[tuple[str, str, str, str]]:
     """What the search knows: page, name of the heading, heading and text of each section."""
-    text = (folder / "search-index.js").read_text(encoding="utf-8")
+    text = (site_folder / "search-index.js").read_text(encoding="utf-8")
     whole = json.loads(text.removeprefix("var vqlearnIndex = ").removesuffix(";\n"))
     return [(whole["pages"][number][0], *section) for number, *section in whole["sections"]]
 
 
-def test_the_search_knows_every_section_of_every_page(folder, pages, found):
+def test_the_search_knows_every_section_of_every_page(site_folder, pages, found):
     named = {(page, name) for page, name, _, _ in found}
     for path, page in pages.items():
-        name = path.relative_to(folder).as_posix()
+        name = path.relative_to(site_folder).as_posix()
         headings = {tag["id"] for level, tag in page.tags if re.fullmatch("h[1-6]", level) and "id" in tag}
         assert {(name, heading) for heading in headings} <= named, name
         assert name == "index.html" or any(page == name for page, _ in named), name
-    assert all(not name or name in pages[folder / page].ids for page, name in named)
+    assert all(not name or name in pages[site_folder / page].ids for page, name in named)
     assert {"q_posterior", "MaskReplaceSchedule.between"} <= {heading for _, _, heading, _ in found}
 
 
@@ -291,20 +284,20 @@ def lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines()
 
 
-def test_every_public_name_has_an_entry(folder, pages):
-    overview = pages[folder / "reference/index.html"]
+def test_every_public_name_has_an_entry(site_folder, pages):
+    overview = pages[site_folder / "reference/index.html"]
     links = [tag["href"] for tag in overview.every("a") if "#" in tag.get("href", "")]
     for name in set(vqlearn.__all__) - {"__version__"}:
         page, _, fragment = next(link for link in links if link.endswith(f"#{name}")).partition("#")
-        assert fragment in pages[folder / "reference" / page].ids
-        source = pages[folder / "reference" / page].source
+        assert fragment in pages[site_folder / "reference" / page].ids
+        source = pages[site_folder / "reference" / page].source
         entry = re.search(rf'<h2 id="{fragment}">.*?(?=<h2 |</article>)', source, re.S)[0]
         assert "<p>" in entry or 'class="code"' in entry, f"{name} has neither a sentence nor a signature"
     assert "__version__" in overview.ids
 
 
-def test_every_public_module_has_a_page(folder, pages):
-    found = {path.relative_to(folder / "reference").stem for path in pages if path.parent.name == "reference"}
+def test_every_public_module_has_a_page(site_folder, pages):
+    found = {path.relative_to(site_folder / "reference").stem for path in pages if path.parent.name == "reference"}
     assert {"scenes", "exactness", "plots", "checks", "widgets", "schedule", "samplers"} <= found
     for layer in ("networks", "training", "evaluation", "checkpoints"):
         modules = [path for path in (copying.PACKAGE / layer).glob("*.py") if path.stem != "__init__"]
@@ -313,8 +306,8 @@ def test_every_public_module_has_a_page(folder, pages):
     assert all("reference/index.html" in page.source for page in pages.values())
 
 
-def test_an_entry_has_signature_docstring_and_the_line_of_its_source(folder, pages):
-    page = pages[folder / "reference/transition.html"]
+def test_an_entry_has_signature_docstring_and_the_line_of_its_source(site_folder, pages):
+    page = pages[site_folder / "reference/transition.html"]
     entry = re.search(r'<h2 id="q_posterior">.*?(?=<h2 )', page.source, re.S)[0]
     shown = markup.plain(entry)
     assert "def q_posterior(" in shown and "log_p_x0: Tensor," in shown and ") -> Tensor" in shown
@@ -325,16 +318,16 @@ def test_an_entry_has_signature_docstring_and_the_line_of_its_source(folder, pag
     assert lines(copying.PACKAGE / "transition.py")[number - 1].startswith("def q_posterior(")
 
 
-def test_a_class_lists_the_methods_that_it_has_from_another_of_the_package(folder, pages):
-    source = pages[folder / "reference/sampling.html"].source
+def test_a_class_lists_the_methods_that_it_has_from_another_of_the_package(site_folder, pages):
+    source = pages[site_folder / "reference/sampling.html"].source
     entry = re.search(r'<h2 id="Corrector">.*?(?=<h2 )', source, re.S)[0]
     assert '<a href="reverse.html#Sampler.start"><code>start</code></a>' in entry and "<h3" in entry
     assert "Sampler.step_law" not in entry, "that is its own"
 
 
-def test_entries_of_checks_say_what_is_asked_for(folder, pages):
+def test_entries_of_checks_say_what_is_asked_for(site_folder, pages):
     text = markup.plain(
-        re.search(r'<h2 id="token_counts">.*?(?=<h2 )', pages[folder / "reference/checks.html"].source, re.S)[0]
+        re.search(r'<h2 id="token_counts">.*?(?=<h2 )', pages[site_folder / "reference/checks.html"].source, re.S)[0]
     )
     assert "token_counts(x_0, x_t, mask_id): how many tokens are kept, replaced and masked" in text
 
@@ -350,8 +343,8 @@ def test_names_in_docstrings_lead_to_their_entries_and_html_in_them_is_text():
     assert re.search(r'class="code".*2.*3.*6.*</pre></div>\n<p>End', shown, re.S)
 
 
-def test_the_index_holds_every_name_in_order(folder, pages):
-    source = pages[folder / "reference/names.html"].source
+def test_the_index_holds_every_name_in_order(site_folder, pages):
+    source = pages[site_folder / "reference/names.html"].source
     names = re.findall(r'<li><a href="[^"]+"><code>([^<]+)</code></a> <small>', source)
     assert names == sorted(names, key=str.lower) and len(names) > 200
     assert {"MaskReplaceSchedule.between", "outcome", "Check.judge", "agreement"} <= set(names)
@@ -394,6 +387,33 @@ def test_guides_are_pages_with_their_links_and_pictures(little):
     assert re.findall(r'href="docs/([\w/]+)', contents) == ["README", "b", "a", "teaching/c"]
     assert contents.index(">Guides</p>") < contents.index("docs/README") < contents.index(">Teaching</p>")
     assert 'href="../../05_posterior.html"' in (little / "docs" / "teaching" / "c.html").read_text()
+
+
+def test_problems_are_two_pages_with_solutions_and_the_statements_alone(little):
+    page = little.parent / "docs" / "teaching" / "d.md"
+    tasks = "## 1. A sum\n\n(a) What is $1 + 1$?\n\n**Solution.**\n\n(a) Two.\n\n## 2. A task without end\n\nWhy?\n"
+    page.write_text(f"# Two problems\n\n**For instructors.** Hide it,\nall of it.\n\nCount. [Third](c.md)\n\n{tasks}")
+    site.build(little, copying.notebooks())
+    whole, sheet = (Page(little / "docs" / "teaching" / f"d{end}.html") for end in ("", "-statements"))
+    assert "Two." in whole.text and "Hide it" in whole.text
+    assert not re.search("Solution|Two[.]|Hide|all of it", sheet.text)
+    assert re.search(
+        r"Two problems: the statements\s.*Count\..*A sum.*What is.*A task without end.*Why", sheet.text, re.S
+    )
+    contents = (little / "index.html").read_text().partition("</nav>")[0]
+    assert re.findall(r'href="docs/teaching/(.*?)\.html">(.*?)<', contents)[1:] == [
+        ("d", "Two problems"), ("d-statements", "Two problems: the statements")
+    ]  # fmt: skip
+
+
+def test_the_sheet_has_every_statement_of_the_fifteen_problems():
+    source = (site.GUIDES / "teaching" / "problems.md").read_text()
+    sheet, headings = site.statements(source), re.findall("^## .*$", source, re.M)
+    assert len(headings) == 15 and re.findall("^## .*$", sheet, re.M) == headings
+    for part in re.split("^## ", source, flags=re.M)[1:]:
+        asked, _, solved = part.partition("\n**Solution.**\n")
+        assert asked in sheet and solved and solved.strip() not in sheet
+    assert "instructors" not in sheet and "schedule A" in sheet and sheet.count("\n| ") == 16
 
 
 def test_without_pdoc_the_site_has_no_reference_and_says_so(little, monkeypatch, capsys):

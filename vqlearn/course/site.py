@@ -15,6 +15,7 @@ import posixpath
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,8 +38,10 @@ GUIDES, FIGURES = (
     for carried, folder in (("guides", "docs"), ("figures", "figures"))
 )
 MARK = ".vqlearn-site.json"  # the names of all files of a site: what a later build may replace
+SHEET = "-statements.html"  # how the name of a page ends that leaves out the solutions
 SCRIPTS = "site.js", "site-search.js", "site-mathematics.js", "site-widgets.js"
 TABLE = re.compile(r"^\|.*\|\n\|[-| :]+\|\n\|.*\|\n?", re.M)
+FOR_TEACHERS = re.compile(r"^\*\*(?:For instructors\.\*\* .*?\n\n|Solution\.\*\*.*?(?=^## |\Z))", re.M | re.S)
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.S)
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 3 3"><path fill="#002051" d="M0 0h3v3H0z"/>'
@@ -116,13 +119,13 @@ class Site:
 
     def __init__(self, folder: Path, books: list[Book], address: str | None) -> None:
         self.folder, self.books, self.address = folder, books, address
-        self.guides = [(path, f"docs/{_below(path)}.html", _title(path)) for path in guides()]
+        self.guides = [guide for path in guides() for guide in _pages_of(path)]
         self.shelves: dict[str, list[tuple[str, str]]] = {}
         for path, page, title in self.guides:
             shelf = "Guides" if path.parent == GUIDES else path.parent.name.capitalize()
             self.shelves.setdefault(shelf, []).append((page, title))
         self.pages = {f"notebooks/{book.page.removesuffix('.html')}.ipynb": book.page for book in books}
-        self.pages |= {f"docs/{_below(path)}.md": page for path, page, _ in self.guides}
+        self.pages |= {f"docs/{_below(path)}.md": page for path, page, _ in reversed(self.guides)}
         self.index = Index()
         self.linked: list[str] = []  # files of the package
         self.modules: list[tuple[str, str]] = []  # pages and titles of the reference
@@ -133,7 +136,7 @@ class Site:
             (self.folder / name).mkdir(parents=True)
         written = self._reference()
         written += [self._home(), *(self._page(number, book) for number, book in enumerate(self.books))]
-        written += [self._guide(path, page) for path, page, _ in self.guides]
+        written += [self._guide(*guide) for guide in self.guides]
         done = 0
         while done < len(self.linked):  # a text of the package may link to more of it
             written.append(self._source(self.linked[done]))
@@ -200,10 +203,12 @@ class Site:
             body="\n".join(parts), sections=text.sections, before=around[0], after=around[1],
         )  # fmt: skip
 
-    def _guide(self, path: Path, page: str) -> str:
-        text = self.text(f"docs/{_below(path)}.md", page)
-        body = text.render(path.read_text(encoding="utf-8"))
-        return self.save(page, _title(path), body=body, sections=text.sections[1:])
+    def _guide(self, path: Path, page: str, title: str) -> str:
+        text, source = self.text(f"docs/{_below(path)}.md", page), path.read_text(encoding="utf-8")
+        if page.endswith(SHEET):
+            source = statements(source)
+        body = text.render(source)
+        return self.save(page, title, body=body, sections=text.sections[1:])
 
     def _source(self, name: str) -> str:
         page, source = self.pages[name], (ROOT / name).read_text(encoding="utf-8")
@@ -215,7 +220,7 @@ class Site:
         kinds = ast.FunctionDef, ast.ClassDef
         found = [node for node in ast.parse(source).body if isinstance(node, kinds) and node.name[0] != "_"]
         sections = [(2, f"L-{node.lineno}", f"<code>{node.name}</code>") for node in found]
-        body = f"<h1><code>{html.escape(name)}</code></h1>\n{highlighted(source, anchors='L')}"
+        body = f"<h1><code>{html.escape(name)}</code></h1>\n{highlighted(source, 'python', anchors='L')}"
         return self.save(page, name, body=body, sections=sections, wide=True)
 
     def link(self, origin: str, page: str, url: str) -> str | None:
@@ -257,6 +262,19 @@ def guides() -> list[Path]:
         return path.parent.as_posix(), path != readme, place < 0, place
 
     return sorted(sorted(GUIDES.rglob("*.md")), key=order)
+
+
+def statements(source: str) -> str:
+    """A page of problems as it is handed out: without its solutions and what is said to instructors."""
+    return FOR_TEACHERS.sub("", source).replace("\n", ": the statements\n", 1)
+
+
+def _pages_of(path: Path) -> Iterator[tuple[Path, str, str]]:
+    """The pages that a guide becomes, with their titles: one, and a second for the statements of problems alone."""
+    below, title = f"docs/{_below(path)}", _title(path)
+    yield path, f"{below}.html", title
+    if "\n**Solution.**" in path.read_text(encoding="utf-8"):
+        yield path, f"{below}{SHEET}", f"{title}: the statements"
 
 
 def _below(path: Path) -> str:
