@@ -158,7 +158,7 @@ def test_truncation_keeps_the_same_classes(device, dtype, rate):
 
 def test_equal_classes_count_in_the_order_of_their_index(device):
     even = torch.full((1, 1, 8), 1 / 8, device=device).log()
-    assert (truncate(even, 0.5) > -torch.inf)[0, 0].tolist() == [True] * 4 + [False] * 4
+    assert (truncate(even, 0.45) > -torch.inf)[0, 0].tolist() == [True] * 4 + [False] * 4
     assert (guidance.top_k(even, 3) > -torch.inf)[0, 0].tolist() == [True] * 3 + [False] * 5
 
 

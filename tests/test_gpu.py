@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from safetensors.torch import load_file
 
 from tests import pages
 from tests.gpu import __main__ as command
-from tests.gpu import full, report
+from tests.gpu import full, report, training
 from tests.gpu.record import Record, bar
 from vqlearn.course import results
+from vqlearn.training import SceneRecipe
+from vqlearn.training.updates import learning_rate
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -31,7 +34,8 @@ finder.find_spec = classmethod(lambda cls, name, *more: None if name in {names} 
 def rehearsed(tmp_path_factory):
     """The folder of a rehearsal, on a machine without notebooks."""
     out, path = tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("path")
-    names = {"jupyterlab", "ipywidgets", "nbval", "IPython", "nbformat", "ipykernel", "matplotlib"}
+    notebooks = {"jupyterlab", "jupyter_client", "ipywidgets", "nbval", "nbformat", "nbclient", "IPython", "ipykernel"}
+    names = {*notebooks, "matplotlib"}
     (path / "sitecustomize.py").write_text(ABSENT.format(names=names))
     environment = {**os.environ, "PYTHONPATH": str(path)}
     subprocess.run(
@@ -109,9 +113,26 @@ def test_a_part_that_takes_too_long_is_cut_off(tmp_path, monkeypatch, capfd):
 def test_each_part_has_its_share_of_the_time(tmp_path):
     chosen = command.parse(["--minutes", "9", "--out", str(tmp_path)])
     found = dict(command.limits(chosen))
-    assert (found["correctness"], found["full"]) == (60, 150) and 520 < found["training"] <= 530  # nothing has run
+    assert (found["correctness"], found["full"]) == (90, 180) and 520 < found["training"] <= 530  # nothing has run
     short = dict(command.limits(command.parse(["--minutes", "1", "--out", str(tmp_path)])))
     assert all(0 < seconds <= 50 for seconds in short.values())
+
+
+def test_the_learning_rate_falls_to_zero_when_the_time_is_over(monkeypatch):
+    """The first updates take seconds, and the later ones are not of one length: none may come after the last."""
+    monkeypatch.setattr(training, "keep", lambda *_: None)
+    clock = SimpleNamespace(now=3.0, passed=lambda: clock.now)
+    rates = []
+
+    def step(number):
+        rates.append(learning_rate(number, stage.recipe.steps, stage.recipe.decay))
+        clock.now += 8 if number == 0 else 0.1 if number < 200 else 0.05
+        return {}
+
+    stage = SimpleNamespace(recipe=SceneRecipe(steps=12000), step=step)
+    training.learn(stage, clock, Path(), until=60.0, most=10**9)
+    assert 700 < len(rates) < 850 and max(rates) > 0.9 and rates[-1] < 0.05
+    assert sum(rate == 0 for rate in rates) < 30
 
 
 def test_without_a_gpu_a_run_says_what_to_do(tmp_path):

@@ -24,6 +24,7 @@ from .record import Record
 
 WEIGHTS = "weights.safetensors"  # averaged, in float16: what a later run goes on from
 EVERY = 60.0  # seconds between two copies of them
+SLOW_AT_FIRST = 20  # updates, in which much is done for the first time
 SETTINGS = ((10, 1.15, 0.6), (25, 1.15, 0.6), (10, 1.0, 1.0), (25, 1.0, 1.0), (100, 1.0, 1.0))
 FEW = ((3, 1.15, 0.6), (4, 1.0, 1.0))  # of a rehearsal
 ON_CPU = SceneRecipe(batch=8, own_from=1)
@@ -89,12 +90,14 @@ def data(stage: DenoiserStage, record: Record, count: int) -> None:
 
 def learn(stage: DenoiserStage, record: Record, out: Path, until: float, most: int) -> None:
     """Update until so many seconds of the record are over; the rate falls to zero at the end of a run so long."""
-    begin = written = record.passed()
+    written = begin = record.passed()
     for number in itertools.count(1):
         figures = stage.step(number - 1)
-        if number in (20, 100, 500):  # by now it is known how many updates there will be
-            total = round(number * (until - begin) / (record.passed() - begin))
-            stage.recipe = dataclasses.replace(stage.recipe, steps=max(number + 1, total))
+        if number == SLOW_AT_FIRST:
+            begin = record.passed()
+        elif number > SLOW_AT_FIRST and number % SLOW_AT_FIRST == 0:  # there is time for so many, at this pace
+            pace = (record.passed() - begin) / (number - SLOW_AT_FIRST)
+            stage.recipe = dataclasses.replace(stage.recipe, steps=number + 1 + int((until - record.passed()) / pace))
         if number == 1 or record.passed() - written > EVERY:
             written = record.passed()
             keep(stage, record, out, number, figures)

@@ -115,10 +115,11 @@ def _emoji(arguments: argparse.Namespace, out: Path) -> str:
     from vqlearn.evaluation.emoji import evaluate
     from vqlearn.training import emoji, processes
 
-    codec = replace(emoji.CODEC, steps=arguments.codec_steps or emoji.CODEC.steps)
-    denoiser = emoji.EmojiRecipe()
+    start = _diffusion(arguments.start_from)
+    codec, denoiser = emoji.recipes(arguments.device, from_nothing=start is None)
+    codec = replace(codec, steps=arguments.codec_steps or codec.steps)
     denoiser = replace(denoiser, steps=arguments.steps or denoiser.steps)
-    pipe = emoji.train(out, codec=codec, denoiser=denoiser, device=arguments.device)
+    pipe = emoji.train(out, codec=codec, denoiser=denoiser, start_from=start, device=arguments.device)
     if processes.rank():
         return ""
     found = evaluate(pipe, count=200, num_inference_steps=25)
@@ -185,7 +186,7 @@ OF_SCENES, OF_FOLDER = ("start_from", "objective", "autoregressive"), (
 )  # fmt: skip
 DATA: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "scenes": (_scenes, OF_SCENES),
-    "emoji": (_emoji, ()),
+    "emoji": (_emoji, ("start_from",)),
 }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vqlearn import guidance
 from vqlearn.arguments import permutation, real, shown, whole
@@ -189,8 +191,9 @@ class AutoregressiveTransformer(Model, Blocks):
                 raise ValueError(f"with a cache positions come in turn: number {pasts[0].count} is next, got {number}")
             x = self._inputs(tokens, order, tables, number if cache else 0, number + 1)
             x = x.repeat(2, 1, 1) if branches == "both" else x
-            for block, given, past in zip(self.transformer_blocks, read, pasts, strict=True):
-                x = block(x, given, past if cache else None)
+            with any_length(x.device):
+                for block, given, past in zip(self.transformer_blocks, read, pasts, strict=True):
+                    x = block(x, given, past if cache else None)
             log_p = _wide(self.out(self.norm_out(x[:, -1]))).log_softmax(-1)
             if branches == "both":
                 log_p_null, log_p = log_p.chunk(2)
@@ -289,6 +292,13 @@ class CausalBlock(nn.Module):
             k, v = condition if isinstance(condition, tuple) else self.attn2.keys_values(condition)
             x = x + self.attn2.read(self.attn2.queries(self.norm2(x)), k, v)
         return x + self.ff(self.norm3(x))
+
+
+def any_length(device: torch.device) -> AbstractContextManager[Any]:
+    """On a GPU attention without cuDNN, which makes a plan for every new length, in the time of several tokens."""
+    if device.type == "cpu":
+        return nullcontext()
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 
 def _chooser(temperature: float, top_k: int | None, top_p: float | None) -> Callable[[Tensor], Tensor]:

@@ -97,16 +97,15 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: list[str]) -> tuple[Tensor, list
 
     A cut prompt keeps its end token. The tokenizer may be shared: its settings are neither read nor changed.
     """
-    length = tokenizer.model_max_length
-    ids, cut = torch.full((len(prompts), length), tokenizer.pad_token_id), []
-    for row, found in zip(
-        ids, tokenizer.backend_tokenizer.encode_batch(prompts, add_special_tokens=False), strict=True
-    ):
+    length, start, end = tokenizer.model_max_length, tokenizer.bos_token_id, tokenizer.eos_token_id
+    rows, cut = [], []
+    for found in tokenizer.backend_tokenizer.encode_batch(prompts, add_special_tokens=False):
         parts = (found, *found.overflowing)  # somebody may have told it to cut and to pad
         tokens = [token for part in parts for token, told in zip(part.ids, part.attention_mask, strict=True) if told]
-        kept = [tokenizer.bos_token_id, *tokens[: length - 2], tokenizer.eos_token_id]
-        row[: len(kept)] = torch.tensor(kept)
-        cut.append(tokenizer.decode(tokens[length - 2 :]).strip())
+        kept, rest = tokens[: length - 2], tokens[length - 2 :]
+        rows.append([start, *kept, end, *[tokenizer.pad_token_id] * (length - 2 - len(kept))])
+        cut.append(tokenizer.decode(rest).strip() if rest else "")
+    ids = torch.tensor(rows, dtype=torch.int64).reshape(-1, length)
     return ids, cut
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from vqlearn.training.recipes import CodecRecipe, DenoiserRecipe
 from vqlearn.training.shipped import Run, patch_codec, small_denoiser, text_parts
 from vqlearn.training.start import initialise
 
-NUM_CODES, WIDTH, LAYERS = 2048, 160, 4
+NUM_CODES, WIDTH, LAYERS = 4096, 160, 4
 TEXT_WIDTH, TEXT_LENGTH, MERGES = 96, 32, 2000
 CATEGORIES: tuple[str, ...] | None = None  # what the denoiser learns, None for all; the codec learns them all
 CODEC = CodecRecipe(steps=6000, batch=32)
@@ -42,6 +42,21 @@ class EmojiRecipe(DenoiserRecipe):
     learning_rate: float = 1e-3
     uniform_share: float = 1 / 3
     time_power: float = 4.0
+
+
+LARGE_BATCH = EmojiRecipe(steps=15000, batch=256, learning_rate=2e-3)
+LARGE_CODEC_BATCH = CodecRecipe(steps=8000, batch=128)
+
+
+def recipes(device: str, *, from_nothing: bool = True) -> tuple[CodecRecipe, EmojiRecipe]:
+    """How codec and denoiser learn on a device: on a GPU in batches that are large enough for it.
+
+    A model that learns on does so at half the rate, from other draws.
+    """
+    on_cpu = torch.device(device).type == "cpu"
+    codec, denoiser = (CODEC, EmojiRecipe()) if on_cpu else (LARGE_CODEC_BATCH, LARGE_BATCH)
+    learns_on = replace(denoiser, learning_rate=denoiser.learning_rate / 2, seed=denoiser.seed + 1)
+    return codec, denoiser if from_nothing else learns_on
 
 
 def combinations(split: str, categories: Iterable[str] | None = None) -> list[Arrangement]:
@@ -119,7 +134,7 @@ def emoji_stage(
     dtype: torch.dtype | None = None,
 ) -> DenoiserStage:
     """The denoiser's training on emoji; the pipeline's codec is one that has learned."""
-    recipe = EmojiRecipe() if recipe is None else recipe
+    recipe = recipes(device)[1] if recipe is None else recipe
     objective = CrossEntropy(recipe.uniform_share, recipe.time_power)
     return DenoiserStage(pipe, EmojiTokens(pipe, CATEGORIES), recipe, objective, device=device, dtype=dtype)
 
@@ -129,19 +144,27 @@ def train(
     *,
     codec: CodecRecipe | None = None,
     denoiser: EmojiRecipe | None = None,
+    start_from: VQDiffusionPipeline | None = None,
     device: str = "cpu",
     save_every: int = 250,
     progress: bool = True,
 ) -> VQDiffusionPipeline:
-    """Train both stages in `out` and write the pipeline to `out/model`; goes on where an earlier run stopped."""
+    """Train both stages in `out` and write the pipeline to `out/model`; goes on where an earlier run stopped.
+
+    With `start_from`, a pipeline of this kind, its codec is kept and its denoiser learns on.
+    """
     run = Run(Path(out), device, {"save_every": save_every, "progress": progress})
-    pipe = VQDiffusionPipeline(**networks())
-    run.codec(pipe.vqvae, EmojiPictures(), codec or CODEC)
-    initialise(pipe.transformer, pipe.vqvae)
-    stage = emoji_stage(pipe, denoiser, device=device, dtype=run.dtype)
+    found = recipes(device, from_nothing=start_from is None)
+    if start_from is None:
+        pipe = VQDiffusionPipeline(**networks())
+        run.codec(pipe.vqvae, EmojiPictures(), codec or found[0])
+        initialise(pipe.transformer, pipe.vqvae)
+    else:
+        pipe = start_from.to(torch.float32)
+    stage = emoji_stage(pipe, denoiser or found[1], device=device, dtype=run.dtype)
     pipe.vqvae.half()  # as it is written
-    found: VQDiffusionPipeline = run.finished(stage, "denoiser", defaults())
-    return found
+    finished: VQDiffusionPipeline = run.finished(stage, "denoiser", defaults())
+    return finished
 
 
 def defaults() -> dict[str, Any]:

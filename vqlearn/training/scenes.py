@@ -150,7 +150,8 @@ OBJECTIVES: dict[str, Callable[[VQDiffusionPipeline, SceneRecipe, SceneTokens, s
 def learned_world(pipe: Components, recipe: WorldRecipe, device: str) -> tuple[SceneTokens, RelationTask]:
     """What a network learns the toy world from, and its text encoder's own task; raises ValueError where it cannot."""
     check_world(pipe)
-    codes = layouts.code_table(pipe.vqvae.to(device).eval().encode).to(device)
+    pipe.vqvae.to(device).eval()
+    codes = layouts.code_table(pipe.encode).to(device)
     tables = SceneTokens(codes, layouts.text_table(pipe.tokenizer), recipe.counts)
     width = pipe.transformer.config["cross_attention_dim"]
     return tables, RelationTask(tables.texts, width, weight=recipe.relation_weight, seed=recipe.seed)

@@ -33,7 +33,8 @@ def initialise(transformer: Network, codec: VQModel | None = None, seed: int = 0
             raise ValueError(
                 f"the codec has {codec.num_tokens} codes, the transformer is for {len(transformer.out.weight)}"
             )
-        _project(codec.quantize.vectors(torch.arange(codec.num_tokens)).cpu(), transformer, generator)
+        codes = torch.arange(codec.num_tokens, device=codec.quantize.embedding.weight.device)
+        _project(codec.quantize.vectors(codes).cpu(), transformer, generator)
     tables = [weight for name, weight in embedding.named_parameters() if name != "emb.weight"]
     rival = isinstance(transformer, AutoregressiveTransformer)
     others: Any = transformer.next_embedding.parameters() if rival else [embedding.emb.weight[-1:]]  # here the mask
@@ -57,7 +58,7 @@ def _project(codebook: Tensor, transformer: Network, generator: Generator) -> No
     codes = (codebook - codebook.mean(0)) / codebook.std()
     for target, scale in ((table, 0.5), (head, 0.5 / math.sqrt(head.shape[1]))):
         projection = torch.randn(codes.shape[1], target.shape[1], generator=generator) / math.sqrt(codes.shape[1])
-        target[: len(codes)] = scale * codes @ projection
+        target[: len(codes)].copy_(scale * codes @ projection)
 
 
 def _waves(count: int, width: int) -> Tensor:

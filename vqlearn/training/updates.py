@@ -25,7 +25,7 @@ def of_kind(name: str, value: Any, *kinds: type) -> None:
 def learning_rate(step: int, steps: int, decay: float, warmup: int = 200) -> float:
     """Factor of the learning rate: linear warm-up, flat, then linear to zero over the last `decay` of the run."""
     left = (steps - step) / max(1, round(decay * steps))
-    return min((step + 1) / warmup, 1.0, left)
+    return max(0.0, min((step + 1) / warmup, 1.0, left))
 
 
 def has_fast_bfloat16() -> bool:

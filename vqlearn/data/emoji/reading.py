@@ -51,7 +51,7 @@ def _pixels(picture: Picture) -> np.ndarray:
     if side not in SIDES:
         raise ValueError(f"picture must be 32 x 32 or 64 x 64 pixels, got one that is {side} wide")
     if isinstance(picture, Tensor) and picture.is_floating_point():
-        picture = picture.detach().float().clamp(-1, 1)  # a codec goes a little beyond
+        picture = picture.detach().float().cpu().clamp(-1, 1)  # a codec goes a little beyond
     found: np.ndarray = to_tensor(picture, side)[0].permute(1, 2, 0).numpy() / 2 + 0.5
     return found
 
