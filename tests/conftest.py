@@ -41,6 +41,16 @@ def shallow():
     return pipe
 
 
+@pytest.fixture(scope="session")
+def site_folder(tmp_path_factory) -> Path:
+    """The whole site of the course; tests must leave it as it is."""
+    from vqlearn.course import copying, site
+
+    folder = tmp_path_factory.mktemp("site") / "pages"
+    site.build(folder, copying.notebooks())
+    return folder
+
+
 @pytest.fixture
 def seeded():
     """A fresh generator for each call: `seeded(7)`."""

@@ -1,47 +1,26 @@
 """The site in a browser: pages fit a phone, search and buttons work from a disk, widgets compute as the library.
 
 Skipped where Playwright (from pip) or Chromium (`apt-get install chromium`) is missing; the audit also where
-axe-playwright-python is, which brings axe-core. The site is a whole one but for most pages of the reference and of
-source.
+axe-playwright-python is, which brings axe-core.
 """
 
 import contextlib
-import importlib
 import itertools
 import json
 import re
 import shutil
 import socket
-from pathlib import Path
 
 import pytest
 import torch
 
 import vqlearn
-from vqlearn.course import copying, reference, site
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
 
 PATIENCE = 600  # seconds, on a slow machine
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 WHITE = "rgb(255, 255, 255)"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """All notebooks and guides, one module of the reference, and its source."""
-    folder, whole = tmp_path_factory.mktemp("site") / "pages", site.Site._source
-    modules = {"vqlearn.schedule": importlib.import_module("vqlearn.schedule")}
-
-    def source(self, name):
-        body = f"<h1>{name}</h1>"
-        return whole(self, name) if name == "vqlearn/schedule.py" else self.save(self.pages[name], name, body=body)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reference, "public_modules", lambda: modules)
-        patch.setattr(site.Site, "_source", source)
-        site.build(folder, copying.notebooks())
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +74,10 @@ LOAD_MORE = """async address => {
 }"""
 
 
-def test_pages_load_whole_and_fit_a_phone_and_a_desk_in_light_and_dark(browser, folder):
-    paths = [path for path in sorted(folder.rglob("*.html")) if path.parent.name != "source"]
-    paths.append(folder / "source" / "schedule.py.html")
+def test_pages_load_whole_and_fit_a_phone_and_a_desk_in_light_and_dark(browser, site_folder):
+    paths = [path for path in sorted(site_folder.rglob("*.html")) if path.parent.name not in ("reference", "source")]
+    paths += [site_folder / f"reference/{name}.html" for name in ("index", "names", "schedule")]
+    paths.append(site_folder / "source/schedule.py.html")
     with opened(browser, viewport=PHONE) as tab:
         for path in paths:
             tab.goto(path.as_uri())
@@ -105,17 +85,17 @@ def test_pages_load_whole_and_fit_a_phone_and_a_desk_in_light_and_dark(browser, 
             assert (tab.evaluate(WIDE), tab.evaluate(GROUND)) == (False, WHITE), path.name
         tab.set_viewport_size(DESK)
         tab.emulate_media(color_scheme="dark")
-        for path in (*{path.parent: path for path in paths}.values(), folder / "06_training_objective.html"):
+        for path in (*{path.parent: path for path in paths}.values(), site_folder / "06_training_objective.html"):
             tab.goto(path.as_uri())
             assert not tab.evaluate(WIDE) and tab.evaluate(GROUND) != WHITE, path.name
             assert tab.evaluate(SCROLLED) == 0, "a formula is wider than its column"
 
 
-def test_the_browser_lets_no_page_load_anything_else(browser, folder):
+def test_the_browser_lets_no_page_load_anything_else(browser, site_folder):
     context = browser.new_context()
     context.set_default_timeout(1000 * PATIENCE)
     tab = context.new_page()
-    tab.goto((folder / "index.html").as_uri())
+    tab.goto((site_folder / "index.html").as_uri())
     with socket.create_server(("127.0.0.1", 0)) as server:
         told, held = tab.evaluate(LOAD_MORE, f"http://127.0.0.1:{server.getsockname()[1]}/")
         context.close()
@@ -128,26 +108,26 @@ def test_the_browser_lets_no_page_load_anything_else(browser, folder):
     assert told == ["connect", "frame", "img", "media", "script", "style"] and held
 
 
-def test_the_summary_of_equations_is_printed_on_one_page(browser, folder):
+def test_the_summary_of_equations_is_printed_on_one_page(browser, site_folder):
     with opened(browser) as tab:
-        tab.goto((folder / "docs" / "teaching" / "equations.html").as_uri())
+        tab.goto((site_folder / "docs" / "teaching" / "equations.html").as_uri())
         assert len(re.findall(rb"/Type\s*/Page\b", tab.pdf(prefer_css_page_size=True))) == 1
 
 
 # ------------------------------------------------------------------------------------------ what a reader can do
 
 
-def test_the_reader_chooses_the_colours_and_keeps_them(browser, folder):
+def test_the_reader_chooses_the_colours_and_keeps_them(browser, site_folder):
     with opened(browser) as tab:
-        tab.goto((folder / "index.html").as_uri())
+        tab.goto((site_folder / "index.html").as_uri())
         tab.get_by_role("button", name="Dark colours").click()
-        tab.goto((folder / "12_one_page.html").as_uri())
+        tab.goto((site_folder / "12_one_page.html").as_uri())
         assert tab.evaluate(GROUND) != WHITE
 
 
-def test_the_reader_hides_the_code_and_copies_it(browser, folder):
+def test_the_reader_hides_the_code_and_copies_it(browser, site_folder):
     with opened(browser) as tab:
-        tab.goto((folder / "04_schedules.html").as_uri())
+        tab.goto((site_folder / "04_schedules.html").as_uri())
         cell, first = tab.locator(".cell", has_text="display(widgets"), tab.locator(".cell").first
         copy = cell.get_by_role("button", name="Copy this code")
         copy.focus()
@@ -162,17 +142,17 @@ def test_the_reader_hides_the_code_and_copies_it(browser, folder):
         button.focus()
         tab.keyboard.press("Enter")
         assert not first.is_visible() and tab.locator(".output pre").first.is_visible()
-        tab.goto((folder / "12_one_page.html").as_uri())
+        tab.goto((site_folder / "12_one_page.html").as_uri())
         assert not tab.locator(".cell").first.is_visible(), "the choice is kept"
         tab.get_by_role("button", name="Show code of this notebook").click()
         assert tab.locator(".cell").first.is_visible()
-        tab.goto((folder / "docs" / "course.html").as_uri())
+        tab.goto((site_folder / "docs" / "course.html").as_uri())
         assert tab.get_by_role("button", name="Copy this code").count() > 5 and tab.locator("#code").count() == 0
 
 
-def test_the_search_works_from_a_disk_by_the_keyboard(browser, folder):
+def test_the_search_works_from_a_disk_by_the_keyboard(browser, site_folder):
     with opened(browser, viewport=PHONE) as tab:
-        tab.goto((folder / "docs" / "teaching" / "guide.html").as_uri())
+        tab.goto((site_folder / "docs" / "teaching" / "guide.html").as_uri())
         tab.keyboard.press("/")
         tab.keyboard.type("MaskReplaceSchedule.between")
         tab.locator(".found a").first.wait_for()
@@ -202,9 +182,9 @@ def test_the_search_works_from_a_disk_by_the_keyboard(browser, folder):
         assert not search.is_visible() and tab.evaluate("document.activeElement.id") == "search"
 
 
-def test_without_scripts_a_page_is_whole_and_has_no_dead_buttons(browser, folder):
+def test_without_scripts_a_page_is_whole_and_has_no_dead_buttons(browser, site_folder):
     with opened(browser, java_script_enabled=False) as tab:
-        tab.goto((folder / "05_posterior.html").as_uri())
+        tab.goto((site_folder / "05_posterior.html").as_uri())
         assert tab.locator("button:visible").count() == 0
         assert tab.locator("[data-widget] img").is_visible() and tab.locator(".cell").first.is_visible()
 
@@ -221,9 +201,9 @@ ENDS = [(0.0, 0.9), (0.0, 1.0), (0.99, 0.01), (0.3, 0.0), (0.15, 0.85), (0.0, 0.
 
 
 @pytest.fixture(scope="module")
-def mathematics(browser, folder):
+def mathematics(browser, site_folder):
     with opened(browser) as tab:
-        tab.goto((folder / "05_posterior.html").as_uri())
+        tab.goto((site_folder / "05_posterior.html").as_uri())
         yield tab
 
 
@@ -255,9 +235,9 @@ def posteriors(schedule, cases: list[tuple[int, int, int, int]]) -> torch.Tensor
     return vqlearn.q_posterior(known, x_t[:, None], t, schedule, s=s)[:, 0].exp()
 
 
-def test_the_schedule_explorer_follows_the_keyboard(browser, folder):
+def test_the_schedule_explorer_follows_the_keyboard(browser, site_folder):
     with opened(browser, viewport=PHONE) as tab:
-        tab.goto((folder / "04_schedules.html").as_uri())
+        tab.goto((site_folder / "04_schedules.html").as_uri())
         place = tab.locator("[data-widget=schedule_explorer]")
         assert place.locator("img").count() == 0 and place.locator("svg.tokens").count() == 6
         kept, masked = place.get_by_label("kept at t = T"), place.get_by_label("masked at t = T")
@@ -280,10 +260,10 @@ def test_the_schedule_explorer_follows_the_keyboard(browser, folder):
         assert "0.150 kept, 0.000 replaced, 0.850 masked" in place.locator("svg.chart").get_attribute("aria-label")
 
 
-def test_the_posterior_microscope_follows_the_keyboard(browser, folder):
+def test_the_posterior_microscope_follows_the_keyboard(browser, site_folder):
     schedule = vqlearn.MaskReplaceSchedule.paper(num_codes=4, num_steps=10)
     with opened(browser) as tab:
-        tab.goto((folder / "05_posterior.html").as_uri())
+        tab.goto((site_folder / "05_posterior.html").as_uri())
         place = tab.locator("[data-widget=posterior_microscope]")
         for label, key in (("seen token x_t", "End"), ("clean token x_0", "Home"), ("later time t", "End")):
             place.get_by_label(label).focus()
@@ -319,10 +299,10 @@ AUDIT = """async () => (await axe.run({resultTypes: ["violations"], preload: fal
 
 
 @pytest.mark.parametrize("page", [*KINDS, "search", "contents"])
-def test_an_audit_finds_nothing_serious(browser, folder, page):
+def test_an_audit_finds_nothing_serious(browser, site_folder, page):
     axe = pytest.importorskip("axe_playwright_python.base", reason="axe-playwright-python is not installed")
     with opened(browser, viewport=PHONE, bypass_csp=True) as tab:
-        tab.goto((folder / (page if page in KINDS else "docs/teaching/README.html")).as_uri())
+        tab.goto((site_folder / (page if page in KINDS else "docs/teaching/README.html")).as_uri())
         if KINDS.get(page):
             tab.evaluate("which => document.querySelectorAll(which).forEach(part => part.remove())", KINDS[page])
         if page == "search":

@@ -175,9 +175,14 @@ def highlighted(code: str, language: str = "ipython3", anchors: str = "") -> str
         lexer = get_lexer_by_name(language.split()[0])
     except ClassNotFound:
         lexer = get_lexer_by_name("text")
-    text = str(highlight(code, lexer, HtmlFormatter(cssclass="code", lineanchors=anchors)))
+    text = str(highlight(code, lexer, _formatter(anchors)))
     text = re.sub(r'<a id="([^"]+)" name="[^"]+" href="[^"]+"></a>', r'<span id="\1"></span>', text)  # no empty links
     return text.replace("<pre>", '<pre tabindex="0">')
+
+
+@functools.cache
+def _formatter(anchors: str) -> HtmlFormatter[str]:
+    return HtmlFormatter(cssclass="code", lineanchors=anchors)  # to make one takes as long as to colour a signature
 
 
 def code_colours() -> str:
