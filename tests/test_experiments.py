@@ -1,8 +1,11 @@
 """The experiments on the papers' claims: their statistics, their world, and a miniature of each."""
 
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 from torch.testing import assert_close
@@ -13,7 +16,7 @@ from experiments import orders, shipped, speed
 from experiments.claims import CLAIMS
 from experiments.models import MINIATURE, Arm, Lab, build
 from vqlearn import scenes
-from vqlearn.course.contrasts import T_975, Contrast, Interval, interval, verdict
+from vqlearn.course.contrasts import T_975, Contrast, Interval, differences, interval, verdict
 from vqlearn.course.results import load, read
 from vqlearn.evaluation.agreement import report as report_of
 
@@ -188,3 +191,15 @@ def test_what_is_stored_of_the_shipped_model_is_whole():
     assert {(row["setting"], row["seed"]) for row in stored} == {
         (name, seed) for part in shipped.PARTS.values() for name in part for seed in range(shipped.SEEDS)
     }
+
+
+def test_notebook_15_prints_the_verdicts_on_all_claims():
+    book = nbformat.read(Path(__file__).parents[1] / "notebooks/15_claims.ipynb", 4)
+    printed = {
+        name: said
+        for cell in book.cells
+        for output in cell.get("outputs", [])
+        for name, said in re.findall(r"^verdict on (\S+): (.+)$", output.get("text", ""), re.M)
+    }
+    expected = {name: verdict([*differences(one.contrasts, load(name)).values()]) for name, one in CLAIMS.items()}
+    assert printed == expected and len(expected) == 9

@@ -3,6 +3,7 @@
 from answers import (
     autoregression,
     bayes,
+    claims,
     codes,
     distributions,
     forward,
@@ -21,7 +22,7 @@ from answers import (
 
 MODULES = (
     *(start, codes, matrices, forward, schedules, bayes, network, objective),
-    *(sampling, guidance, distributions, full_model, autoregression, one_page, since_then, own_pictures),
+    *(sampling, guidance, distributions, full_model, autoregression, one_page, since_then, own_pictures, claims),
 )
 LIBRARY = {name: answer for module in MODULES for name, answer in module.LIBRARY.items()}
 WRONG = [case for module in MODULES for case in module.WRONG]

@@ -8,6 +8,7 @@ One's own check is a `Check` as well; `check.judge(function)` returns the `Verdi
 from vqlearn.course.checks.autoregression import cached_step, causal_attention, prefix_work
 from vqlearn.course.checks.bayes import apply_in_logs, likelihood_row, posterior, repair_rate
 from vqlearn.course.checks.check import Check, Verdict
+from vqlearn.course.checks.claims import any_fluke, paired_half_width, seeds_needed
 from vqlearn.course.checks.codes import compression, learned_codebook, nearest_code, perplexity
 from vqlearn.course.checks.distributions import next_law, one_call, told_and_seen, variation
 from vqlearn.course.checks.forward import corrupt, visible_distribution, wrong_tokens
@@ -44,6 +45,7 @@ EXERCISES: dict[str, Check] = {
         *(mask_only_step, repaired),
         *(masked_term, uncover_chance, pattern_weight),
         *(image_of, edge_loss, kernel_distance),
+        *(paired_half_width, seeds_needed, any_fluke),
     )
 }
 """All checks by name, in the order of the notebooks."""
