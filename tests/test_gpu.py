@@ -98,6 +98,9 @@ def test_a_rehearsal_is_no_result(rehearsed):
 
 def test_the_page_tells_what_is_committed():
     assert pages.read(report.PAGE, report.SECTION) == report.report(report.RESULTS)
+    stored, expected = results.load("gpu"), report.guided_steps(report.RESULTS)
+    assert [row["setting"] for row in stored] == [row["setting"] for row in expected]
+    assert [row["seconds"] for row in stored] == pytest.approx([row["seconds"] for row in expected], rel=1e-5)
 
 
 # ------------------------------------------------------------------------------------------ parts

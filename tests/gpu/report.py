@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vqlearn.course import results
+
 from .. import pages
 
 PAGE, SECTION = pages.DOCS / "speed.md", "gpu"
@@ -100,6 +102,18 @@ def training(part: dict[str, Any]) -> list[str]:
     return lines
 
 
+def guided_steps(folder: Path) -> list[results.Row]:
+    """What notebook 10 shows: seconds of a guided step of the published size, and the share of the products' rate."""
+    full = json.loads((folder / "full.json").read_text(encoding="utf-8"))
+    return [
+        {"setting": f"{row['dtype']}, {row['mode']}", "device": full["machine"]["card"], "batch": row["batch"],
+         "seconds": row["ours_s"], "of_rate": row["of_rate"]}
+        for row in full["rows"]
+        if "ours_s" in row
+    ]  # fmt: skip
+
+
 def write(page: Path, folder: Path) -> None:
-    """Put the report into its section of the page."""
+    """Put the report into its section of the page, and the guided steps where notebook 10 finds them."""
     pages.write(page, SECTION, report(folder))
+    results.save(results.FOLDERS[-1] / "gpu.csv", guided_steps(folder))
