@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 PATIENCE = 600  # seconds
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: each has its core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,6 +38,33 @@ QUICK: dict[str, tuple[str, ...]] = {
         "test_tokens_that_are_released_during_the_run",
     ),
 }
+
+# In several processes these files come before the other tests: a long one at the end would leave a process idle.
+LONG = (
+    "test_gpu.py", "test_site.py", "test_site_browser.py", "test_course.py", "test_browser.py", "test_experiments.py",
+    "test_exact.py", "test_ideal.py", "test_processes.py", "test_checkpoints.py", "test_main.py", "test_figures.py",
+    "test_training.py", "test_transition.py", "test_scenes.py", "test_widgets.py", "test_waits.py", "test_warm.py",
+)  # fmt: skip
+TOGETHER = {"tests/test_site_browser.py": "tests/test_site.py"}  # in one process: they share what takes long to make
+
+
+def pytest_collection_modifyitems(items):
+    ranks = {name: number for number, name in enumerate(LONG)}
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: (item.path.suffix != ".ipynb", ranks.get(item.path.name, len(LONG))))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file at a time, as `--dist loadfile` does."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Files(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return TOGETHER.get(file, file)
+
+    return Files(config, log) if config.option.dist == "loadfile" else None
 
 
 def pytest_ignore_collect(collection_path, config):
