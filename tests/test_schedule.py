@@ -80,16 +80,14 @@ def test_between_clean_and_t_is_the_cumulative_entry_exactly(schedule):
 @law
 @given(schedules())
 def test_shares_are_probabilities_and_jumps_compose(schedule):
-    K = schedule.num_codes
-    for s, t in every_pair(schedule.num_steps):
-        alpha, beta, gamma = schedule.between(s, t)
-        assert min(alpha, beta, gamma) >= 0 and abs(alpha + K * beta + gamma - 1) < 1e-12
-        for u in range(t, schedule.num_steps + 1):
-            later, whole = schedule.between(t, u), schedule.between(s, u)
-            assert_close(later.alpha * alpha, whole.alpha, atol=1e-12, rtol=0)
-            assert_close(1 - (1 - later.gamma) * (1 - gamma), whole.gamma, atol=1e-12, rtol=0)
-            replaced = later.alpha * beta + later.beta * (alpha + K * beta)
-            assert_close(replaced, whole.beta, atol=1e-12, rtol=0)
+    K, times = schedule.num_codes, range(schedule.num_steps + 1)
+    s, t, u = torch.tensor([(s, t, u) for s, t in every_pair(schedule.num_steps) for u in times[t:]]).T
+    shares, later, whole = schedule.between(s, t), schedule.between(t, u), schedule.between(s, u)
+    alpha, beta, gamma = shares
+    assert torch.stack(shares).min() >= 0 and ((alpha + K * beta + gamma - 1).abs() < 1e-12).all()
+    assert_close(later.alpha * alpha, whole.alpha, atol=1e-12, rtol=0)
+    assert_close(1 - (1 - later.gamma) * (1 - gamma), whole.gamma, atol=1e-12, rtol=0)
+    assert_close(later.alpha * beta + later.beta * (alpha + K * beta), whole.beta, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("name, schedule", edge_schedules().items())
