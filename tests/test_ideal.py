@@ -172,7 +172,8 @@ def test_equals_how_often_the_world_draws_what(world, split):
             0, table.objects[:, :, :, 0].unique(), 1.0
         ),
     }
-    rows = torch.cat([one(x_t, 100).exp() for one, x_t in zip(denoise, masks.split(50), strict=True)])
+    each = torch.stack(list(kinds.values()), 1)  # [K, kinds]
+    rows = torch.cat([one(x_t, 100).exp() @ each for one, x_t in zip(denoise, masks.split(50), strict=True)])
     groups = {(len(claim.objects), bool(claim.relations), all(one.size for one in claim.objects)) for claim in claims}
     for group in groups:
         chosen = [
@@ -181,9 +182,9 @@ def test_equals_how_often_the_world_draws_what(world, split):
         ]  # fmt: skip
         if len(chosen) < 20:  # too few for a standard error
             continue
-        for name, kind in kinds.items():
+        for number, (name, kind) in enumerate(kinds.items()):
             for half in (slice(0, 32), slice(32, 64), slice(0, 64)):
-                gap = (kind[x_0[chosen, half]] - rows[chosen, half] @ kind).sum(-1)
+                gap = (kind[x_0[chosen, half]] - rows[chosen, half, number]).sum(-1)
                 error = float(gap.std() / math.sqrt(len(gap))) + 1e-9
                 assert abs(float(gap.mean())) < 6 * error, (group, name, half)
 
