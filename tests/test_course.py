@@ -244,6 +244,13 @@ def test_what_a_cell_binds_and_reads():
     assert reduced.names("%time x") == (set(), set())
 
 
+def test_the_words_of_a_cell_are_its_code():
+    code = "import a.b as c\n\n\ndef d(e, *, f=1):\n    'about g'\n    return h.i(f'{j} k')  # l"
+    assert reduced.words(code) >= {"c", "d", "h", "i", "j"} and reduced.words(code).isdisjoint("gkl")
+    assert reduced.words("getattr(checks, 'm')") >= {"checks", "m"}
+    assert reduced.words("%run n.py") >= {"n"} and reduced.words("[" * 10_000 + "o") >= {"o"}
+
+
 def test_a_wheel_carries_the_course(tmp_path):
     pytest.importorskip("setuptools")
     tree = tmp_path / "tree"
@@ -452,6 +459,9 @@ DEATHS = {  # cells -> what becomes of a, b, c, and the cells that each kernel r
         [["x = 1", "bomb 2", A, "y = x"], ["x = 1", "bomb 2", A, B], ["x = 1", B, C]],
     ),
     "nothing ahead": ([A, B, C, "die"], "done done done", [[A, B, C]]),
+    "nothing left": ([A, B, C, "f_a(1)", "die"], "done done done", [[A, B, C]]),
+    "a name in words alone": ([A, C, "label = 'what f_b is'  # f_b"], "done not done", [[A, C]]),
+    "a name in a text that is run": ([A, C, "exec('f_b = 1')"], "done not done", [[A, C, "exec('f_b = 1')"]]),
     "no exercise": (["die"], "not not not", []),
 }
 

@@ -49,6 +49,7 @@ class Exam:
     ) -> None:
         self.cells, self.exercises, self.start, self.tell = dict(enumerate(cells, start=1)), exercises, start, tell
         self.all = dict(self.cells)
+        self.words = {number: reduced.words(source) for number, source in self.cells.items()}
         self.deaths = 0
         self.found: Found = {}
         self.judged: dict[str, int] = {}  # exercise -> the cell that its verdict is about
@@ -57,10 +58,10 @@ class Exam:
 
     def run(self) -> Found:
         """The verdict on each exercise, and its reason."""
-        while upto := max(self._ahead(), default=0):
+        while any(self._ahead()):
             try:
                 with self.start() as kernel:
-                    self._through(kernel, upto)
+                    self._through(kernel)
                 break
             except Died:  # what it was is noted, and not tried again
                 self.deaths += 1
@@ -85,18 +86,21 @@ class Exam:
         self.died.clear()
 
     def _ahead(self) -> Iterator[int]:
-        """The cells that name an exercise which is not done, after its last verdict."""
+        """The cells whose code names an exercise which is not done, after its last verdict."""
         for name, function in self.exercises.items():
             if self._verdict(name) != "done":
-                names = re.compile(rf"\b(?:{name}|{function})\b")
-                yield from (n for n, text in self.cells.items() if n > self.judged.get(name, 0) and names.search(text))
+                after = self.judged.get(name, 0)
+                yield from (n for n in self.cells if n > after and not self.words[n].isdisjoint((name, function)))
 
-    def _through(self, kernel: Kernel, upto: int) -> None:
-        wanted = set(range(1, upto + 1))
+    def _through(self, kernel: Kernel) -> None:
+        """Run the cells for as long as an exercise that is not done is still ahead."""
+        wanted = set(self.cells)
         if self.deaths > 1:
             wanted = set(self._ahead())
             wanted |= reduced.needed(self.cells, wanted)
         for number, source in [cell for cell in self.cells.items() if cell[0] in wanted]:
+            if number > max(self._ahead(), default=0):
+                break
             self.tell(f"cell {number} of {len(self.all)}")
             for name in self._given(kernel, number, source):
                 if name in self.exercises and (name, number) not in self.asked:

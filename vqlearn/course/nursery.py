@@ -20,7 +20,8 @@ import sys
 from typing import Any
 
 HEAVY = (
-    *("numpy", "torch", "safetensors.torch", "PIL.Image", "ipywidgets", "ipykernel.kernelapp", "ipykernel.ipkernel"),
+    *("numpy", "torch", "safetensors.torch", "PIL.Image", "ipywidgets"),
+    *("ipykernel.kernelapp", "ipykernel.ipkernel", "ipykernel.debugger"),
     *(
         "matplotlib.figure",
         "matplotlib.backends.backend_agg",
@@ -74,8 +75,9 @@ def become(kernel: dict[str, Any]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(kernel["cwd"])
+    set_by_debugger = {name: value for name, value in os.environ.items() if name == "PYDEVD_USE_FRAME_EVAL"}
     os.environ.clear()
-    os.environ.update(kernel["env"], JPY_PARENT_PID=str(os.getppid()))
+    os.environ.update(kernel["env"], JPY_PARENT_PID=str(os.getppid()), **set_by_debugger)
     launcher = importlib.util.find_spec("ipykernel_launcher")
     alone = f"--IPKernelApp.parent_handle={os.getppid()}"  # a kernel does not outlive its parent
     sys.argv = [str(launcher and launcher.origin), *kernel["arguments"], alone]

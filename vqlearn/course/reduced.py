@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 EQUATION = re.compile(r"\$\$(?:(?!\$\$).)*?\\tag\{(\d+[a-z]?\.\d+)\}\s*\$\$", re.S)
 CITED = re.compile(r"(?<![\w\])}])\((\d+[a-z]?\.\d+)\)")
 CALLED = re.compile(r"`[^`]*?\b([A-Za-z_]\w*)(?=[.(])[^`]*`")  # the module or function that a piece of code begins with
+NO_PYTHON = SyntaxError, ValueError, RecursionError, MemoryError  # a magic of IPython, or worse
 PARSER = Lock()  # Python 3.11's ast.parse fails now and then while another thread is in it
 ALWAYS = {"torch", "vqlearn"}  # whatever the answer is
+FROM_TEXT = {"compile", "eval", "exec", "getattr", "globals", "setattr", "vars"}  # names that a text may give
 TITLE = (
     "{title}\n\nThese are the exercises alone, without their solutions. "
     "Figures and sections that they name are in the whole notebook."
@@ -137,6 +139,18 @@ def needed(sources: dict[int, str], readers: Iterable[int]) -> set[int]:
     return found
 
 
+def words(source: str) -> set[str]:
+    """The names that the code of a cell uses; all words in it where a text may name something or nothing is Python."""
+    try:
+        with PARSER:
+            nodes = [*ast.walk(ast.parse(source))]
+    except NO_PYTHON:
+        return set(re.findall(r"\w+", source))
+    fields = (getattr(node, field, None) for node in nodes for field in ("id", "attr", "name", "asname"))
+    found = {name for name in fields if isinstance(name, str)}
+    return set(re.findall(r"\w+", source)) if found & FROM_TEXT else found
+
+
 def names(source: str) -> tuple[set[str], set[str]]:
     """The global names that a cell binds, and those that it reads before it binds them."""
     binds: set[str] = set()
@@ -144,7 +158,7 @@ def names(source: str) -> tuple[set[str], set[str]]:
     try:
         with PARSER:
             statements = ast.parse(source).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # a magic of IPython, or no Python at all
+    except NO_PYTHON:
         return binds, reads
     for statement in statements:
         with PARSER:
