@@ -22,6 +22,7 @@ from PIL import Image, ImageSequence
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "figures"
 CAPTION = "a large red circle left of a small blue square"  # the README's
+EMOJI_CAPTION = "a pear on a pink background"
 CAPTIONS = (CAPTION, "a small yellow star above a large green cross")
 NUM_CODES = 1024  # of the shipped model; the mask comes after them
 STEPS = (1, 2, 3, 4, 5, 6, 10, 25, 50, 100)
@@ -33,6 +34,14 @@ def first(path: Path) -> None:
     from vqlearn.__main__ import main
 
     if main(["generate", CAPTION, "--out", str(path)]):
+        raise SystemExit("vqlearn generate failed")
+
+
+def of_emoji(path: Path) -> None:
+    """The picture beside it, of a combination that the emoji model has never seen."""
+    from vqlearn.__main__ import main
+
+    if main(["generate", EMOJI_CAPTION, "--model", "emoji", "--out", str(path)]):
         raise SystemExit("vqlearn generate failed")
 
 
@@ -157,6 +166,7 @@ def _save(figure, path: Path) -> None:
 
 FIGURES: dict[str, Callable[[Path], None]] = {
     "first.png": first,
+    "emoji.png": of_emoji,
     "schedules.png": schedules,
     "samplers.png": samplers,
     "exactness.png": exactness,

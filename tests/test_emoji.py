@@ -236,7 +236,19 @@ def test_the_model_is_small_enough_to_ship_and_draws(small):
     assert drawn[0].size == (32, 32)
 
 
-@pytest.mark.parametrize("option", [["--objective", "bound"], ["--autoregressive"], ["--start-from", "shipped"]])
+def test_a_model_learns_on_with_its_codec(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CATEGORIES", ["Component"])
+    recipe = replace(training.recipes("cpu", from_nothing=False)[1], steps=1, batch=2)
+    assert (recipe.learning_rate, recipe.seed) == (training.EmojiRecipe().learning_rate / 2, 1)
+    start = VQDiffusionPipeline.from_pretrained(small.name_or_path)
+    learned = training.train(tmp_path, denoiser=recipe, start_from=start, progress=False)
+    for part, same in (("vqvae", True), ("transformer", False)):
+        one, other = (getattr(pipe, part).state_dict() for pipe in (small, learned))
+        assert all(torch.equal(one[name], other[name]) for name in one) == same, part
+    assert not (tmp_path / "codec").exists()
+
+
+@pytest.mark.parametrize("option", [["--objective", "bound"], ["--autoregressive"], ["--size", "32"]])
 def test_options_of_the_scenes_are_refused(option, tmp_path, capsys):
     assert main(["train", "--data", "emoji", "--out", str(tmp_path / "run"), *option]) == 2
     assert f"{option[0]} means nothing with --data emoji, leave it out" in capsys.readouterr().err

@@ -144,7 +144,7 @@ def test_every_package_is_packed(project):
     assert set(listed) - {f"vqlearn.course_{name}" for name in ("figures", "guides", "notebooks", "results")} == found
 
 
-@pytest.mark.parametrize(("name", "most"), [("scenes", 15_000_000), ("ar-scenes", 8_000_000)])
+@pytest.mark.parametrize(("name", "most"), [("scenes", 15_000_000), ("ar-scenes", 8_000_000), ("emoji", 15_000_000)])
 def test_a_shipped_model_is_small_and_has_a_card(name, most):
     folder = ROOT / "vqlearn" / "assets" / "models" / name
     assert sum(path.stat().st_size for path in folder.rglob("*.safetensors")) <= most
@@ -152,7 +152,8 @@ def test_a_shipped_model_is_small_and_has_a_card(name, most):
 
 
 def test_every_shipped_model_is_known():
-    assert {path.name for path in (ROOT / "vqlearn" / "assets" / "models").iterdir()} == {"scenes", "ar-scenes"}
+    models = ROOT / "vqlearn" / "assets" / "models"
+    assert {path.name for path in models.iterdir()} == {"scenes", "ar-scenes", "emoji"}
 
 
 # ------------------------------------------------------------------------------------------ pages and settings

@@ -52,6 +52,11 @@ def soak() -> str:
     return "\n".join(lines)
 
 
+def printed(name: str) -> str:
+    """What `vqlearn evaluate` has printed."""
+    return (samplers.RESULTS.parent / name).read_text(encoding="utf-8").strip()
+
+
 SECTIONS: dict[tuple[str, str], Callable[[], str]] = {
     ("samplers.md", "names"): names,
     ("samplers.md", "samplers"): lambda: samplers.table(json.loads(samplers.RESULTS.read_text(encoding="utf-8"))),
@@ -59,7 +64,8 @@ SECTIONS: dict[tuple[str, str], Callable[[], str]] = {
     ("many_machines.md", "picture"): plan.figures,
     ("many_machines.md", "plan"): plan.tables,
     ("many_machines.md", "soak"): soak,
-    ("model.md", "evaluate"): lambda: (samplers.RESULTS.parent / "evaluate.md").read_text(encoding="utf-8").strip(),
+    ("model.md", "evaluate"): lambda: printed("evaluate.md"),
+    ("emoji.md", "evaluate"): lambda: printed("evaluate-emoji.md"),
 }
 
 

@@ -44,7 +44,7 @@ class EmojiRecipe(DenoiserRecipe):
     time_power: float = 4.0
 
 
-LARGE_BATCH = EmojiRecipe(steps=15000, batch=256, learning_rate=2e-3)
+LARGE_BATCH = EmojiRecipe(steps=8000, batch=256, learning_rate=2e-3)
 LARGE_CODEC_BATCH = CodecRecipe(steps=8000, batch=128)
 
 
@@ -172,4 +172,4 @@ def defaults() -> dict[str, Any]:
     pool = emoji.pool("train", None if CATEGORIES is None else frozenset(CATEGORIES))
     captions = [word for one in pool for word in (one.name, *one.keywords)]
     known = " ".join([*captions, *emoji.BACKGROUNDS, *emoji.OPENINGS, "on a background,"])
-    return {"guidance_scale": 2.0, "truncation_rate": 0.9, "words": sorted(signs(known))}
+    return {"guidance_scale": 1.5, "truncation_rate": 0.9, "words": sorted(signs(known))}

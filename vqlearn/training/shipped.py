@@ -143,7 +143,7 @@ def text_parts(merges: list[tuple[str, str]], width: int, length: int) -> dict[s
     return dict(zip(TEXT_PARTS, (text_encoder, tokenizer, null_text), strict=True))
 
 
-LARGE_BATCH = SceneRecipe(steps=12000, batch=512, learning_rate=2e-3, own_from=1500)  # no GPU has run it yet
+LARGE_BATCH = SceneRecipe(steps=12000, batch=512, learning_rate=2e-3, own_from=1500)  # no GPU has run it to its end
 WORDS = {"words": sorted((*scenes.VOCABULARY, ","))}
 GUIDED = {"guidance_scale": 1.15, "truncation_rate": 0.6, **WORDS}
 
