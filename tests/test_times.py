@@ -4,6 +4,7 @@ import nbformat
 import pytest
 
 from tests import times
+from vqlearn.course import copying
 
 markdown, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
 
@@ -32,3 +33,12 @@ def test_the_guide_has_every_notebook_and_its_times():
         hours = float(stated[number].split("|")[2].removesuffix(" h "))
         assert abs(4 * hours - one.reading / 15) <= 1, f"{number}: run python -m tests.times --write"
         assert stated[number].rpartition(" h ")[2] == one.row(number).rpartition(" h ")[2]
+
+
+@pytest.mark.parametrize("path", copying.notebooks(), ids=lambda path: path.stem)
+def test_a_notebook_states_its_own_times(path):
+    cells = copying.read(path).cells
+    found, stated = times.measure(cells), times.STATED.search(cells[0].source)[1]
+    reading, _, exercises = stated.partition(" minutes, ")
+    assert abs(int(reading) - found.reading) <= 15, "run python -m tests.times --write"
+    assert exercises == found.stated().partition(" minutes, ")[2]
