@@ -24,7 +24,6 @@ TOOLS = {
     "nbstripout",
     "nbval",
     "playwright",
-    "pytest-xdist",
     "ruff",
 }
 METHOD = (
