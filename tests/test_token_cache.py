@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from shallow import small_codec
 
 from tests.test_folders import write
 from vqlearn import VQModel
@@ -91,12 +92,7 @@ def test_room_is_looked_for_before_the_work(tmp_path):
 
 @pytest.fixture
 def codec():
-    torch.manual_seed(0)
-    return VQModel(
-        down_block_types=["DownEncoderBlock2D"] * 3, up_block_types=["UpDecoderBlock2D"] * 3,
-        block_out_channels=(4, 4, 8), latent_channels=8, num_vq_embeddings=32, norm_num_groups=2, vq_embed_dim=4,
-        mid_block_add_attention=False,
-    )  # fmt: skip
+    return small_codec()
 
 
 @pytest.fixture
