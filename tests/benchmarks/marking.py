@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -53,7 +54,9 @@ def main() -> None:
     parser.add_argument("--learners", type=int, default=60)
     learners = parser.parse_args().learners
     with tempfile.TemporaryDirectory() as place:
-        asked = sum(hand_in(Path(place, f"learner-{number:02}")) for number in range(learners)) // learners
+        asked = hand_in(Path(place, "learner-01"))
+        for number in range(2, learners + 1):
+            shutil.copytree(Path(place, "learner-01"), Path(place, f"learner-{number:02}"))
         seconds, spent, said = mark(Path(place))
     print(f"{learners} learners, {asked} exercises each, {os.cpu_count()} processors")
     print(
