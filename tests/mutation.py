@@ -4,11 +4,12 @@
 
 draws places in the method, networks, training, evaluation and checkpoints at random, and at each place one of the
 mutations of cosmic-ray (another operator, number, comparison, condition, keyword). Each mutant lives in a copy of the
-repository. It is killed if a test fails or the tests hang; survivors are printed with their change. Results are kept in
-`tests/benchmarks/results/mutation.json` after each mutant; the same command goes on where it stopped, and tries
-survivors again. Before the first one, coverage finds out which test runs which line, so that a mutant meets the tests
-that reach it. Left out are mutants that differ in annotations, docstrings, the `strict` of a zip or `is` against `==`
-alone, and those that no type would allow, such as `a & b` in place of `a / b`.
+repository, as many at a time as there are processors. It is killed if a test fails or the tests hang; survivors are
+printed with their change. Results are kept in `tests/benchmarks/results/mutation.json` after each mutant; the same
+command goes on where it stopped, and tries survivors again. Before the first one, coverage finds out which test runs
+which line, so that a mutant meets the tests that reach it. Left out are mutants that differ in annotations, docstrings,
+the `strict` of a zip or `is` against `==` alone, and those that no type would allow, such as `a & b` in place of
+`a / b`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import itertools
 import json
 import os
+import queue
 import random
 import re
 import resource
@@ -27,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +40,7 @@ PLAUSIBLE = re.compile(r"^core/(?!Exception|Replace(Binary|Unary))|BinaryOperato
 LOOPS = 300  # seconds of processor time, which a busy machine does not use up: a mutant may loop for ever
 HANGS = 4 * 3600  # seconds: or wait
 MORE = 40  # tests of other modules that reach a mutant's line
+QUIETLY = ["-q", "-p", "no:cacheprovider", "-p", "no:nbval", "-o", "addopts="]  # notebooks are not among these tests
 # The tests that are to notice, for each module; what is not listed is not mutated.
 TESTS = {
     "schedule": "schedule transition continuous odd_arguments",
@@ -185,7 +190,6 @@ class Reached:
     def __init__(self, folder: Path, kept: Path):
         from coverage import CoverageData
 
-        self.folder = folder
         if not kept.exists():
             part = kept.with_suffix(".part")
             settings = folder / "mutation.cfg"
@@ -193,11 +197,9 @@ class Reached:
                 f"[run]\nsource = {folder}/vqlearn\ndynamic_context = test_function\ndata_file = {part}\n"
             )
             files = sorted({file for module in TESTS for file in tests_of(module, folder)})
-            command = [sys.executable, "-m", "coverage", "run", f"--rcfile={settings}", "-m", "pytest", "-q"]
+            command = [sys.executable, "-m", "coverage", "run", f"--rcfile={settings}", "-m", "pytest"]
             print(f"finding out which tests of {len(files)} files reach which line", flush=True)
-            subprocess.run(
-                [*command, "-p", "no:cacheprovider", *files], cwd=folder, env=_environment(folder), check=True
-            )
+            subprocess.run([*command, *QUIETLY, *files], cwd=folder, env=_environment(folder), check=True)
             part.rename(kept)
         self.data = CoverageData(str(kept))
         self.data.read()
@@ -206,10 +208,10 @@ class Reached:
     def tests(self, mutant: dict[str, Any]) -> list[str]:
         """Tests that run the statement, the module's own first; all of these where an import or a fixture runs it."""
         path = f"{mutant['module']}.py"
-        lines = _statement((self.folder / "vqlearn" / path).read_text(encoding="utf-8"), mutant["line"])
+        lines = _statement((ROOT / "vqlearn" / path).read_text(encoding="utf-8"), mutant["line"])
         contexts = self.data.contexts_by_lineno(self.files[path]) if path in self.files else {}
         names = {tuple(name.split(".")[-2:]) for line in lines for name in contexts.get(line, []) if name}
-        files = tests_of(mutant["module"], self.folder)
+        files = tests_of(mutant["module"], ROOT)
         own = sorted(name for name in names if f"tests/{name[0]}.py" in files)
         others = sorted(names - set(own))
         return [f"tests/{stem}.py::{test}" for stem, test in own + others[:MORE]] if names else files
@@ -228,14 +230,14 @@ def _statement(source: str, line: int) -> range:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
 
 
 def verdict(mutant: dict[str, Any], folder: Path, reached: Reached) -> str:
     """ "killed", "hung" or "survived", with the mutant in a copy of the repository."""
     path = folder / "vqlearn" / f"{mutant['module']}.py"
     whole = path.read_text(encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *reached.tests(mutant)]
+    command = [sys.executable, "-m", "pytest", "-x", *QUIETLY, *reached.tests(mutant)]
     path.write_text(mutant["source"], encoding="utf-8")
     try:
         done = subprocess.run(
@@ -259,6 +261,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="mutants at a time (one for each processor)")
     parser.add_argument("--out", type=Path, default=RESULTS)
     chosen = parser.parse_args(arguments)
     kept = (
@@ -269,34 +272,39 @@ def main(arguments: list[str]) -> None:
     if kept["seed"] != chosen.seed:
         raise SystemExit(f"{chosen.out} holds the sample of seed {kept['seed']}; delete it or choose another --out")
     judged_before = (m for m in kept["mutants"] if m["verdict"] != "survived")  # these meet the tests of today
-    known = {(m["module"], m["line"], *m["change"]): m for m in judged_before}
-    with tempfile.TemporaryDirectory(prefix="mutation-") as place:
-        folder = Path(place, "main")
-        shutil.copytree(
-            ROOT, folder, ignore=shutil.ignore_patterns(".*", "*.egg-info", "wheels", "__pycache__", "notebooks")
-        )
+    known = {_key(m): m for m in judged_before}
+    with tempfile.TemporaryDirectory(prefix="mutation-") as place, ThreadPoolExecutor(chosen.jobs) as pool:
+        folders: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        for number in range(chosen.jobs):
+            folder = Path(place, str(number), "main")
+            left_out = shutil.ignore_patterns(".*", "*.egg-info", "wheels", "__pycache__", "notebooks")
+            shutil.copytree(ROOT, folder, ignore=left_out)
+            folders.put(folder)
         reached, judged = Reached(folder, chosen.out.with_suffix(".coverage")), []
-        for mutant in mutants(chosen.seed):
-            if len(judged) == chosen.count:
-                break
-            key = (mutant["module"], mutant["line"], *mutant["change"])
-            found = known.get(key) or {name: mutant[name] for name in ("module", "line", "change")} | {
-                "verdict": verdict(mutant, folder, reached)
-            }
+
+        def judge(mutant: dict[str, Any]) -> dict[str, Any]:
+            """A mutant with its verdict, from before or from its tests in a folder that is free."""
+            if _key(mutant) in known:
+                return known[_key(mutant)]
+            folder = folders.get()
+            said = verdict(mutant, folder, reached)
+            folders.put(folder)
+            return {name: mutant[name] for name in ("module", "line", "change")} | {"verdict": said}
+
+        for found in pool.map(judge, itertools.islice(mutants(chosen.seed), chosen.count)):
             judged.append(found)
             if found["verdict"] == "survived":
-                print(
-                    f"survived: vqlearn/{found['module']}.py:{found['line']}",
-                    *found["change"],
-                    sep="\n    ",
-                    flush=True,
-                )
+                place_of = f"survived: vqlearn/{found['module']}.py:{found['line']}"
+                print(place_of, *found["change"], sep="\n    ", flush=True)
             killed = sum(m["verdict"] != "survived" for m in judged)
-            chosen.out.write_text(
-                json.dumps({"seed": chosen.seed, "killed": killed, "mutants": judged}, indent=1) + "\n"
-            )
+            content = {"seed": chosen.seed, "killed": killed, "mutants": judged}
+            chosen.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
             hung = sum(m["verdict"] == "hung" for m in judged)
             print(f"{killed} of {len(judged)} killed, {hung} of these by the time limit", flush=True)
+
+
+def _key(mutant: dict[str, Any]) -> tuple:
+    return (mutant["module"], mutant["line"], *mutant["change"])
 
 
 if __name__ == "__main__":
