@@ -126,7 +126,7 @@ LEFT_OUT = ("first_hitting", "reference", "corrector")
 
 
 def exactness(path: Path) -> None:
-    """Exact total variation to the data against network calls, with an ideal denoiser on a tiny joint."""
+    """Exact total variation to the data against network evaluations, with an ideal denoiser on a tiny joint."""
     from matplotlib.figure import Figure
 
     from vqlearn import MaskReplaceSchedule, exact, strided_times

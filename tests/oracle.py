@@ -11,7 +11,7 @@ import torch
 from vqlearn.schedule import MaskReplaceSchedule
 
 getcontext().prec = 60
-FALSE_ALARM = 1e-6  # each statistical test below rejects a right law with this probability (its seed is fixed, though)
+FALSE_ALARM = 1e-6  # with which a statistical test rejects a right distribution (its seed is fixed, though)
 
 
 def decimals(values):
@@ -101,17 +101,17 @@ def edge_schedules(num_codes=3, num_steps=5):
     }
 
 
-def random_belief(*shape, seed=0, scale=2.0, dtype=torch.float64):
+def random_prediction(*shape, seed=0, scale=2.0, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
     return (scale * torch.randn(*shape, generator=generator, dtype=torch.float64)).log_softmax(-1).to(dtype)
 
 
-def chi_square_p_value(draws, law):
-    """The p-value of draws `[N]` under a law `[C]`; 0 if an impossible state was drawn. States too rare are pooled."""
-    counts = torch.bincount(draws.flatten(), minlength=len(law)).double()
-    if counts[law == 0].sum() > 0:
+def chi_square_p_value(draws, p):
+    """The p-value of draws `[N]` under a distribution `[C]`, 0 for an impossible draw. States too rare are pooled."""
+    counts = torch.bincount(draws.flatten(), minlength=len(p)).double()
+    if counts[p == 0].sum() > 0:
         return 0.0
-    expected = law.double() / law.sum() * counts.sum()
+    expected = p.double() / p.sum() * counts.sum()
     rare = expected < 10
     counts = torch.cat([counts[~rare], counts[rare].sum()[None]])
     expected = torch.cat([expected[~rare], expected[rare].sum()[None]])

@@ -83,13 +83,13 @@ def test_all_probabilities_sum_to_one(order):
 @torch.no_grad()
 def test_a_prediction_depends_on_what_comes_before_it_and_on_nothing_else(order):
     net, x, condition = network(order), torch.tensor([[0, 1, 2, 0]]), text()
-    places = order or [0, 1, 2, 3]
+    positions = order or [0, 1, 2, 3]
     logits = net(x, condition)
-    for place, position in enumerate(places):
+    for place, position in enumerate(positions):
         changed = x.clone()
         changed[0, position] = (x[0, position] + 1) % 3
         moved = (net(changed, condition) - logits).abs().amax(-1)[0] > 1e-9  # [L]
-        assert moved.tolist() == [places.index(other) > place for other in range(4)]
+        assert moved.tolist() == [positions.index(other) > place for other in range(4)]
     assert bool(((net(x, text(seed=1)) - logits).abs() > 1e-9).any(-1).all())
 
 
@@ -183,8 +183,8 @@ def test_frequencies_are_the_probabilities(order, seeded):
     net, count = network(order), 5000
     drawn = net.generate(text(count), count, generator=seeded(1))
     with torch.no_grad():
-        law = net.log_prob(every(), text(81)).exp()
-    assert chi_square_p_value(numbers(drawn, 3), law) > FALSE_ALARM
+        p = net.log_prob(every(), text(81)).exp()
+    assert chi_square_p_value(numbers(drawn, 3), p) > FALSE_ALARM
 
 
 def test_frequencies_under_guidance_and_truncation_are_the_enumerated_distribution(seeded):
@@ -221,8 +221,8 @@ def test_diffusion_of_as_many_steps_is_not_exact_and_the_rival_is():
 def test_the_enumerated_distribution_of_a_network_is_its_log_prob():
     net = network(ORDERS[2])
     for cache in (True, False):
-        law = sequential_outcome(net.predictor(text(81), 81, cache=cache), 3, 4, ORDERS[2]).law
-        assert torch.allclose(law.log(), net.log_prob(every(), text(81)), rtol=0, atol=1e-12)
+        p = sequential_outcome(net.predictor(text(81), 81, cache=cache), 3, 4, ORDERS[2]).law
+        assert torch.allclose(p.log(), net.log_prob(every(), text(81)), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(

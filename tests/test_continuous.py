@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from oracle import random_belief
+from oracle import random_prediction
 from torch.testing import assert_close
 
 from vqlearn import MaskReplaceSchedule
@@ -61,7 +61,7 @@ def test_terms_are_the_limit_of_the_discrete_ones(name):
     """One step of a schedule that is 20000 times finer costs the integrand, up to terms of the next order."""
     parts = 20_000
     fine, (x_0, x_t) = refined(name, parts), every_case()
-    log_p = random_belief(len(x_0), 1, CODES, seed=1)
+    log_p = random_prediction(len(x_0), 1, CODES, seed=1)
     for step, part in itertools.product(range(STEPS), (0.3, 0.8)):
         at = step * parts + round(part * parts)
         reached = q_log_probs(x_0, at, fine, dtype=torch.float64).gather(-1, x_t[..., None])[:, 0, 0] > -torch.inf
@@ -75,7 +75,7 @@ def test_terms_are_the_limit_of_the_discrete_ones(name):
 def test_for_masks_alone_it_is_the_weighted_cross_entropy_of_mdlm(name):
     """-alpha' / (1 - alpha) times -log p(x_0) where x_t is the mask, and nothing elsewhere."""
     alpha, (x_0, x_t) = SCHEDULES[name][0], every_case()
-    log_p = random_belief(len(x_0), 1, CODES, seed=2)
+    log_p = random_prediction(len(x_0), 1, CODES, seed=2)
     for time in (0.05, 0.3, 0.6, 0.95):
         step = math.ceil(time * STEPS)
         slope = (alpha[step] - alpha[step - 1]) * STEPS
@@ -110,7 +110,7 @@ def test_samples_are_those_of_the_finer_schedule(name):
 
 def table_denoiser(length, seed):
     """`denoise(x_t, t)` from a random table that looks at all positions; t an int or `[B]`."""
-    table = random_belief(STEPS + 1, (CODES + 1) ** length, length, CODES, seed=seed)
+    table = random_prediction(STEPS + 1, (CODES + 1) ** length, length, CODES, seed=seed)
     place = (CODES + 1) ** torch.arange(length - 1, -1, -1)
     return lambda x_t, t: table[t, (x_t * place).sum(-1)]
 
@@ -154,7 +154,7 @@ def test_the_loss_is_an_unbiased_estimate_of_the_bound(name):
 def test_with_mixed_marginals_it_is_the_loss_of_gidd():
     """KL of the marginals plus the Itakura-Saito divergence at x_t, over q(x_t | x_0) (von Ruette et al. 2025)."""
     (x_0, x_t), (alpha, gamma) = every_case(), SCHEDULES["both"]
-    log_p = random_belief(len(x_0), 1, CODES, seed=5)
+    log_p = random_prediction(len(x_0), 1, CODES, seed=5)
     time = 0.6  # in the third step, 0.4 of it
     g, kept = (c[2] + (c[3] - c[2]) * 0.4 for c in (gamma, [a / (1 - m) for a, m in zip(alpha, gamma, strict=True)]))
     slope_g, slope_kept = (gamma[3] - gamma[2]) * STEPS, (alpha[3] / (1 - gamma[3]) - alpha[2] / (1 - gamma[2])) * STEPS
@@ -181,7 +181,7 @@ def test_times_are_spread_evenly():
 
     def denoise(x_t, t):
         asked.append(t)
-        return random_belief(40, 1, CODES)
+        return random_prediction(40, 1, CODES)
 
     x_0 = torch.zeros(40, 1, dtype=torch.int64)
     for seed in range(3):
@@ -193,14 +193,14 @@ def test_times_are_spread_evenly():
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_the_gradient_is_finite_and_the_derivative(name, jumps):
     x_0, x_t = every_case()
-    schedule, logits = schedule_of(name), random_belief(len(x_0), 1, CODES, seed=4)
+    schedule, logits = schedule_of(name), random_prediction(len(x_0), 1, CODES, seed=4)
     for time in (0.1, 0.6, 1.0):
         times = torch.full((len(x_0),), time, dtype=torch.float64)
         assert torch.autograd.gradcheck(
             lambda z, times=times: continuous_terms(z.log_softmax(-1), x_0, x_t, times, schedule, jumps=jumps).sum(),
             logits.clone().requires_grad_(),
         )
-    single = (8 * random_belief(64, 5, CODES, dtype=torch.float32)).requires_grad_()
+    single = (8 * random_prediction(64, 5, CODES, dtype=torch.float32)).requires_grad_()
     clean = torch.zeros(64, 5, dtype=torch.int64)
     loss = continuous_loss(lambda x, t: single.log_softmax(-1), clean, schedule, jumps=jumps).mean()
     loss.backward()
@@ -209,7 +209,7 @@ def test_the_gradient_is_finite_and_the_derivative(name, jumps):
 
 def test_the_rate_of_unmasking_near_time_0_is_that_of_the_formula():
     """-alpha' / (1 - alpha) is 1 / time for masks that grow evenly, at 1e-14 too; without masks it is 0."""
-    log_p, mask, x_0 = random_belief(1, 1, CODES, seed=6), torch.full((1, 1), CODES), torch.tensor([[1]])
+    log_p, mask, x_0 = random_prediction(1, 1, CODES, seed=6), torch.full((1, 1), CODES), torch.tensor([[1]])
     for time in (1e-14, 1e-9, 0.2):
         found = continuous_terms(log_p, x_0, mask, torch.tensor([time]).double(), schedule_of("masks"))
         assert_close(found, -log_p[:, :, 1] / time, rtol=1e-6, atol=0)

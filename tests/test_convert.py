@@ -50,20 +50,20 @@ class Case:
             return None
         return self["cond"].double() if self.kind == "text_ithq" else self["cond"].long()
 
-    def belief(self, condition, t):
+    def predicted(self, condition, t):
         with torch.no_grad():
             return self.pipe.transformer(self["x_t"], condition, t).log_softmax(-1)
 
     def guided(self, t, scale, rate):
-        belief = self.belief(self.condition, t)
+        log_p = self.predicted(self.condition, t)
         if scale != 1:
             null = (
                 self.pipe.null_embeds().expand(3, -1, -1)
                 if self.kind == "text_ithq"
                 else torch.full((3,), NULL[self.kind])
             )
-            belief = guide(belief, self.belief(null, t), scale)
-        return truncate(belief, rate)
+            log_p = guide(log_p, self.predicted(null, t), scale)
+        return truncate(log_p, rate)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -118,8 +118,8 @@ def test_forward_process_and_posterior(case):
     schedule = case.pipe.schedule
     for t in case["t_list"].tolist():
         same(q_log_probs(case["x_0"], t + 1, schedule, dtype=torch.float64), case.log(f"q_pred_{t}"))
-        belief = case.log("log_p_x0")[..., :-1]
-        same(q_posterior(belief, case["x_t"], t + 1, schedule), case.log(f"post_model_{t}"))
+        predicted = case.log("log_p_x0")[..., :-1]
+        same(q_posterior(predicted, case["x_t"], t + 1, schedule), case.log(f"post_model_{t}"))
     mixed = q_posterior(case.log("log_p_x0")[..., :-1], case["x_t"], case["t"] + 1, schedule)
     same(mixed, case.log("post_model_mixed_t"))
 
@@ -139,8 +139,8 @@ def test_guidance_and_truncation(case, scale, rate):
 def test_guided_and_truncated_steps(case):
     scale = 1.0 if case.kind == "uncond" else 3.0
     for t in (99, 50, 1, 0):
-        belief = case.guided(torch.full((3,), t), scale, 0.86)
-        ours = q_posterior(belief, case["x_t"], t + 1, case.pipe.schedule)
+        predicted = case.guided(torch.full((3,), t), scale, 0.86)
+        ours = q_posterior(predicted, case["x_t"], t + 1, case.pipe.schedule)
         same(ours, case.log(f"p_pred_guided_trunc_{t}"), atol=1e-5)
 
 
@@ -155,10 +155,10 @@ def test_the_whole_chain_token_by_token(case):
     first = None if case.condition is None else case.condition[:1]
     for step, t in enumerate(range(99, -1, -1)):
         with torch.no_grad():
-            belief = pipe.transformer(x_t, first, torch.tensor(t)).log_softmax(-1)
+            predicted = pipe.transformer(x_t, first, torch.tensor(t)).log_softmax(-1)
             if scale != 1:
-                belief = guide(belief, pipe.transformer(x_t, null, torch.tensor(t)).log_softmax(-1), scale)
-        log_p = q_posterior(truncate(belief, 0.86).clamp(min=-70), x_t, t + 1, pipe.schedule)
+                predicted = guide(predicted, pipe.transformer(x_t, null, torch.tensor(t)).log_softmax(-1), scale)
+        log_p = q_posterior(truncate(predicted, 0.86).clamp(min=-70), x_t, t + 1, pipe.schedule)
         x_t = (log_p.transpose(1, 2).clamp(min=-70) + noise[step]).argmax(1)
         assert x_t[0].tolist() == case["chain_tokens"][step].tolist(), f"at t = {t}"
     torch.testing.assert_close((pipe.decode(x_t) + 1) * 127.5, case["chain_image"], atol=1e-3, rtol=0)
@@ -170,9 +170,9 @@ def test_the_loss_and_its_terms(case):
         condition = case["loss_cond"].double()
     else:
         condition = case["loss_label"] if case.kind == "class_pretrained" else None
-    belief = pipe.transformer(case["loss_x_t"], condition, t).log_softmax(-1)
+    predicted = pipe.transformer(case["loss_x_t"], condition, t).log_softmax(-1)
     loss, terms = training_loss(
-        belief, case["loss_x_0"], case["loss_x_t"], t + 1, pipe.schedule, p_t=case["loss_pt"].double(),
+        predicted, case["loss_x_0"], case["loss_x_t"], t + 1, pipe.schedule, p_t=case["loss_pt"].double(),
         auxiliary_weight=float(case["loss_aux_weight"]), adaptive=bool(case["loss_adaptive"]),
     )  # fmt: skip
     torch.testing.assert_close(loss, case["loss_total"].double(), rtol=2e-5, atol=0)

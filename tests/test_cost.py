@@ -212,7 +212,7 @@ def _announcement(dtype, seconds=60 * 61):
 def test_the_announced_cost_is_that_of_the_dtype_and_its_advice_is_right(rates, found, dtype, long, advice):
     rates(found)
     said = _announcement(dtype)
-    assert said.startswith(f"in {dtype} this will take about {long} on this CPU (100 network calls of")
+    assert said.startswith(f"in {dtype} this will take about {long} on this CPU (100 network evaluations of")
     assert said.endswith(f"; {advice}")
 
 

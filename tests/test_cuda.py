@@ -10,7 +10,7 @@ import warnings
 
 import pytest
 import torch
-from oracle import FALSE_ALARM, chi_square_p_value, random_belief
+from oracle import FALSE_ALARM, chi_square_p_value, random_prediction
 from shallow import first_layers
 from torch import Generator
 from torch.testing import assert_close
@@ -93,11 +93,11 @@ def draw(pipe, generator, **call):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_the_posterior_is_that_of_float64_on_the_cpu(device, name, dtype):
-    schedule, belief = SCHEDULES[name], random_belief(50, 4, 3, seed=1)
+    schedule, log_p = SCHEDULES[name], random_prediction(50, 4, 3, seed=1)
     x_t = torch.randint(4, (50, 4), generator=Generator().manual_seed(2))
     for t, s in JUMPS:
-        expected = q.q_posterior(belief, x_t, t, schedule, s=s).exp()
-        found = q.q_posterior(belief.to(device, dtype), x_t.to(device), t, schedule, s=s)
+        expected = q.q_posterior(log_p, x_t, t, schedule, s=s).exp()
+        found = q.q_posterior(log_p.to(device, dtype), x_t.to(device), t, schedule, s=s)
         assert found.device.type == device.type and found.dtype == dtype
         assert_close(found.exp().double().cpu(), expected, atol=10 * torch.finfo(dtype).eps, rtol=0)
 
@@ -115,43 +115,43 @@ def test_the_forward_process_is_that_of_the_cpu(device, function):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_draws_have_their_distribution(device, name, on_device):
     """20 000 each, chi-square: a right distribution fails with probability 1e-6."""
-    schedule, generator, belief = SCHEDULES[name], on_device(0), random_belief(1, 1, 3, seed=3)
-    many, of_code = belief.to(device).expand(20_000, 1, 3), torch.full((20_000, 1), 1, device=device)
+    schedule, generator, log_p = SCHEDULES[name], on_device(0), random_prediction(1, 1, 3, seed=3)
+    many, of_code = log_p.to(device).expand(20_000, 1, 3), torch.full((20_000, 1), 1, device=device)
     of_mask = torch.full_like(of_code, schedule.mask_id)
-    law = [(draws.draw(many, generator), belief)]
-    law += [(q.q_sample(of_code, 5, schedule, generator=generator), q.q_log_probs(of_code[:1].cpu(), 5, schedule))]
+    pairs = [(draws.draw(many, generator), log_p)]
+    pairs += [(q.q_sample(of_code, 5, schedule, generator=generator), q.q_log_probs(of_code[:1].cpu(), 5, schedule))]
     for x_t in (of_code, of_mask):
         x_s = q.p_sample_step(many, x_t, 5, schedule, s=2, generator=generator)
-        law.append((x_s, q.q_posterior(belief, x_t[:1].cpu(), 5, schedule, s=2)))
-    for drawn, log_p in law:
+        pairs.append((x_s, q.q_posterior(log_p, x_t[:1].cpu(), 5, schedule, s=2)))
+    for drawn, expected in pairs:
         assert drawn.device.type == device.type
-        assert chi_square_p_value(drawn.cpu(), log_p[0, 0].exp()) > FALSE_ALARM
+        assert chi_square_p_value(drawn.cpu(), expected[0, 0].exp()) > FALSE_ALARM
 
 
 @pytest.mark.parametrize("listed", [False, True])
 def test_a_generator_on_the_cpu_draws_the_same_everywhere(device, listed, seeded):
-    schedule, belief = SCHEDULES["paper"], random_belief(6, 40, 3, seed=4)
+    schedule, log_p = SCHEDULES["paper"], random_prediction(6, 40, 3, seed=4)
     x_0 = torch.randint(3, (6, 40), generator=seeded(5))
     drawn = []
     for where in (torch.device("cpu"), device):
         one = [seeded(i) for i in range(6)] if listed else seeded(6)
         x_T = prior_sample(schedule, 6, 40, generator=one, device=where)
         x_t = q.q_sample(x_0.to(where), 5, schedule, generator=one)
-        x_s = q.p_sample_step(belief.to(where), x_t, 5, schedule, s=1, generator=one)
-        drawn.append([x.cpu() for x in (x_T, x_t, x_s, draws.draw(belief.to(where), one))])
+        x_s = q.p_sample_step(log_p.to(where), x_t, 5, schedule, s=1, generator=one)
+        drawn.append([x.cpu() for x in (x_T, x_t, x_s, draws.draw(log_p.to(where), one))])
     assert all(torch.equal(a, b) for a, b in zip(*drawn, strict=True))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rate", [0.0, 0.5, 0.86, 1.0])
 def test_truncation_keeps_the_same_classes(device, dtype, rate):
-    belief = random_belief(2, 30, 500, seed=6, dtype=dtype)
-    found = truncate(belief.to(device), rate).cpu()
+    log_p = random_prediction(2, 30, 500, seed=6, dtype=dtype)
+    found = truncate(log_p.to(device), rate).cpu()
     edge = (
-        truncate(belief, rate - 1e-6 if rate else 0),
-        truncate(belief, min(1, rate + 1e-6)),
+        truncate(log_p, rate - 1e-6 if rate else 0),
+        truncate(log_p, min(1, rate + 1e-6)),
     )  # rounding decides between
-    assert torch.equal(torch.where(found > -torch.inf, found, belief), belief)
+    assert torch.equal(torch.where(found > -torch.inf, found, log_p), log_p)
     assert bool(((found > -torch.inf) >= (edge[0] > -torch.inf)).all())
     assert bool(((found > -torch.inf) <= (edge[1] > -torch.inf)).all())
 
@@ -164,13 +164,13 @@ def test_equal_classes_count_in_the_order_of_their_index(device):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_guidance_top_k_and_known_tokens_are_those_of_the_cpu(device, dtype):
-    told, null = (random_belief(2, 30, 50, seed=seed) for seed in (7, 8))
+    given, null = (random_prediction(2, 30, 50, seed=seed) for seed in (7, 8))
     x_0, known = torch.randint(50, (2, 30)), torch.rand(2, 30) < 0.5
-    here = [x.to(device, dtype) for x in (told, null)]
+    here = [x.to(device, dtype) for x in (given, null)]
     pairs = [
-        (guidance.guide(told, null, 5.0), guidance.guide(*here, 5.0)),
-        (guidance.top_k(told, 3), guidance.top_k(here[0], 3)),
-        (guidance.keep_known(told, x_0, known), guidance.keep_known(here[0], x_0.to(device), known.to(device))),
+        (guidance.guide(given, null, 5.0), guidance.guide(*here, 5.0)),
+        (guidance.top_k(given, 3), guidance.top_k(here[0], 3)),
+        (guidance.keep_known(given, x_0, known), guidance.keep_known(here[0], x_0.to(device), known.to(device))),
     ]
     for expected, found in pairs:
         assert_close(found.exp().double().cpu(), expected.exp(), atol=100 * torch.finfo(dtype).eps, rtol=0)
@@ -186,7 +186,7 @@ def table(schedule, device, dtype=torch.float64):
     return lambda x_t, t: perfect(x_t.cpu(), t).to(device, dtype)
 
 
-def walk(name, device, generator, count, times, dtype=torch.float64):
+def drawn_by(name, device, generator, count, times, dtype=torch.float64):
     """Tokens `[count, 3]` that a sampler draws with the table."""
     schedule = SCHEDULES["masks" if name == "first_hitting" else "paper"]
     sampler = SAMPLERS[name]
@@ -198,18 +198,18 @@ def walk(name, device, generator, count, times, dtype=torch.float64):
 @pytest.mark.parametrize("name", [*SAMPLERS])
 def test_a_sampler_draws_the_same_from_a_generator_on_the_cpu(device, name, dtype, seeded):
     expected, found = (
-        walk(name, where, seeded(1), 300, range(8, -1, -1), dtype) for where in (torch.device("cpu"), device)
+        drawn_by(name, where, seeded(1), 300, range(8, -1, -1), dtype) for where in (torch.device("cpu"), device)
     )
     assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("name", [*SAMPLERS])
 def test_a_sampler_has_its_distribution_with_a_generator_on_the_device(device, name, on_device):
-    """20 000 grids, chi-square over all 27 against the enumerated law: a right one fails with probability 1e-6."""
+    """20 000 grids, chi-square over all 27: the enumerated distribution fails with probability 1e-6 if it is right."""
     times, schedule = [8, 5, 2, 0], SCHEDULES["masks" if name == "first_hitting" else "paper"]
-    law = outcome(SAMPLERS[name], table(schedule, "cpu"), schedule, 3, times).law
-    drawn = walk(name, device, on_device(1), 20_000, times)
-    assert chi_square_p_value(numbers(drawn, 3), law) > FALSE_ALARM
+    p = outcome(SAMPLERS[name], table(schedule, "cpu"), schedule, 3, times).law
+    drawn = drawn_by(name, device, on_device(1), 20_000, times)
+    assert chi_square_p_value(numbers(drawn, 3), p) > FALSE_ALARM
 
 
 @pytest.mark.parametrize("order", [None, [8, 7, 6, 5, 4, 3, 2, 1, 0]])

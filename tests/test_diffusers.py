@@ -74,27 +74,27 @@ def test_text(pipe, golden, meta):
 @pytest.mark.parametrize("name", "ABCDEF")
 def test_trajectories_token_by_token(pipe, golden, meta, name):
     case, prompts = meta["cases"][name], meta["prompts"]
-    walked, predictions = [], {}
+    seen, predictions = [], {}
 
     class Watched(Sampler):
-        """The scheduler as a sampler, with a note of what it is told."""
+        """The scheduler as a sampler, with a note of what is predicted."""
 
         start, times = pipe.scheduler.start, pipe.scheduler.times
 
         def __call__(self, denoise, x_t, schedule, times, **more):
             def noted(x_t, t):
-                predictions[len(walked)] = denoise(x_t, t).transpose(1, 2)
-                return predictions[len(walked)].transpose(1, 2)
+                predictions[len(seen)] = denoise(x_t, t).transpose(1, 2)
+                return predictions[len(seen)].transpose(1, 2)
 
             return pipe.scheduler(noted, x_t, schedule, times, **more)
 
     images = pipe(
         prompts, case["n"], case["gs"], case["tr_rate"], case.get("npp", 1),
         torch.Generator().manual_seed(case["seed"]), output_type="np", sampler=Watched(),
-        callback=lambda number, timestep, tokens: walked.append((timestep, tokens.clone())),
+        callback=lambda number, timestep, tokens: seen.append((timestep, tokens.clone())),
     ).images  # fmt: skip
-    assert [timestep for timestep, _ in walked] == list(range(case["n"] - 1, -1, -1))
-    for number, (_, tokens) in enumerate(walked):
+    assert [timestep for timestep, _ in seen] == list(range(case["n"] - 1, -1, -1))
+    for number, (_, tokens) in enumerate(seen):
         assert tokens.tolist() == golden[f"traj_{name}/x"][number].tolist(), f"after step {number}"
     np.testing.assert_allclose(images, golden[f"traj_{name}/image"], atol=2e-5)
     for key in golden.files:

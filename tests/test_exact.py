@@ -1,4 +1,4 @@
-"""The exactness lab: the published tables to their last digit, and every sampler against its enumerated law."""
+"""The exactness lab: the published tables to their last digit, and every sampler against its exact distribution."""
 
 import functools
 import math
@@ -60,7 +60,7 @@ def lab():
 
 
 STRIDED = {100: ("0.0096", "0.0054"), 51: ("0.0190", "0.0107"), 26: ("0.0370", "0.0213"), 11: ("0.0849", "0.0523")}
-SKIPS = {1: ("0.0164", "0.0566"), 3: ("0.0509", "0.0804"), 9: ("0.2494", "0.2144")}  # 51, 26 and 11 calls
+SKIPS = {1: ("0.0164", "0.0566"), 3: ("0.0509", "0.0804"), 9: ("0.2494", "0.2144")}  # 51, 26 and 11 evaluations
 ENDS = {0: ("0.0096", "0.0935"), 0.05: ("0.0061", "0.0647"), 0.1: ("0.0054", "0.0579"),
         0.3: ("0.0046", "0.0530"), 0.5: ("0.0048", "0.0572"), 1: ("0.0058", "0.0701")}  # fmt: skip
 
@@ -72,15 +72,15 @@ def test_the_table_of_exact_strides_to_its_last_digit(lab, count):
 
 @pytest.mark.parametrize("skip", SKIPS)
 def test_the_table_of_the_public_codes_skip_to_its_last_digit(lab, skip):
-    """The table began its walks at the last time's shares as the public code has them, which do not sum to 1."""
+    """The table began its runs at the last time's shares as the public code has them, which do not sum to 1."""
     joint, perfect, _ = lab
     found = []
     for preset, schedule in PRESETS.items():
         shares = torch.cat([schedule.beta_bar[-1].expand(K), schedule.gamma_bar[-1:]])
         one = shares / shares.sum()
-        start = functools.reduce(lambda law, _: (law[:, None] * one).flatten(), range(L - 1), one)
-        law = outcome(official_fast, perfect[preset], schedule, L, official_times(100, skip), start=start).law
-        found.append(f"{total_variation(law, joint):.4f}")
+        start = functools.reduce(lambda p, _: (p[:, None] * one).flatten(), range(L - 1), one)
+        p = outcome(official_fast, perfect[preset], schedule, L, official_times(100, skip), start=start).law
+        found.append(f"{total_variation(p, joint):.4f}")
     assert tuple(found) == SKIPS[skip]
 
 
@@ -89,8 +89,8 @@ def test_the_row_of_the_final_uniform_share_to_its_last_digit(lab, share):
     gamma_end = max(0.99999 - share, 0.000009) if share else 0.99999
     schedule = MaskReplaceSchedule.from_ends(num_codes=K, gamma_end=gamma_end)
     denoise = oracle(lab[0], schedule)
-    laws = (outcome(ancestral, denoise, schedule, L, strided_times(100, count)).law for count in (100, 10))
-    assert tuple(f"{total_variation(law, lab[0]):.4f}" for law in laws) == ENDS[share]
+    found = (outcome(ancestral, denoise, schedule, L, strided_times(100, count)).law for count in (100, 10))
+    assert tuple(f"{total_variation(p, lab[0]):.4f}" for p in found) == ENDS[share]
 
 
 def test_the_order_that_the_course_claims(lab):
@@ -104,13 +104,13 @@ def test_the_order_that_the_course_claims(lab):
     for skip, calls in ((3, 26), (9, 11)):
         for preset in PRESETS:
             assert error(ancestral, preset, calls) < error(official_fast, preset, skip)
-    assert error(official_fast, "released", 1) < error(ancestral, "released", 51)  # the one place where the skip wins
+    assert error(official_fast, "released", 1) < error(ancestral, "released", 51)  # the one case in which the skip wins
     order = [Corrector(0.1), ancestral, HighQuality(), Purity(0.0), Halton(), Confident(), Purity(1.0)]
     at = [error(sampler, "paper", 10) for sampler in order]
     assert at == sorted(at)
 
 
-# ------------------------------------------------------------------------------------------ every sampler has its law
+# ------------------------------------------------------------------------------------------ samplers and what they draw
 
 SMALL = {"paper": MaskReplaceSchedule.paper(3, 8), "released": MaskReplaceSchedule.released(3, 8)}
 MASK_ONLY = MaskReplaceSchedule(1 - torch.arange(9).double() / 8, torch.arange(9).double() / 8, num_codes=3)
@@ -134,14 +134,14 @@ def draws(sampler, denoise, schedule, times, count=20_000):
 
 @pytest.mark.parametrize("sampler", EVERY, ids=lambda s: getattr(s, "__name__", None) or repr(s))
 @pytest.mark.parametrize("times", [[8, 5, 2, 0], range(8, -1, -1)], ids=["three", "all"])
-def test_what_a_sampler_draws_has_the_enumerated_law(sampler, times):
-    """20 000 grids each, chi-square over all 27: a right law fails with probability 1e-6."""
+def test_what_a_sampler_draws_has_the_enumerated_distribution(sampler, times):
+    """20 000 grids each, chi-square over all 27: a right distribution fails with probability 1e-6."""
     schedule, joint = SMALL["paper"], uneven_joint()
     denoise = oracle(joint, schedule)
-    law, calls = outcome(sampler, denoise, schedule, 3, times)
-    assert_close(law.sum(), torch.ones((), dtype=torch.float64))
+    p, calls = outcome(sampler, denoise, schedule, 3, times)
+    assert_close(p.sum(), torch.ones((), dtype=torch.float64))
     assert calls <= len(times) - 1 or sampler == HighQuality(most=1)
-    assert chi_square_p_value(draws(sampler, denoise, schedule, times), law) > FALSE_ALARM
+    assert chi_square_p_value(draws(sampler, denoise, schedule, times), p) > FALSE_ALARM
 
 
 def test_what_is_finished_is_evaluated_no_more():
@@ -152,18 +152,18 @@ def test_what_is_finished_is_evaluated_no_more():
 
 
 @pytest.mark.parametrize("times", [[8, 5, 2, 0], range(8, -1, -1)], ids=["three", "all"])
-def test_first_hitting_has_the_law_of_ancestral_under_masking_alone(times):
+def test_first_hitting_has_the_distribution_of_ancestral_under_masking_alone(times):
     joint = uneven_joint()
     denoise = oracle(joint, MASK_ONLY)
-    law = outcome(ancestral, denoise, MASK_ONLY, 3, times).law
-    assert chi_square_p_value(draws(first_hitting, denoise, MASK_ONLY, times), law) > FALSE_ALARM
+    p = outcome(ancestral, denoise, MASK_ONLY, 3, times).law
+    assert chi_square_p_value(draws(first_hitting, denoise, MASK_ONLY, times), p) > FALSE_ALARM
 
 
 CHANGES = {
-    "guided": lambda told, null: guide(told, null, 2.5),
-    "truncated": lambda told, null: truncate(told, 0.6),
-    "top-1": lambda told, null: top_k(told, 1),
-    "guided, then truncated": lambda told, null: truncate(guide(told, null, 2.5), 0.6),
+    "guided": lambda given, null: guide(given, null, 2.5),
+    "truncated": lambda given, null: truncate(given, 0.6),
+    "top-1": lambda given, null: top_k(given, 1),
+    "guided, then truncated": lambda given, null: truncate(guide(given, null, 2.5), 0.6),
 }
 
 
@@ -171,17 +171,17 @@ CHANGES = {
 @pytest.mark.parametrize("sampler", [ancestral, Corrector(0.3), Purity(1.0), Confident()], ids=repr)
 def test_guidance_and_truncation_go_through_the_lab(sampler, change):
     schedule = SMALL["paper"]
-    told, null = oracle(uneven_joint(), schedule), oracle(torch.full((27,), 1 / 27, dtype=torch.float64), schedule)
-    denoise = lambda x_t, t: CHANGES[change](told(x_t, t), null(x_t, t))  # noqa: E731
-    law = outcome(sampler, denoise, schedule, 3, [8, 5, 2, 0]).law
-    assert_close(law.sum(), torch.ones((), dtype=torch.float64))
-    assert chi_square_p_value(draws(sampler, denoise, schedule, [8, 5, 2, 0]), law) > FALSE_ALARM
+    given, null = oracle(uneven_joint(), schedule), oracle(torch.full((27,), 1 / 27, dtype=torch.float64), schedule)
+    denoise = lambda x_t, t: CHANGES[change](given(x_t, t), null(x_t, t))  # noqa: E731
+    p = outcome(sampler, denoise, schedule, 3, [8, 5, 2, 0]).law
+    assert_close(p.sum(), torch.ones((), dtype=torch.float64))
+    assert chi_square_p_value(draws(sampler, denoise, schedule, [8, 5, 2, 0]), p) > FALSE_ALARM
 
 
 @pytest.mark.parametrize("renew", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("preset", SMALL)
 def test_the_corrector_leaves_the_marginals_intact(preset, renew):
-    """Walks that know x_0, begun at q(x_T | x_0): at every s the law is q(x_s | x_0) (chi-square, 1e-6)."""
+    """Runs that know x_0, begun at q(x_T | x_0): at every s x_s is distributed as q(x_s | x_0) (chi-square, 1e-6)."""
     schedule, x_0 = SMALL[preset], torch.tensor([[0, 1, 2]]).expand(20_000, -1)
     certain = torch.full((20_000, 3, 3), -torch.inf).scatter(-1, x_0[..., None], 0.0)
     generator, seen = torch.Generator().manual_seed(0), {}
@@ -192,9 +192,9 @@ def test_the_corrector_leaves_the_marginals_intact(preset, renew):
     )  # fmt: skip
     assert list(seen) == [6, 3, 1, 0] and torch.equal(seen[0], x_0)
     for s in (6, 3, 1):
-        law = q_log_probs(x_0[:1], s, schedule, dtype=torch.float64)[0].exp()
+        p = q_log_probs(x_0[:1], s, schedule, dtype=torch.float64)[0].exp()
         for position in range(3):
-            assert chi_square_p_value(seen[s][:, position], law[position]) > FALSE_ALARM
+            assert chi_square_p_value(seen[s][:, position], p[position]) > FALSE_ALARM
 
 
 @pytest.mark.parametrize("renew", [0.0, 0.3, 1.0])
@@ -229,8 +229,8 @@ def conditional(preset):
 def conditional_error(sampler, preset, count, **more):
     """Total variation between what a sampler draws beside known tokens and the conditional distribution of the data."""
     denoise, truth = conditional(preset)
-    law = outcome(Keeping(sampler, *KNOWN, **more), denoise, BESIDE[preset], 5, strided_times(100, count)).law
-    return total_variation(law, truth)
+    p = outcome(Keeping(sampler, *KNOWN, **more), denoise, BESIDE[preset], 5, strided_times(100, count)).law
+    return total_variation(p, truth)
 
 
 EVEN = torch.arange(101).double() / 100
@@ -270,9 +270,9 @@ def test_a_known_token_is_not_doubted_where_it_is_asked_early():
     (x_0, known), (denoise, truth) = KNOWN, conditional("paper")
     schedule = BESIDE["paper"]
     first = torch.where(known[0, :, None], torch.eye(3).double()[x_0[0]], schedule.prior())
-    told = lambda x_t, t: keep_known(denoise(torch.where(known, x_0, x_t), t), x_0, known)  # noqa: E731
-    law = outcome(ancestral, told, schedule, 5, range(100, -1, -1), start=joint_of(first[None])[0]).law
-    assert 0.04 < total_variation(law, truth) < 0.1
+    certain = lambda x_t, t: keep_known(denoise(torch.where(known, x_0, x_t), t), x_0, known)  # noqa: E731
+    p = outcome(ancestral, certain, schedule, 5, range(100, -1, -1), start=joint_of(first[None])[0]).law
+    assert 0.04 < total_variation(p, truth) < 0.1
 
 
 @pytest.mark.parametrize("sampler", [*INDEPENDENT, *ONE_BY_ONE, "entropy_bounded", "official_fast"], ids=str)
@@ -280,11 +280,11 @@ def test_what_is_drawn_beside_known_tokens_has_the_enumerated_distribution(sampl
     """20 000 grids, chi-square over all 32 (1e-6); known tokens come back as they are."""
     schedule, kept = BESIDE["paper"], Keeping(sampler, *KNOWN)
     times, generator = [100, 60, 30, 0], torch.Generator().manual_seed(2)
-    law = outcome(kept, conditional("paper")[0], schedule, 5, times).law
+    p = outcome(kept, conditional("paper")[0], schedule, 5, times).law
     x_T = kept.start(schedule, 20_000, 5, generator=generator)
     x_0 = kept(conditional("paper")[0], x_T, schedule, times, generator=generator)
     assert bool(((x_0 == KNOWN[0]) | ~KNOWN[1]).all())
-    assert chi_square_p_value(numbers(x_0, 2), law) > FALSE_ALARM
+    assert chi_square_p_value(numbers(x_0, 2), p) > FALSE_ALARM
 
 
 def test_known_tokens_differ_from_picture_to_picture():
@@ -303,21 +303,21 @@ def test_known_tokens_differ_from_picture_to_picture():
 SHARES = torch.tensor([[1.0, 0.0, 0.6, 0.0, 0.3]])  # of the run for which the tokens of 0, ., 0, ., 1 are kept
 
 
-def released_law(schedule):
+def released_distribution(schedule):
     """From the definition: what is held conditions; at t = 70 all that is free by then is masked at random, at 40 what
     was masked and is still, and what is free since; each time the masked tokens are drawn given all others."""
     joint, states = markov_chain(2, 5, 0.9), grids(2, 5)
     fixed = joint * ((states == KNOWN[0]) | (SHARES == 0)).all(-1)
     at_70, at_40 = (float(1 - schedule.alpha_bar[t]) for t in (70, 40))
     masked = torch.where(SHARES[0] < 0.5, at_70, 0.0)  # the probability of each position
-    law = torch.zeros(32).double()
+    p = torch.zeros(32).double()
     for first in grids(2, 5).bool():
         then = torch.where(SHARES[0] < 0.5, first * at_40 / at_70, torch.where(SHARES[0] < 1, at_40, 0.0))
         for second in grids(2, 5).bool():
             share = torch.where(first, masked, 1 - masked).prod() * torch.where(second, then, 1 - then).prod()
             if share > 0:
-                law += float(share) * (fixed / fixed.sum() @ drawn_anew(first) @ drawn_anew(second))
-    return law
+                p += float(share) * (fixed / fixed.sum() @ drawn_anew(first) @ drawn_anew(second))
+    return p
 
 
 def drawn_anew(pattern):
@@ -330,12 +330,12 @@ def drawn_anew(pattern):
 @pytest.mark.parametrize("preset", ["paper", "masks"])
 def test_tokens_that_are_released_during_the_run(preset):
     """Released at t = 40 and 70: the distribution of the definition, up to an error that falls with the steps."""
-    schedule, denoise, truth = BESIDE[preset], conditional(preset)[0], released_law(BESIDE[preset])
+    schedule, denoise, truth = BESIDE[preset], conditional(preset)[0], released_distribution(BESIDE[preset])
     errors = []
     for count in (10, 40):
         kept = Keeping(ancestral, KNOWN[0], SHARES, surprise=math.inf)
-        law = outcome(kept, denoise, schedule, 5, strided_times(100, count)).law
-        errors.append(total_variation(law, truth))
+        p = outcome(kept, denoise, schedule, 5, strided_times(100, count)).law
+        errors.append(total_variation(p, truth))
     assert errors[1] < 0.35 * errors[0] and errors[1] < 0.015
 
 
@@ -359,11 +359,11 @@ def test_samplers_that_count_masks_go_through_releases_too(sampler):
 def test_what_is_drawn_with_releases_has_the_enumerated_distribution(sampler):
     schedule, kept = BESIDE["paper"], Keeping(sampler, KNOWN[0], SHARES)
     times, generator, steps = [100, 80, 60, 30, 10, 0], torch.Generator().manual_seed(3), []
-    law = outcome(kept, conditional("paper")[0], schedule, 5, times).law
+    p = outcome(kept, conditional("paper")[0], schedule, 5, times).law
     x_T = kept.start(schedule, 20_000, 5, generator=generator)
     x_0 = kept(conditional("paper")[0], x_T, schedule, times, generator=generator,
                on_step=lambda number, s, x_s: steps.append((number, s)))  # fmt: skip
-    assert chi_square_p_value(numbers(x_0, 2), law) > FALSE_ALARM
+    assert chi_square_p_value(numbers(x_0, 2), p) > FALSE_ALARM
     assert steps == [(0, 80), (1, 60), (2, 30), (3, 10), (4, 0)]
 
 
@@ -384,8 +384,8 @@ def test_two_are_compared_as_objects_and_their_tensors_are_not():
 def test_shares_of_0_and_1_are_the_same_as_false_and_true():
     schedule, denoise = BESIDE["paper"], conditional("paper")[0]
     found = [Keeping(ancestral, KNOWN[0], known) for known in (KNOWN[1], KNOWN[1].double(), KNOWN[1][0].half())]
-    laws = [outcome(kept, denoise, schedule, 5, [100, 40, 0]).law for kept in found]
-    assert torch.equal(laws[0], laws[1]) and torch.equal(laws[0], laws[2])
+    first, second, third = (outcome(kept, denoise, schedule, 5, [100, 40, 0]).law for kept in found)
+    assert torch.equal(first, second) and torch.equal(first, third)
 
 
 def test_the_time_at_which_a_denoiser_is_asked():
@@ -463,17 +463,17 @@ def test_without_masks_what_is_drawn_has_the_enumerated_distribution():
     times, generator = strided_times(100, 5), torch.Generator().manual_seed(3)
     x_T = kept.start(schedule, 20_000, 5, generator=generator)
     drawn = kept(denoise, x_T, schedule, times, generator=generator)
-    law = outcome(kept, denoise, schedule, 5, times).law
+    p = outcome(kept, denoise, schedule, 5, times).law
     assert bool(((drawn == KNOWN[0]) | ~KNOWN[1]).all())
-    assert chi_square_p_value(numbers(drawn, 2), law) > FALSE_ALARM
+    assert chi_square_p_value(numbers(drawn, 2), p) > FALSE_ALARM
 
 
 def test_without_masks_each_picture_has_its_own_turns_and_tokens_known_for_a_part_keep_what_they_are():
     schedule = REPLACED["even"]
     known = torch.tensor([[1.0, 0, 0, 0.5, 1], [1.0, 1, 1, 1, 1], [0.0, 1, 0.2, 1, 1]])
     turns = [again for again, _ in Keeping("ancestral", KNOWN[0], known)._again(schedule, 3)]
-    places = [[row.nonzero()[:, 0].tolist() for row in again] for again in turns]
-    assert places == [[[1], [], [0]], [[2], [], [0]], [[1], [], [0]]]
+    positions = [[row.nonzero()[:, 0].tolist() for row in again] for again in turns]
+    assert positions == [[[1], [], [0]], [[2], [], [0]], [[1], [], [0]]]
     assert not [*Keeping("ancestral", *KNOWN)._again(BESIDE["paper"], 3)]
     with pytest.raises(ValueError, match="needs a schedule with masks"):
         Keeping("halton", *KNOWN)(conditional("masks")[0], torch.zeros(1, 5, dtype=torch.int64), schedule, [100, 0])
@@ -484,17 +484,17 @@ def test_without_masks_each_picture_has_its_own_turns_and_tokens_known_for_a_par
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_bound_is_never_under_the_likelihood_and_close_to_it(preset):
-    """Per grid against the law of ancestral over all times, and on average against the entropy of the data."""
+    """Per grid against what ancestral draws over all times, and on average against the entropy of the data."""
     schedule = {"released": MaskReplaceSchedule.released, "paper": MaskReplaceSchedule.paper}[preset](2, 50)
     joint = markov_chain(2, 3, 0.9)
     denoise = oracle(joint, schedule)
-    found, law = bound(joint, denoise, schedule), outcome(ancestral, denoise, schedule, 3, range(50, -1, -1)).law
-    assert bool((found >= -law.log() - 1e-9).all())
+    found, p = bound(joint, denoise, schedule), outcome(ancestral, denoise, schedule, 3, range(50, -1, -1)).law
+    assert bool((found >= -p.log() - 1e-9).all())
     entropy = -(joint * joint.log()).sum()
     assert 0 <= float((joint * found).sum() - entropy) < 0.2
 
 
-def test_divergence_and_variation_of_two_laws():
+def test_divergence_and_variation_of_two_distributions():
     p, q = torch.tensor([0.5, 0.5, 0.0]).double(), torch.tensor([0.25, 0.25, 0.5]).double()
     assert total_variation(p, q) == 0.5 and total_variation(p, p) == 0.0
     assert divergence(p, q) == pytest.approx(torch.tensor(2.0).log().item())
@@ -520,11 +520,11 @@ def test_the_oracle_is_bayes():
     assert_close(oracle(joint, schedule)(x_t, 5)[0].exp(), expected / weight.sum(), atol=1e-14, rtol=0)
 
 
-def test_where_walks_begin():
+def test_the_distribution_of_the_first_state():
     schedule = SMALL["paper"]
-    law = prior(schedule, 2).view(4, 4)
-    assert_close(law.sum(), torch.ones((), dtype=torch.float64))
-    assert float(law[3, 3]) == pytest.approx(0.9**2, abs=1e-4)
+    p = prior(schedule, 2).view(4, 4)
+    assert_close(p.sum(), torch.ones((), dtype=torch.float64))
+    assert float(p[3, 3]) == pytest.approx(0.9**2, abs=1e-4)
     assert sure_of_masks(schedule, 2).nonzero().tolist() == [[15]]
 
 
@@ -550,10 +550,10 @@ def test_a_sampler_of_ones_own_is_measured_by_its_step_law():
     """What it draws has the distribution that `outcome` finds, which is not that of `ancestral`."""
     schedule, joint, times = SMALL["paper"], uneven_joint(), [8, 5, 2, 0]
     denoise = oracle(joint, schedule)
-    law, evaluations = outcome(Sharper(), denoise, schedule, 3, times)
+    p, evaluations = outcome(Sharper(), denoise, schedule, 3, times)
     assert evaluations == 3
-    assert chi_square_p_value(draws(Sharper(), denoise, schedule, times), law) > FALSE_ALARM
-    assert total_variation(law, outcome(ancestral, denoise, schedule, 3, times).law) > 0.05
+    assert chi_square_p_value(draws(Sharper(), denoise, schedule, times), p) > FALSE_ALARM
+    assert total_variation(p, outcome(ancestral, denoise, schedule, 3, times).law) > 0.05
 
 
 def test_a_function_with_a_step_law_is_a_sampler_too():
@@ -563,10 +563,10 @@ def test_a_function_with_a_step_law_is_a_sampler_too():
     def mine(denoise, x_t, schedule, times, *, generator=None, on_step=None):
         return ancestral(denoise, x_t, schedule, times, generator=generator, on_step=on_step)
 
-    def joint_law(log_p, x_t, t, s, schedule):
+    def joint_distribution(log_p, x_t, t, s, schedule):
         return joint_of(ancestral.step_law(log_p, x_t, t, s, schedule))
 
-    mine.step_law = joint_law
+    mine.step_law = joint_distribution
     found = outcome(mine, denoise, schedule, 3, [8, 4, 0])
     assert_close(found.law, outcome(ancestral, denoise, schedule, 3, [8, 4, 0]).law, atol=1e-14, rtol=0)
     assert as_sampler(mine).times(schedule, 2) == [8, 4, 0]
@@ -575,9 +575,9 @@ def test_a_function_with_a_step_law_is_a_sampler_too():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda law: law.log(), "sum to 1.*are they logs"),
-        (lambda law: law[..., :-1], r"step_law must give \[\d+, 3, 4\]"),
-        (lambda law: law / 2, "sum of 0.5"),
+        (lambda p: p.log(), "sum to 1.*are they logs"),
+        (lambda p: p[..., :-1], r"step_law must give \[\d+, 3, 4\]"),
+        (lambda p: p / 2, "sum of 0.5"),
     ],
 )
 def test_what_is_no_distribution_is_refused(wrong, message):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from oracle import FALSE_ALARM, chi_square_p_value, edge_schedules, random_belief, well_conditioned
+from oracle import FALSE_ALARM, chi_square_p_value, edge_schedules, random_prediction, well_conditioned
 from torch.testing import assert_close
 
 from vqlearn import objective
@@ -38,7 +38,7 @@ def all_states(num_states, length):
 def random_denoiser(schedule, length, seed=0):
     """A denoiser from a random table that looks at all positions, and its table's rows in the order of `all_states`."""
     codes = schedule.num_codes
-    table = random_belief(schedule.num_steps + 1, (codes + 1) ** length, length, codes, seed=seed)
+    table = random_prediction(schedule.num_steps + 1, (codes + 1) ** length, length, codes, seed=seed)
     place = (codes + 1) ** torch.arange(length - 1, -1, -1)
     return lambda x_t, t: table[t, (x_t * place).sum(-1)]
 
@@ -172,7 +172,7 @@ def test_evidence_bound_over_drawn_times_is_unbiased_exactly(monkeypatch):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_last_term_is_the_code_length(seed):
     schedule = well_conditioned(seed, 4)[0]
-    log_p = random_belief(4, 5, 4, seed=seed)
+    log_p = random_prediction(4, 5, 4, seed=seed)
     x_1, x_0 = torch.arange(5).expand(4, 5), torch.arange(4)[:, None].expand(4, 5)
     assert_close(
         bound_terms(log_p, x_0, x_1, 1, schedule), -log_p.gather(-1, x_0[..., None])[..., 0], atol=1e-12, rtol=0
@@ -197,8 +197,8 @@ def test_the_ideal_prediction_costs_nothing_and_none_costs_less():
     t = torch.arange(1, 7)
     x_t = q_sample(x_0, t, schedule, generator=torch.Generator().manual_seed(1))
     assert (bound_terms(one_hot_log(x_0, 4, torch.float64), x_0, x_t, t, schedule).abs() < 1e-14).all()
-    assert (bound_terms(random_belief(6, 8, 4), x_0, x_t, t, schedule) > 0).all()
-    ruled_out = random_belief(6, 8, 4).scatter(-1, x_0[..., None], -torch.inf)
+    assert (bound_terms(random_prediction(6, 8, 4), x_0, x_t, t, schedule) > 0).all()
+    ruled_out = random_prediction(6, 8, 4).scatter(-1, x_0[..., None], -torch.inf)
     assert (bound_terms(ruled_out, x_0, x_t, t, schedule)[0] == torch.inf).all()  # x_0 ruled out
 
 
@@ -252,7 +252,7 @@ def test_training_loss_puts_its_terms_together_as_published(kind, total, adaptiv
 
 def test_adaptive_weight_falls_from_two_to_one_and_a_bit():
     schedule, T = MaskReplaceSchedule.paper(4, 20), 20
-    x_0, log_p = torch.zeros(1, 3, dtype=torch.int64), random_belief(1, 3, 4)
+    x_0, log_p = torch.zeros(1, 3, dtype=torch.int64), random_prediction(1, 3, 4)
     code_length = -log_p[0, :, 0].mean()
     for t in range(1, T + 1):
         x_t, time = torch.full((1, 3), 4), torch.tensor([t])
@@ -267,7 +267,7 @@ def test_the_importance_weighted_loss_is_unbiased_for_any_choice_of_t():
     """Summed over t with its probability the loss is one number, whatever the probabilities are: the bound's sum."""
     schedule, T = well_conditioned(0, 4)[0], 6
     x_0 = torch.tensor([[0, 3, 2, 2]])
-    log_p = random_belief(T, 1, 4, 4)
+    log_p = random_prediction(T, 1, 4, 4)
     x_t = [q_sample(x_0, t, schedule, generator=torch.Generator().manual_seed(t)) for t in range(1, T + 1)]
     bound = sum(bound_terms(log_p[t - 1], x_0, x_t[t - 1], t, schedule).mean() for t in range(1, T + 1))
     uneven = torch.tensor([0.3, 0.05, 0.1, 0.25, 0.1, 0.2], dtype=torch.float64)
@@ -305,7 +305,7 @@ def test_training_loss_gradient_is_the_derivative():
     x_t = torch.tensor([[0, 4], [4, 1], [2, 0]])
     assert torch.autograd.gradcheck(
         lambda z: training_loss(z.log_softmax(-1), x_0, x_t, t, schedule, auxiliary_weight=0.1)[0],
-        random_belief(3, 2, 4).requires_grad_(),
+        random_prediction(3, 2, 4).requires_grad_(),
     )
 
 

@@ -52,8 +52,8 @@ def test_a_generator_per_picture_makes_it_independent_of_its_batch(shallow):
         assert torch.equal(together[row : row + 1], alone)
 
 
-def test_latents_start_the_walk(shallow):
-    """Under this schedule an unmasked token may stay: x_T all of one code is walked back from otherwise than masks."""
+def test_a_run_begins_from_latents_that_are_given(shallow):
+    """Under this schedule an unmasked token may stay: from x_T all of one code a run goes otherwise than from masks."""
     masks, code = torch.full((1, 64), 1024), torch.full((1, 64), 7)
     first = {}
     for name, latents in (("masks", masks), ("code", code)):
@@ -161,19 +161,19 @@ def test_a_long_prompt_says_what_was_cut(shallow):
 @pytest.mark.parametrize(
     ("scale", "rows"), [(1.0, 2 * 3), (2.0, 2 * 2 * 3), (lambda t: 2.0 if t > 60 else 1.0, 3 + 2 * 3)]
 )
-def test_the_cost_counts_the_rows_of_all_network_calls(shallow, monkeypatch, scale, rows):
+def test_the_cost_counts_the_rows_of_all_evaluations(shallow, monkeypatch, scale, rows):
     """Three pictures in two steps, at t = 100 and 50; guided ones are two rows."""
-    told = []
+    seen = []
     monkeypatch.setattr(
-        "vqlearn.pipeline.cost.announce", lambda network, calls, pictures: told.append((calls, pictures))
+        "vqlearn.pipeline.cost.announce", lambda network, evaluations, pictures: seen.append((evaluations, pictures))
     )
     shallow(["a star"] * 3, num_inference_steps=2, guidance_scale=scale, output_type="latent")
-    assert told == [(2, rows)]
+    assert seen == [(2, rows)]
 
 
 def test_a_long_run_on_a_cpu_is_announced_before_it_begins(shallow):
     with pytest.warns(
-        UserWarning, match=r"about \d+.* (minutes|hours) on this CPU \(100 network calls of .* TFLOP each\)"
+        UserWarning, match=r"about \d+.* (minutes|hours) on this CPU \(100 network evaluations of .* TFLOP each\)"
     ):
         cost.announce(shallow.transformer, 100, 100 * 20_000)
     with warnings.catch_warnings():
@@ -186,7 +186,7 @@ def test_a_long_run_on_a_cpu_is_announced_before_it_begins(shallow):
 
 @pytest.mark.parametrize("name", [*SAMPLERS])
 def test_every_sampler_has_a_name(shallow, name):
-    """Each draws clean tokens, the same for the same seed, in at most as many network calls as it was given steps."""
+    """Each draws clean tokens, the same for the same seed, in at most as many evaluations as it was given steps."""
     if name == "first_hitting":
         with pytest.raises(ValueError, match="without replacement"):  # this model's schedule has some
             _draw(shallow, sampler=name)
@@ -320,7 +320,7 @@ def test_other_errors_stay_what_they_are(shallow, monkeypatch):
         _draw(shallow)
 
 
-def test_a_compiled_denoiser_believes_the_same(shallow):
+def test_a_compiled_denoiser_predicts_the_same(shallow):
     """Compiled eagerly here: what torch.compile makes of it is its own matter, that the call reaches it is ours."""
     pipe = VQDiffusionPipeline(**shallow.components)
     x_t = torch.full((1, 64), 1024)

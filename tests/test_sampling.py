@@ -1,4 +1,4 @@
-"""Walking back: times, the law of the whole walk with a true denoiser, guidance and truncation."""
+"""The reverse process: times, the distribution of whole runs with a true denoiser, guidance and truncation."""
 
 import itertools
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import FALSE_ALARM, chi_square_p_value, edge_schedules, ramp, random_belief, well_conditioned
+from oracle import FALSE_ALARM, chi_square_p_value, edge_schedules, ramp, random_prediction, well_conditioned
 from torch.testing import assert_close
 
 from vqlearn.guidance import guide, truncate
@@ -18,14 +18,14 @@ from vqlearn.schedule import MaskReplaceSchedule
 from vqlearn.transition import q_posterior, q_sample, transition_matrix
 
 GOLDEN = Path(__file__).parent / "data" / "diffusers_scheduler.npz"
-law = settings(deadline=None, max_examples=40, derandomize=True)
-DATA = torch.tensor([0.45, 0.3, 0.2, 0.05], dtype=torch.float64)  # the law of a single token
+forty_examples = settings(deadline=None, max_examples=40, derandomize=True)
+DATA = torch.tensor([0.45, 0.3, 0.2, 0.05], dtype=torch.float64)  # the distribution of a single token
 
 
 # ------------------------------------------------------------------------------------------ times
 
 
-@law
+@forty_examples
 @given(st.integers(1, 300), st.data())
 def test_strided_times_fall_evenly_from_T_to_0(num_steps, data):
     count = data.draw(st.integers(1, num_steps))
@@ -40,7 +40,7 @@ def test_strided_times_by_example():
     assert strided_times(5, 5) == [5, 4, 3, 2, 1, 0] and strided_times(5, 1) == [5, 0]
 
 
-@law
+@forty_examples
 @given(st.integers(1, 300), st.floats(1, 8), st.data())
 def test_a_power_shortens_the_strides_towards_0(num_steps, power, data):
     count = data.draw(st.integers(1, num_steps))
@@ -64,11 +64,11 @@ def test_strided_times_refuse_other_counts(count):
         strided_times(10, count)
 
 
-# ------------------------------------------------------------------------------------------ the walk
+# ------------------------------------------------------------------------------------------ the reverse process
 
 
-def walks():
-    """Schedules that forget everything by T, so that the prior is the true law of x_T."""
+def forgetful():
+    """Schedules that forget everything by T, so that the prior is the true distribution of x_T."""
     c, r = torch.cos(ramp(6) * torch.pi / 2), ramp(6)
     return {
         "masks": MaskReplaceSchedule(1 - r, r, num_codes=4),
@@ -86,9 +86,9 @@ def true_denoiser(schedule):
 
 
 @pytest.mark.parametrize("times", [[6, 5, 4, 3, 2, 1, 0], [6, 3, 0], [6, 0], [6, 5, 1, 0], [6, 4, 2, 0]])
-@pytest.mark.parametrize("name", walks())
-def test_the_walk_gives_the_data_law_for_any_stride_exactly(name, times):
-    schedule = walks()[name]
+@pytest.mark.parametrize("name", forgetful())
+def test_the_reverse_process_gives_the_data_distribution_for_any_stride_exactly(name, times):
+    schedule = forgetful()[name]
     denoise, states = true_denoiser(schedule), torch.arange(5)[None]
     marginal = prior_log_probs(schedule).exp()
     for t, s in itertools.pairwise(times):
@@ -99,25 +99,25 @@ def test_the_walk_gives_the_data_law_for_any_stride_exactly(name, times):
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 6])
-@pytest.mark.parametrize("name", walks())
-def test_ancestral_draws_the_data_law_for_any_stride(name, count):
-    schedule, generator = walks()[name], torch.Generator().manual_seed(count)
+@pytest.mark.parametrize("name", forgetful())
+def test_ancestral_draws_the_data_distribution_for_any_stride(name, count):
+    schedule, generator = forgetful()[name], torch.Generator().manual_seed(count)
     x_T = prior_sample(schedule, 30_000, 1, generator=generator)
     x_0 = ancestral(true_denoiser(schedule), x_T, schedule, strided_times(6, count), generator=generator)
     assert chi_square_p_value(x_0, DATA) > FALSE_ALARM
 
 
-@pytest.mark.parametrize("name", walks())
+@pytest.mark.parametrize("name", forgetful())
 def test_ancestral_draws_positions_independently(name):
-    """Two tokens, each with its true posterior: their joint comes out as the product law."""
-    schedule, generator = walks()[name], torch.Generator().manual_seed(3)
+    """Two tokens, each with its true posterior: their joint comes out as the product of the two."""
+    schedule, generator = forgetful()[name], torch.Generator().manual_seed(3)
     x_T = prior_sample(schedule, 30_000, 2, generator=generator)
     x_0 = ancestral(true_denoiser(schedule), x_T, schedule, [6, 3, 1, 0], generator=generator)
     assert chi_square_p_value(4 * x_0[:, 0] + x_0[:, 1], torch.outer(DATA, DATA).flatten()) > FALSE_ALARM
 
 
 def test_ancestral_starts_anywhere():
-    schedule, generator = walks()["mask and replace"], torch.Generator().manual_seed(5)
+    schedule, generator = forgetful()["mask and replace"], torch.Generator().manual_seed(5)
     clean = torch.multinomial(DATA, 30_000, replacement=True, generator=generator)[:, None]
     x_4 = q_sample(clean, 4, schedule, generator=generator)
     x_0 = ancestral(true_denoiser(schedule), x_4, schedule, [4, 1, 0], generator=generator)
@@ -125,7 +125,7 @@ def test_ancestral_starts_anywhere():
 
 
 def test_equal_generators_give_equal_tokens_and_steps_are_reported():
-    schedule, seen = walks()["mask and replace"], []
+    schedule, seen = forgetful()["mask and replace"], []
     runs = []
     for seed in (1, 1, 2):
         generator = torch.Generator().manual_seed(seed)
@@ -138,7 +138,7 @@ def test_equal_generators_give_equal_tokens_and_steps_are_reported():
 
 
 def test_denoisers_are_called_at_the_time_of_their_tokens_without_gradient():
-    schedule, calls = walks()["masks"], []
+    schedule, calls = forgetful()["masks"], []
 
     def denoise(x_t, t):
         calls.append((t, torch.is_grad_enabled()))
@@ -151,7 +151,7 @@ def test_denoisers_are_called_at_the_time_of_their_tokens_without_gradient():
 @pytest.mark.parametrize("times", [[6, 3], [6, 6, 0], [3, 4, 0], [0], []])
 def test_ancestral_refuses_times_that_do_not_fall_to_zero(times):
     with pytest.raises(ValueError, match="times must fall strictly and end at 0"):
-        ancestral(true_denoiser(walks()["masks"]), torch.full((1, 2), 4), walks()["masks"], times)
+        ancestral(true_denoiser(forgetful()["masks"]), torch.full((1, 2), 4), forgetful()["masks"], times)
 
 
 @pytest.mark.parametrize("name, schedule", [*edge_schedules().items(), ("random", well_conditioned(0)[0])])
@@ -166,8 +166,8 @@ def test_prior_sample_follows_the_prior(name, schedule):
 
 
 @pytest.mark.parametrize("scale", [0.5, 2, 5.0, -1.0])
-def test_guidance_is_the_normalised_power_law(scale):
-    text, null = random_belief(2, 3, 7, seed=1), random_belief(2, 3, 7, seed=2)
+def test_guidance_is_the_normalised_product_of_powers(scale):
+    text, null = random_prediction(2, 3, 7, seed=1), random_prediction(2, 3, 7, seed=2)
     guided = guide(text, null, scale)
     assert_close(guided.exp().sum(-1), torch.ones(2, 3).double())
     weights = text.exp() ** scale * null.exp() ** (1 - scale)
@@ -175,14 +175,14 @@ def test_guidance_is_the_normalised_power_law(scale):
 
 
 def test_guidance_scale_one_is_the_text_and_zero_the_null():
-    text, null = random_belief(2, 3, 7, seed=1), random_belief(2, 3, 7, seed=2)
+    text, null = random_prediction(2, 3, 7, seed=1), random_prediction(2, 3, 7, seed=2)
     assert torch.equal(guide(text, null, 1.0), text) and torch.equal(guide(text, null, 0.0), null)
     for scale in (1 + 1e-9, 1e-9):  # no jump at the short cuts
         assert_close(guide(text, null, scale), guide(text, null, round(scale)), atol=1e-7, rtol=0)
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
-def test_guidance_of_beliefs_with_impossible_classes_has_no_nan(scale):
+def test_guidance_of_predictions_with_impossible_classes_has_no_nan(scale):
     text = torch.tensor([[[0.5, 0.5, 0.0, 0.0]]]).log()
     null = torch.tensor([[[0.25, 0.0, 0.75, 0.0]]]).log()
     guided = guide(text, null, scale)
@@ -198,22 +198,22 @@ def test_guidance_of_beliefs_with_impossible_classes_has_no_nan(scale):
 @pytest.mark.parametrize("rate", ["0.5", "0.86", "1.0"])
 def test_truncation_equals_the_published_code(name, rate):
     golden = np.load(GOLDEN)
-    belief, published = (
+    log_p, published = (
         torch.from_numpy(golden[f"{name}/{key}"]).transpose(1, 2) for key in ("log_p_x_0", f"truncate_{rate}")
     )
-    assert torch.equal(truncate(belief, float(rate)), published)
+    assert torch.equal(truncate(log_p, float(rate)), published)
 
 
-@law
+@forty_examples
 @given(st.integers(0, 999), st.floats(0, 1), st.integers(1, 9))
 def test_truncation_keeps_the_likeliest_and_all_before_which_the_mass_is_short(seed, rate, codes):
-    belief = random_belief(1, 2, codes, seed=seed)
-    kept = truncate(belief, rate)[0]
-    for row, result in zip(belief[0].tolist(), kept.tolist(), strict=True):
+    log_p = random_prediction(1, 2, codes, seed=seed)
+    kept = truncate(log_p, rate)[0]
+    for row, result in zip(log_p[0].tolist(), kept.tolist(), strict=True):
         order, before = sorted(range(codes), key=lambda i: -row[i]), 0.0
-        for place, i in enumerate(order):
+        for rank, i in enumerate(order):
             if abs(before - rate) > 1e-9:  # the very edge is a matter of rounding
-                assert result[i] == (row[i] if place == 0 or before < rate else -torch.inf)
+                assert result[i] == (row[i] if rank == 0 or before < rate else -torch.inf)
             before += np.exp(row[i])
 
 
@@ -223,11 +223,11 @@ def test_truncation_by_example():
     assert keep(0.0) == [0, 1, 0, 0] and keep(0.4) == [0, 1, 0, 0]
     assert keep(0.5) == [0, 1, 0, 0]  # the mass before the second class is 0.5, not below it
     assert keep(0.6) == [0, 1, 1, 0] and keep(0.8) == [1, 1, 1, 0] and keep(0.9) == [1, 1, 1, 1]
-    belief = random_belief(1, 2, 5)
-    assert truncate(belief, 1.0) is belief
+    log_p = random_prediction(1, 2, 5)
+    assert truncate(log_p, 1.0) is log_p
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.01, 86, float("nan")])
 def test_truncation_refuses_rates_outside_the_unit_interval(rate):
     with pytest.raises(ValueError, match=r"truncation_rate must be a number in \[0, 1\], got"):
-        truncate(random_belief(1, 1, 3), rate)
+        truncate(random_prediction(1, 1, 3), rate)

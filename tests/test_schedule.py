@@ -14,7 +14,7 @@ from vqlearn.schedule import MaskReplaceSchedule
 
 GOLDEN = Path(__file__).parent / "data" / "diffusers_scheduler.npz"
 CURVES = ("alpha", "beta", "gamma")
-law = settings(deadline=None, max_examples=40, derandomize=True)
+forty_examples = settings(deadline=None, max_examples=40, derandomize=True)
 PRESETS = (MaskReplaceSchedule.paper, MaskReplaceSchedule.released)
 
 
@@ -69,7 +69,7 @@ def test_one_step_shares_are_recovered_from_the_cumulative_curves(seed):
     assert ours[0].tolist() == [1, 0, 0]
 
 
-@law
+@forty_examples
 @given(schedules())
 def test_between_clean_and_t_is_the_cumulative_entry_exactly(schedule):
     for t in range(schedule.num_steps + 1):
@@ -77,7 +77,7 @@ def test_between_clean_and_t_is_the_cumulative_entry_exactly(schedule):
         assert tuple(schedule.between(0, t)) == tuple(schedule.bar(t)) == bars
 
 
-@law
+@forty_examples
 @given(schedules())
 def test_shares_are_probabilities_and_jumps_compose(schedule):
     K, times = schedule.num_codes, range(schedule.num_steps + 1)

@@ -80,7 +80,7 @@ def test_wrong_arguments_are_named():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("ends", [{}, {"gamma_cum_end": 0.9}])
 def test_the_living_diffusers_draws_the_same_tokens(ends):
-    """The whole walk of 100 steps, drawn by diffusers' scheduler as it is installed and by ours, seed by seed."""
+    """A whole run of 100 steps, drawn by diffusers' scheduler as it is installed and by ours, seed by seed."""
     peer = pytest.importorskip("diffusers", reason="diffusers is not installed").VQDiffusionScheduler(9, 100, **ends)
     ours = VQDiffusionScheduler(9, 100, **ends)
     log_p = 2 * torch.randn(2, 8, 12, generator=torch.Generator().manual_seed(3))

@@ -1,4 +1,4 @@
-"""Samplers that decide where to write: their law, and what the original code's rules do with 1024 tokens."""
+"""Samplers that decide where to write: their distribution, and what the original code's rules do with 1024 tokens."""
 
 import json
 import math
@@ -55,7 +55,7 @@ RUNS = {
 
 @pytest.mark.parametrize("run", RUNS)
 def test_with_the_original_table_it_does_what_the_original_does(run, original, seeded):
-    """Masks per step and calls exactly; how many of the pure places are left, and the drawn classes, within 5 sigma."""
+    """Masks and evaluations per step exactly; how many pure positions are left, and drawn classes, within 5 sigma."""
     arrays, summary = original
     steps, settings = int(run.rpartition("_T")[2]), summary[run]
     table = arrays[f"n_sample.T{steps}_ps{10 if settings['prior_ps'] <= 10 else 1024}"]
@@ -80,8 +80,8 @@ def test_with_the_original_table_it_does_what_the_original_does(run, original, s
     sigma = math.sqrt(max(1.0, expected / 2) / batch)  # drawn without replacement: less than binomial
     assert abs(float(pure[half].mean()) - expected) < 5 * sigma
     top = (x_0 == torch.arange(L) // 2 % 8).double()
-    for place, name in ((0, "high"), (1, "low")):
-        share = float(top[:, place::2].mean())
+    for first, name in ((0, "high"), (1, "low")):
+        share = float(top[:, first::2].mean())
         p = summary[run][f"top_class_{name}"]
         assert abs(share - p) < 5 * math.sqrt(p * (1 - p) / (batch * L / 2)) + 5e-4
 
@@ -107,8 +107,8 @@ def test_any_length_and_any_number_of_steps(sampler, length, steps, preset, seed
 
 
 @pytest.mark.parametrize("at_random", [True, False])
-def test_writing_has_its_exact_law(at_random):
-    """Which places are drawn without replacement, and what is written there: 40 000 draws against enumeration."""
+def test_writing_has_its_exact_distribution(at_random):
+    """Which positions are drawn without replacement, and what is written there: 40 000 draws against enumeration."""
     schedule = MaskReplaceSchedule.paper(2, 10)
     generator = torch.Generator().manual_seed(3)
     x_t = torch.tensor([[2, 0, 2, 2]])
@@ -116,15 +116,15 @@ def test_writing_has_its_exact_law(at_random):
         torch.tensor([[0.3, 9.0, 1.2, -0.4]]).double(), torch.randn(1, 4, 2, generator=generator).double(), at_random
     )
     many, count = 40_000, torch.tensor([2])
-    law = written(choice, x_t, count, schedule.mask_id)[0]
-    assert abs(float(law.sum()) - 1) < 1e-12
+    p = written(choice, x_t, count, schedule.mask_id)[0]
+    assert abs(float(p.sum()) - 1) < 1e-12
     repeated = Choice(choice.log_weight.expand(many, -1), choice.log_p.expand(many, -1, -1), at_random)
     drawn = write(repeated, x_t.expand(many, -1), count.expand(many), 2, generator)
-    assert chi_square_p_value(numbers(drawn, 3), law) > FALSE_ALARM
-    assert (grids(3, 4)[law > 0][:, 1] == 0).all()  # a visible token is left alone
+    assert chi_square_p_value(numbers(drawn, 3), p) > FALSE_ALARM
+    assert (grids(3, 4)[p > 0][:, 1] == 0).all()  # a visible token is left alone
 
 
-def test_calls_of_a_step_leave_no_single_token():
+def test_evaluations_of_a_step_leave_no_single_token():
     for ask, most, expected in [
         (11, 5, [5, 6]),
         (10, 5, [5, 5]),
@@ -141,7 +141,7 @@ def test_calls_of_a_step_leave_no_single_token():
 
 
 @pytest.mark.parametrize("length", [1, 4, 6, 49, 64, 1024])
-def test_halton_order_visits_every_place_once_and_spreads(length):
+def test_halton_order_visits_every_position_once_and_spreads(length):
     order = halton_order(length)
     assert sorted(order.tolist()) == list(range(length))
     if length == 1024:
@@ -154,30 +154,30 @@ def test_halton_order_visits_every_place_once_and_spreads(length):
         assert nearest(first) > 2 * nearest(rows)
 
 
-def test_the_entropy_bound_decides_the_number_of_calls(seeded):
+def test_the_entropy_bound_decides_the_number_of_evaluations(seeded):
     schedule, times = MaskReplaceSchedule.released(4, 100), strided_times(100, 25)
 
-    def walk(belief, bound):
+    def evaluations(p, bound):
         calls = [0]
 
         def denoise(x_t, t):
             calls[0] += 1
-            return belief.expand(2, 16, 4).log()
+            return p.expand(2, 16, 4).log()
 
         x_0 = EntropyBounded(bound)(denoise, torch.full((2, 16), 4), schedule, times, generator=seeded(0))
         assert int(x_0.max()) < 4
         return calls[0]
 
     sure, unsure = torch.tensor([0.9997, 0.0001, 0.0001, 0.0001]), torch.full((4,), 0.25)
-    assert walk(sure, 0.5) == 1  # 16 positions of 0.003 nats
-    assert walk(unsure, 0.5) == 16  # one at a time
-    assert walk(unsure, 2.9) == 6  # three at a time: two of 1.386 nats do not exceed the bound
-    assert walk(unsure, 0.5) <= len(times) - 1
+    assert evaluations(sure, 0.5) == 1  # 16 positions of 0.003 nats
+    assert evaluations(unsure, 0.5) == 16  # one at a time
+    assert evaluations(unsure, 2.9) == 6  # three at a time: two of 1.386 nats do not exceed the bound
+    assert evaluations(unsure, 0.5) <= len(times) - 1
 
 
 def test_entropy_of_certainty_is_zero_and_not_nan():
-    belief = torch.tensor([[[0.0, -torch.inf], [math.log(0.5), math.log(0.5)]]])
-    torch.testing.assert_close(entropy(belief), torch.tensor([[0.0, math.log(2)]]))
+    log_p = torch.tensor([[[0.0, -torch.inf], [math.log(0.5), math.log(0.5)]]])
+    torch.testing.assert_close(entropy(log_p), torch.tensor([[0.0, math.log(2)]]))
 
 
 def test_a_quota_of_wrong_length_is_named():

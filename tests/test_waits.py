@@ -1,4 +1,4 @@
-"""Nothing in the loop of a walk asks for what a device holds: on a GPU every such question waits until all is done."""
+"""Nothing in the sampling loop asks for what a device holds: on a GPU every such question waits until all is done."""
 
 import itertools
 

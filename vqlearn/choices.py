@@ -58,11 +58,11 @@ def written(choice: Choice, x_t: Tensor, count: Tensor, mask_id: int) -> Tensor:
     length, masked = x_t.shape[1], x_t == mask_id
     drawn = F.pad(choice.log_p.softmax(-1), (0, 1))  # [B, L, K + 1]
     kept = F.one_hot(x_t, mask_id + 1).double()
-    law = torch.zeros(len(x_t), (mask_id + 1) ** length, dtype=torch.float64)
+    p = torch.zeros(len(x_t), (mask_id + 1) ** length, dtype=torch.float64)
     for subset, share in _subsets(choice, masked, count):
         if bool((share > 0).any()):
-            law += share[:, None] * joint_of(torch.where(subset[:, None], drawn, kept))
-    return law
+            p += share[:, None] * joint_of(torch.where(subset[:, None], drawn, kept))
+    return p
 
 
 def _subsets(choice: Choice, masked: Tensor, count: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -128,7 +128,7 @@ def _met(length: int) -> Tensor:
 
 @functools.cache
 def halton_rank(length: int, device: torch.device) -> Tensor:
-    """Which place each position has in `halton_order`, `[L]`."""
+    """The rank of each position in `halton_order`, `[L]`."""
     return halton_order(length).argsort().to(device, widest(device))
 
 

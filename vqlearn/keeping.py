@@ -143,12 +143,13 @@ class Keeping(Sampler):
             asked, free = self._asked(part.known, schedule), int((~part.known[0]).sum())
             inner = list(self.sampler.evaluations(along, times[part.begin : part.end + 1], free))
             for number, one in enumerate(inner, 1):
-                law: Callable[[Tensor, Tensor], Tensor] = functools.partial(self._law, one.law, part.known)
+                stated: Callable[[Tensor, Tensor], Tensor] = functools.partial(self._with_known, one.law, part.known)
                 if after is not None and number == len(inner):
-                    law = functools.partial(self._released, law, part.known & ~after.known, times[part.end], along)
-                yield Evaluation(_at(one.t, asked), law)
+                    released = part.known & ~after.known
+                    stated = functools.partial(self._released, stated, released, times[part.end], along)
+                yield Evaluation(_at(one.t, asked), stated)
         for again, t in self._again(schedule, len(times) - 1 if times[-1] == 0 else 0):
-            yield Evaluation(t, functools.partial(self._law_again, again=again, t=t, schedule=schedule))
+            yield Evaluation(t, functools.partial(self._drawn_again, again=again, t=t, schedule=schedule))
 
     def __repr__(self) -> str:
         return f"Keeping({self.sampler!r})"
@@ -183,9 +184,9 @@ class Keeping(Sampler):
         odds = (schedule.num_codes * schedule.beta_bar / schedule.alpha_bar).cpu()
         found = (odds >= max(math.exp(-self.surprise), ROUNDING**2)).nonzero()[:, 0].tolist()
         free = self.known.cpu() == 0
-        place, number = free.cumsum(-1) - 1, free.sum(-1, keepdim=True).clamp(min=1)
+        rank, number = free.cumsum(-1) - 1, free.sum(-1, keepdim=True).clamp(min=1)
         for turn in range(0 if _masks(schedule) or not found else count):
-            yield free & (place == turn % number), found[0]
+            yield free & (rank == turn % number), found[0]
 
     def _codes(self, x_t: Tensor, schedule: MaskReplaceSchedule) -> Tensor:
         """`x_0` for the pictures of x_t, a code everywhere (0 where nothing is ever known)."""
@@ -201,14 +202,17 @@ class Keeping(Sampler):
 
     # -------------------------------------------------------------------------------------- exact distributions
 
-    def _law(self, law: Callable[[Tensor, Tensor], Tensor], known: Tensor, log_p: Tensor, x_t: Tensor) -> Tensor:
+    def _with_known(
+        self, stated: Callable[[Tensor, Tensor], Tensor], known: Tensor, log_p: Tensor, x_t: Tensor
+    ) -> Tensor:
+        """A step's distribution in which the known tokens are certain, `[B, L, K + 1]` or `[B, (K + 1)^L]`."""
         x_0, known = self.x_0.cpu().expand_as(x_t), known.expand_as(x_t)
-        found = law(keep_known(log_p, x_0, known), x_t)
+        found = stated(keep_known(log_p, x_0, known), x_t)
         if found.ndim == 2:
             return found
         return torch.where(known[..., None], F.one_hot(x_0, found.shape[-1]).to(found), found)  # seen whatever x_s is
 
-    def _law_again(self, log_p: Tensor, x_t: Tensor, again: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
+    def _drawn_again(self, log_p: Tensor, x_t: Tensor, again: Tensor, t: int, schedule: MaskReplaceSchedule) -> Tensor:
         """The distribution after one token was drawn once more, `[B, L, K + 1]`."""
         drawn = F.pad(beside_others(log_p, x_t, t, schedule).double().softmax(-1), (0, 1))
         here = again[..., None] & ~drawn.isnan()  # as of masks, which this schedule never has
@@ -216,7 +220,7 @@ class Keeping(Sampler):
 
     def _released(
         self,
-        law: Callable[[Tensor, Tensor], Tensor],
+        stated: Callable[[Tensor, Tensor], Tensor],
         released: Tensor,
         t: int,
         along: MaskReplaceSchedule,
@@ -224,7 +228,7 @@ class Keeping(Sampler):
         x_t: Tensor,
     ) -> Tensor:
         """A step's distribution followed by the noise of what is released, `[B, (K + 1)^L]`."""
-        found = law(log_p, x_t).double()
+        found = stated(log_p, x_t).double()
         states = torch.cartesian_prod(*[torch.arange(along.num_codes + 1)] * x_t.shape[1]).view(-1, x_t.shape[1])
         noise = q_log_probs(self.x_0.cpu() * released, t, along, dtype=torch.float64).exp()  # [1, L, K + 1]
         kernel = joint_of(torch.where(released[..., None], noise, F.one_hot(states, along.num_codes + 1).double()))

@@ -112,11 +112,11 @@ class Unmasking(FromMasks):
             left = int(self.left(at_first, number, times, schedule))
             ask = torch.tensor(max(0, before - left))
             while ask > 0:
-                yield Evaluation(t, functools.partial(self._law, left=left, mask_id=schedule.mask_id))
+                yield Evaluation(t, functools.partial(self._distribution, left=left, mask_id=schedule.mask_id))
                 ask = ask - per_call(ask, self.most)
             before = left
 
-    def _law(self, log_p: Tensor, x_t: Tensor, left: int, mask_id: int) -> Tensor:
+    def _distribution(self, log_p: Tensor, x_t: Tensor, left: int, mask_id: int) -> Tensor:
         """The distribution after one evaluation of a step by whose end `left` masks are left, `[B, (K + 1)^L]`."""
         ask = ((x_t == mask_id).sum(-1) - left).clamp(min=0)
         return written(self.choose(log_p, x_t), x_t, per_call(ask, self.most), mask_id)
@@ -245,7 +245,7 @@ class EntropyBounded(Unmasking):
             shares = ((x_t == schedule.mask_id).sum(-1) / length).tolist()
             return torch.tensor([time_of_share(share, schedule, times[0]) if share else 0 for share in shares])
 
-        def law(log_p: Tensor, x_t: Tensor, last: bool) -> Tensor:
+        def distribution(log_p: Tensor, x_t: Tensor, last: bool) -> Tensor:
             masked = x_t == schedule.mask_id
             count = self.count(log_p, masked)
             t = int(time(x_t[:1]))
@@ -254,7 +254,7 @@ class EntropyBounded(Unmasking):
             return torch.where(done[:, None], final, written(self.choose(log_p, x_t), x_t, count, schedule.mask_id))
 
         for number in range(len(times) - 1):
-            yield Evaluation(time, functools.partial(law, last=number == len(times) - 2))
+            yield Evaluation(time, functools.partial(distribution, last=number == len(times) - 2))
 
     def count(self, log_p: Tensor, masked: Tensor) -> Tensor:
         """How many positions the bound allows, `[B]`, at least one."""

@@ -45,7 +45,7 @@ def digest() -> dict[str, str]:
 
 
 def measure(pipe: VQDiffusionPipeline, name: str, steps: int, count: int, batch: int) -> tuple[Report, float]:
-    """What is right of `count` captions, and the mean number of network calls that a picture took."""
+    """What is right of `count` captions, and the mean number of network evaluations that a picture took."""
     captions = [scenes.sample("test", index)[1] for index in range(count)]
     generator, read, rows = torch.Generator().manual_seed(0), [], []
     theirs = None
@@ -65,7 +65,7 @@ def measure(pipe: VQDiffusionPipeline, name: str, steps: int, count: int, batch:
             read += [scenes.read(image) for image in pipe.decode(tokens)]
     finally:
         counted.remove()
-    return report(captions, read), sum(rows) / 2 / count  # guided: two rows per call
+    return report(captions, read), sum(rows) / 2 / count  # guided: two rows per evaluation
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Two or more walks, one step of each in turn: what else a machine does then slows all of them alike."""
+"""Two or more runs, one step of each in turn: what else a machine does then slows all of them alike."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Part 2: the model of the published size with random weights made on the device, beside diffusers, in turns.
 
 Rows come in the order of their importance, and one is begun only while there is time for it. A step is a guided one:
-both branches, truncation, and the draw. Its seconds are the mean of a walk's steps, of which a GPU is waited for twice,
-and the median over walks. The share of the rate counts the products that a step takes (torch's FLOP counter).
+both branches, truncation, and the draw. Its seconds are the mean over a run, in which a GPU is waited for twice,
+and the median over runs. The share of the rate counts the products that a step takes (torch's FLOP counter).
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True)
 class Size:
-    """How large everything is: networks, batches, timed steps of a walk, walks, steps of whole pictures, and rows."""
+    """How large everything is: networks, batches, timed steps of a run, runs, steps of whole pictures, and rows."""
 
     shape: dict[str, dict] = field(default_factory=dict)
     batches: tuple[int, int, int] = (1, 4, 16)
     steps: int = 20
-    walks: int = 3
+    runs: int = 3
     pictures: tuple[int, ...] = (10, 25, 100)
     rows: int | None = None  # None: the whole plan
 
@@ -71,7 +71,7 @@ TINY = Size(
         "text": {**full_size.TEXT, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
                  "num_attention_heads": 2},
     },
-    batches=(1, 2, 8), steps=2, walks=1, pictures=(2,), rows=8,
+    batches=(1, 2, 8), steps=2, runs=1, pictures=(2,), rows=8,
 )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ class Bench:
     def in_turns(self, case: Case, sides: dict[str, Callable[[], float]]) -> dict[str, float]:
         """The median seconds of each side, measured in turns, and what follows from them."""
         found: dict[str, list[float]] = {name: [] for name in sides}
-        for _ in range(self.size.walks):
+        for _ in range(self.size.runs):
             for name, seconds in sides.items():
                 found[name].append(seconds())
         row = {f"{name}_s": median(values) for name, values in found.items()}
@@ -201,7 +201,7 @@ def step(bench: Bench, case: Case, record: Record) -> None:
         "ours": lambda: peers.mean_step(draw, steps, bench.device),
         "network": lambda: bench.seconds(lambda: repeat(network, steps)) / steps,
     }
-    row = record.add(what="step", **case.named(), peak_MB=round(peak / 1e6), first_walk_s=first)
+    row = record.add(what="step", **case.named(), peak_MB=round(peak / 1e6), first_run_s=first)
     row.update(bench.in_turns(case, sides))
     record.write()
     if case.dtype == torch.float16 and bench.peer and record.passed() + 1.3 * first + 5 < bench.until:

@@ -63,12 +63,10 @@ def waits(work: Callable[[], Any], device: torch.device) -> Counter[str]:
     return found
 
 
-def waits_per_step(
-    walk: Callable[[int], Any], device: torch.device, *, few: int = 2, many: int = 6
-) -> dict[str, float]:
-    """Waits that each further step of `walk(steps)` costs; what comes once, before or after the loop, is left out."""
-    walk(few)  # so that nothing is done for the first time below
-    first, second = (waits(functools.partial(walk, steps), device) for steps in (few, many))
+def waits_per_step(run: Callable[[int], Any], device: torch.device, *, few: int = 2, many: int = 6) -> dict[str, float]:
+    """Waits that each further step of `run(steps)` costs; what comes once, before or after the loop, is left out."""
+    run(few)  # so that nothing is done for the first time below
+    first, second = (waits(functools.partial(run, steps), device) for steps in (few, many))
     return {name: (second[name] - first[name]) / (many - few) for name in sorted(first.keys() | second.keys())}
 
 

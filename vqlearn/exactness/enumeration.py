@@ -113,13 +113,13 @@ def outcome(
     """
     sampler, states = as_sampler(sampler), grids(schedule.num_codes + 1, length)
     table = functools.cache(lambda t: denoise(states, t))  # predictions of all states, [S, L, K]
-    law, calls = start, 0.0
-    if law is None:
-        law = joint_of(sampler.start_law(schedule).double().expand(1, length, -1))[0]
+    p, calls = start, 0.0
+    if p is None:
+        p = joint_of(sampler.start_law(schedule).double().expand(1, length, -1))[0]
     for evaluation in sampler.evaluations(schedule, falling(times), length):
-        law, share = _push(law, evaluation, table, states)
+        p, share = _push(p, evaluation, table, states)
         calls += share
-    return Outcome(law[(states < schedule.mask_id).all(-1)], calls)
+    return Outcome(p[(states < schedule.mask_id).all(-1)], calls)
 
 
 def prior(schedule: MaskReplaceSchedule, length: int) -> Tensor:
@@ -129,9 +129,9 @@ def prior(schedule: MaskReplaceSchedule, length: int) -> Tensor:
 
 def sure_of_masks(schedule: MaskReplaceSchedule, length: int) -> Tensor:
     """The distribution that is certain of the grid of masks, `[(K + 1)^L]`."""
-    law = torch.zeros((schedule.num_codes + 1) ** length, dtype=torch.float64)
-    law[-1] = 1.0
-    return law
+    p = torch.zeros((schedule.num_codes + 1) ** length, dtype=torch.float64)
+    p[-1] = 1.0
+    return p
 
 
 def total_variation(p: Tensor, q: Tensor) -> float:
@@ -168,42 +168,42 @@ def bound(joint: Tensor, denoise: Denoiser, schedule: MaskReplaceSchedule) -> Te
 # ------------------------------------------------------------------------------------------ one network evaluation
 
 
-def _push(law: Tensor, evaluation: Evaluation, table: Callable[[int], Tensor], states: Tensor) -> tuple[Tensor, float]:
+def _push(p: Tensor, evaluation: Evaluation, table: Callable[[int], Tensor], states: Tensor) -> tuple[Tensor, float]:
     """The distribution of the next state from that of this one, and the share that evaluated the network."""
-    reached = law.nonzero()[:, 0]
+    reached = p.nonzero()[:, 0]
     t = evaluation.t
     times = torch.full_like(reached, t) if isinstance(t, int) else t(states[reached])
-    new = torch.zeros_like(law)
+    new = torch.zeros_like(p)
     finished = reached[times == 0]
-    new[finished] = law[finished]
+    new[finished] = p[finished]
     for t in filter(None, times.unique().tolist()):
-        for rows in reached[times == t].split(max(1, CHUNK // len(law))):
-            stated = _checked(evaluation.law(table(t)[rows], states[rows]), states[rows], len(law))
-            new += _mixture(law[rows], stated)
-    return new, 1.0 - float(law[finished].sum())
+        for rows in reached[times == t].split(max(1, CHUNK // len(p))):
+            stated = _checked(evaluation.law(table(t)[rows], states[rows]), states[rows], len(p))
+            new += _mixture(p[rows], stated)
+    return new, 1.0 - float(p[finished].sum())
 
 
-def _mixture(weights: Tensor, laws: Tensor) -> Tensor:
+def _mixture(weights: Tensor, p: Tensor) -> Tensor:
     """The mean of distributions `[B, S]` or `[B, L, K + 1]` with these weights, `[S]`.
 
     Of independent positions two halves are multiplied, which takes far less than all of their joints.
     """
-    if laws.ndim == 2 or laws.shape[1] == 1:
-        return weights @ laws.flatten(1)
-    half = laws.shape[1] // 2
-    return ((weights[:, None] * joint_of(laws[:, :half])).T @ joint_of(laws[:, half:])).flatten()
+    if p.ndim == 2 or p.shape[1] == 1:
+        return weights @ p.flatten(1)
+    half = p.shape[1] // 2
+    return ((weights[:, None] * joint_of(p[:, :half])).T @ joint_of(p[:, half:])).flatten()
 
 
-def _checked(law: Tensor, x_t: Tensor, count: int) -> Tensor:
+def _checked(p: Tensor, x_t: Tensor, count: int) -> Tensor:
     """What a sampler states, in float64; raises ValueError if it is no distribution."""
     codes = round(count ** (1 / x_t.shape[1]))
-    if law.shape not in ((*x_t.shape, codes), (len(x_t), count)):
+    if p.shape not in ((*x_t.shape, codes), (len(x_t), count)):
         raise ValueError(
             f"step_law must give [{len(x_t)}, {x_t.shape[1]}, {codes}] ([B, L, K + 1]) or [{len(x_t)}, {count}] "
-            f"([B, (K + 1)^L]), got {list(law.shape)}"
+            f"([B, (K + 1)^L]), got {list(p.shape)}"
         )
-    total = law.double().sum(-1)
-    if not bool(((total - 1).abs() < 1e-4).all()) or bool((law < 0).any()):
+    total = p.double().sum(-1)
+    if not bool(((total - 1).abs() < 1e-4).all()) or bool((p < 0).any()):
         worst = float(total.flatten()[(total - 1).abs().argmax()])
         raise ValueError(f"step_law must give probabilities that sum to 1, got a sum of {worst:.6g}; are they logs?")
-    return law.double()
+    return p.double()

@@ -27,8 +27,8 @@ def ideal_conditionals(joint: Tensor, num_codes: int, order: Sequence[int] | Non
     """
     codes = whole("num_codes", num_codes, 2)
     length = round(math.log(len(joint), codes))
-    places = permutation("order", range(length) if order is None else order, length)
-    sorted_joint = joint.double().view([codes] * length).permute(places)  # the first dimension is drawn first
+    positions = permutation("order", range(length) if order is None else order, length)
+    sorted_joint = joint.double().view([codes] * length).permute(positions)  # the first dimension is drawn first
 
     @functools.cache
     def table(number: int) -> Tensor:
@@ -39,7 +39,7 @@ def ideal_conditionals(joint: Tensor, num_codes: int, order: Sequence[int] | Non
     def predict(tokens: Tensor, number: int) -> Tensor:
         if tokens.shape[-1] != length:
             raise ValueError(f"these conditionals are those of a joint over {length} tokens, got {tokens.shape[-1]}")
-        return table(number)[numbers(tokens[:, places[:number]], codes)]
+        return table(number)[numbers(tokens[:, positions[:number]], codes)]
 
     return predict
 
@@ -56,12 +56,12 @@ def sequential_outcome(predict: Predict, num_codes: int, length: int, order: Seq
     >>> round(total_variation(found.law, joint), 12), found.calls
     (0.0, 3.0)
     """
-    x_0, places = grids(num_codes, length), permutation("order", range(length) if order is None else order, length)
-    law = torch.ones(len(x_0), dtype=torch.float64)
-    for number, place in enumerate(places):
+    x_0, positions = grids(num_codes, length), permutation("order", range(length) if order is None else order, length)
+    p = torch.ones(len(x_0), dtype=torch.float64)
+    for number, position in enumerate(positions):
         log_p = predict(x_0, number)
         if not isinstance(log_p, Tensor) or log_p.shape != (len(x_0), num_codes):
             got = [*log_p.shape] if isinstance(log_p, Tensor) else shown(log_p)
             raise ValueError(f"predict must give [{len(x_0)}, {num_codes}] ([B, K]) of log-probabilities, got {got}")
-        law *= log_p.double().softmax(-1).gather(-1, x_0[:, place, None])[:, 0]
-    return Outcome(law, float(length))
+        p *= log_p.double().softmax(-1).gather(-1, x_0[:, position, None])[:, 0]
+    return Outcome(p, float(length))

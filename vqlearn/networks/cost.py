@@ -25,7 +25,7 @@ from vqlearn.remarks import remark
 
 LONG = 60  # seconds of work on a CPU that are announced before they begin
 REACHED = 0.7  # of the matrix products' rate: what whole steps run at; 0.5 to 0.8 at the published size
-SHARE_OF_MEMORY = 0.5  # of what is free, for one network call
+SHARE_OF_MEMORY = 0.5  # of what is free, for one network evaluation
 CACHED = 2**21  # bytes of one layer's activations per thread; a CPU took 5 to 15 % longer with twice or half of it
 LARGE = 100_000_000  # weights of a denoiser from which torch_dtype="auto" may choose half precision
 GAIN = 1.25  # how many times as fast another dtype's products must be before it is worth a change
@@ -46,10 +46,12 @@ def work(transformer: Network) -> float:
     return 2.0 * (each + attention) * transformer.num_positions
 
 
-def announce(transformer: Network, calls: int, pictures: float, *, instead: Sequence[str] = ("fewer steps",)) -> None:
+def announce(
+    transformer: Network, evaluations: int, pictures: float, *, instead: Sequence[str] = ("fewer steps",)
+) -> None:
     """Warn of a long run on a CPU: its work, at the share of a timed matrix product's speed that whole steps reach.
 
-    `pictures` are all pictures of all calls, those with guidance counted twice; `instead` is what would take less.
+    `pictures` are those of all evaluations, with guidance counted twice; `instead` is what would take less.
     """
     weight = transformer.out.weight
     if weight.device.type != "cpu":
@@ -62,8 +64,8 @@ def announce(transformer: Network, calls: int, pictures: float, *, instead: Sequ
         long = f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
         ways = ["a CUDA GPU", *instead, *faster_dtype(weight.dtype)]
         remark(
-            f"in {_name(weight.dtype)} this will take about {long} on this CPU ({calls} network calls of "
-            f"{total / calls / 1e12:.2g} TFLOP each); {', '.join(ways[:-1])} or {ways[-1]} are faster",
+            f"in {_name(weight.dtype)} this will take about {long} on this CPU ({evaluations} network evaluations of "
+            f"{total / evaluations / 1e12:.2g} TFLOP each); {', '.join(ways[:-1])} or {ways[-1]} are faster",
             stacklevel=3,
         )
 

@@ -128,12 +128,12 @@ def pushed(law: Tensor, p: Tensor) -> Tensor:
     return torch.einsum("xy,xya,xyb->ab", law, p[:, :, 0], p[:, :, 1])
 
 
-def averaged_first(law: Tensor, p: Tensor) -> Tensor:
-    return torch.einsum("xy,xya->a", law, p[:, :, 0])[:, None] * torch.einsum("xy,xyb->b", law, p[:, :, 1])
+def averaged_first(p_t: Tensor, p: Tensor) -> Tensor:
+    return torch.einsum("xy,xya->a", p_t, p[:, :, 0])[:, None] * torch.einsum("xy,xyb->b", p_t, p[:, :, 1])
 
 
-def from_the_likeliest(law: Tensor, p: Tensor) -> Tensor:
-    x, y = divmod(int(law.argmax()), law.shape[1])
+def from_the_likeliest(p_t: Tensor, p: Tensor) -> Tensor:
+    x, y = divmod(int(p_t.argmax()), p_t.shape[1])
     return p[x, y, 0][:, None] * p[x, y, 1]
 
 
@@ -159,22 +159,22 @@ next_law = Check(
         ),
         (
             "the states are not equally likely: weight each by its probability",
-            lambda law, p: pushed(torch.full_like(law, 1 / law.numel()), p),
+            lambda p_t, p: pushed(torch.full_like(p_t, 1 / p_t.numel()), p),
         ),
         ("x_t may be in any state, not only in the likeliest", from_the_likeliest),
-        ("the two positions are swapped", then(pushed, lambda law: law.T)),
-        ("the two positions of x_t are swapped", lambda law, p: pushed(law.T, p)),
+        ("the two positions are swapped", then(pushed, lambda p_s: p_s.T)),
+        ("the two positions of x_t are swapped", lambda p_t, p: pushed(p_t.T, p)),
         (
             "that uses the first position's probabilities for both",
-            lambda law, p: torch.einsum("xy,xya,xyb->ab", law, p[:, :, 0], p[:, :, 0]),
+            lambda p_t, p: torch.einsum("xy,xya,xyb->ab", p_t, p[:, :, 0], p[:, :, 0]),
         ),
         (
             "sum over states, do not average: the distribution holds the weights already",
-            lambda law, p: pushed(law, p) / law.numel(),
+            lambda p_t, p: pushed(p_t, p) / p_t.numel(),
         ),
         (
             "the probabilities of the states are missing: that is the sum over states alone",
-            lambda law, p: pushed(torch.ones_like(law), p),
+            lambda p_t, p: pushed(torch.ones_like(p_t), p),
         ),
     ],
     praise="with this and an exact denoiser you can measure any sampler.",
@@ -183,13 +183,13 @@ next_law = Check(
 
 
 def mean_gap(n: int, schedule: MaskReplaceSchedule) -> Tensor:
-    told = schedule.gamma_bar[1 : n + 1]
-    return (told / schedule.gamma_bar[n] - told).mean()
+    given = schedule.gamma_bar[1 : n + 1]
+    return (given / schedule.gamma_bar[n] - given).mean()
 
 
 def shifted(n: int, schedule: MaskReplaceSchedule) -> Tensor:
-    told = schedule.gamma_bar[:n]
-    return (told / schedule.gamma_bar[n] - told).mean()
+    given = schedule.gamma_bar[:n]
+    return (given / schedule.gamma_bar[n] - given).mean()
 
 
 def forward_chances(n: int, schedule: MaskReplaceSchedule) -> Tensor:
