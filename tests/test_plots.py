@@ -244,7 +244,7 @@ def test_cells_tells_used_codes_from_unused_ones_and_names_all():
 def test_rows_of_pictures_may_differ_in_length_and_keep_their_names_inside_the_figure():
     rows = {"ancestral\n8 evaluations": [(np.zeros((4, 4, 3)), "seed 0: wrong: count, shape, color")] * 2}
     figure = plots.rows_of_pictures(rows | {"halton": [(np.zeros((4, 4, 3)), "seed 0")]})
-    assert "<img" in plots.picture(figure, "laid out and drawn")
+    assert "<img" in plots.LiveFigure(figure).picture("laid out and drawn")
     assert [bool(ax.images) for ax in figure.axes] == [True, True, True, False]
     names = [figure.axes[row * 2].yaxis.label.get_window_extent() for row in (0, 1)]
     assert all(box.x0 >= 0 and box.x1 <= figure.axes[0].get_window_extent().x0 for box in names)

@@ -1,6 +1,7 @@
 """The widgets without a browser: values are set as sliders would, buttons clicked, and the pictures must answer."""
 
 import asyncio
+import base64
 import io
 import itertools
 import re
@@ -14,7 +15,8 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from vqlearn import plots, samplers, scenes, widgets
@@ -92,19 +94,22 @@ def test_every_control_has_a_label(mathematical, shallow):
         assert all(controls(panel)) and len(controls(panel)) >= 3
 
 
-def test_a_move_lays_nothing_out_anew_and_draws_few_artists(mathematical, monkeypatch):
-    """The layout takes most of the time of a new figure, and so would an artist per token."""
-    layouts, drawn = [], []
-    execute, picture = ConstrainedLayoutEngine.execute, plots.picture
-    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", lambda *args: layouts.append(1) or execute(*args))
-    monkeypatch.setattr(plots, "picture", lambda figure, *a, **k: drawn.append(figure) or picture(figure, *a, **k))
-    for name, control in (("schedule", "kept at t = T"), ("corruption", "time t"), ("posterior", "later time t")):
-        slider = controls(mathematical[name])[control]
-        slider.value = slider.min + type(slider.value)((slider.max - slider.min) / 3)
-        assert sum(len(ax.patches) + len(ax.artists) + len(ax.lines) for ax in drawn[-1].axes) < 40
-    assert len(drawn) == 3 and not layouts
-    plots.picture(plots.strip([torch.zeros(2, 2, 3)]), "a figure that is not like another")
-    assert layouts
+@pytest.mark.parametrize(("name", "control", "value"), MOVES)
+def test_a_move_changes_the_figure_that_is_shown_to_what_a_new_one_is(mathematical, monkeypatch, name, control, value):
+    """To draw all of a figure takes most of the time, and so would an artist per token: neither happens."""
+    panel, drawn = mathematical[name], []
+    slider = controls(panel)[control]
+    old, draw = slider.value, Figure.draw
+    monkeypatch.setattr(Figure, "draw", lambda *args: drawn.append(1) or draw(*args))
+    slider.value = value
+    assert not drawn
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture(panel)))))
+    new = FigureCanvasAgg(panel.draw(None)[0])
+    new.figure.set_dpi(96)
+    new.draw()
+    slider.value = old
+    assert drawn and np.array_equal(shown, np.asarray(new.buffer_rgba())[..., :3])
+    assert sum(len(ax.patches) + len(ax.lines) + len(ax.texts) for ax in new.figure.axes) < 40
 
 
 def test_a_slider_that_is_dragged_is_drawn_once_at_its_newest_value(monkeypatch):
@@ -314,7 +319,7 @@ def test_two_runs_at_once_hear_their_own_remarks_and_leave_the_warnings_of_the_k
             seen.append((warnings.filters == filters, warnings.showwarning is show))
             return "Done."
 
-        return panels.Run(name, [], work, lambda: (None, ""))
+        return panels.Run(name, [], work, lambda shown: (None, ""))
 
     runs = {name: panel(name) for name in "ab"}
     for name in "ab":
@@ -362,7 +367,7 @@ def test_the_race_counts_evaluations_and_processor_time(shallow, monkeypatch):
 def test_what_a_picture_took_is_what_the_network_was_asked(shallow, name):
     asked, film = [], []
     hook = shallow.transformer.register_forward_hook(lambda *_: asked.append(1))
-    panel = panels.Run("", [], lambda run: "", lambda: (None, ""))
+    panel = panels.Run("", [], lambda run: "", lambda shown: (None, ""))
     try:
         took = panel.generate(shallow, panels.Request(shallow, ASK), name, film)
     finally:
@@ -371,13 +376,12 @@ def test_what_a_picture_took_is_what_the_network_was_asked(shallow, name):
     assert [t for t, _ in film] == samplers.find(name).times(shallow.schedule, 25) and film[-1][1].shape == (1, 64)
 
 
-def test_a_run_whose_figure_has_another_shape_is_laid_out_anew():
-    """As many panels, at other places."""
-    panel = panels.Run("", [], lambda run: run.refresh() or "", lambda: (plots.rows_of_pictures(shape), "some words"))
-    for rows, columns in ((1, 2), (2, 1)):
+def test_a_new_figure_is_shown_with_its_own_layout():
+    panel = panels.Panel("", [], lambda shown: (plots.rows_of_pictures(shape), "some words"))
+    for rows, columns in ((1, 2), (2, 1)):  # as many panels, at other places
         shape = {f"row {row}": [(np.zeros((2, 2, 3)), "")] * columns for row in range(rows)}
-        run(panel)
-        assert len({round(box.x0, 3) for box in panel._positions}) == columns
+        panel.refresh()
+        assert len({round(ax.get_position().x0, 3) for ax in panel._shown.figure.axes}) == columns
 
 
 def test_a_sampler_that_cannot_run_here_does_not_end_the_race(shallow):

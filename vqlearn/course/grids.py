@@ -106,22 +106,23 @@ def film(
     *,
     truth: Values = None,
     frames: Sequence[Values] = (),
-    title: str = "",
+    title: str = "tokens",
     size: float = 3.0,
+    on: Figure | None = None,
 ) -> Figure:
     """One frame of a film: a token grid `[H, W]` and, beside it, its decoding `[h, w, 3]`, marked alike.
 
     Hatched where the grid is masked and, with `truth` `[H, W]`, outlined where a token is replaced. `frames` are the
-    grids of the whole film, in all of which a code then has one colour.
+    grids of the whole film, in all of which a code then has one colour. `on` is another frame, to be changed.
     """
     grid, picture = array(grid), pixels(picture)
-    figure, (left, right) = row_of_axes(2, (title or "tokens", "decoded"), size, size)
-    left.imshow(painter([grid, *map(array, frames)], mask_id)(grid), extent=(0, grid.shape[1], len(grid), 0))
-    right.imshow(picture, interpolation="nearest", extent=(0, picture.shape[1], len(picture), 0))
+    figure, (left, right) = (on, on.axes) if on else row_of_axes(2, (title, "decoded"), size, size)
+    left.set_title(title)
+    put(left, painter([grid, *map(array, frames)], mask_id)(grid), *grid.shape)
+    put(right, picture, *picture.shape[:2])
     mark(left, grid, mask_id, truth, 1, 1)
     mark(right, grid, mask_id, truth, len(picture) / len(grid), picture.shape[1] / grid.shape[1])
     for ax in (left, right):
-        ax.set_axis_off()
         ax.set_anchor("S")  # what is left of the height belongs to the titles
     return figure
 
@@ -214,11 +215,23 @@ def _token_panel(ax: Axes, grid: np.ndarray, mask_id: int, truth: Values, number
             ax.text(col + 0.5, row + 0.5, str(int(code)), ha="center", va="center", color=shade, fontsize=9)
 
 
-def mark(ax: Axes, grid: np.ndarray, mask_id: int, truth: Values, height: float, width: float, left: float = 0) -> None:
+def put(ax: Axes, colors: np.ndarray, height: float, width: float) -> None:
+    """An image `[h, w, 3]` without smoothing as so many units of an axes; the one that is there takes new colours."""
+    if ax.images:
+        ax.images[0].set_data(colors)
+    else:
+        ax.imshow(colors, interpolation="nearest", extent=(0, width, height, 0))
+        ax.set_axis_off()
+
+
+def mark(ax: Axes, grid: np.ndarray, mask_id: int, truth: Values, height: float, width: float) -> None:
     """Hatch the masked cells of a grid whose cells are `height` x `width`, and outline the replaced ones.
 
-    One path for all cells of a kind: so few artists are quick enough to follow a slider.
+    Marks that are there already give way. One path for all cells of a kind: so few artists are quick enough to follow
+    a slider.
     """
+    for former in list(ax.patches):
+        former.remove()
     masked = grid == mask_id
     replaced = np.zeros_like(masked) if truth is None else ~masked & (grid != array(truth))
     for where, inset, look in (
@@ -227,12 +240,12 @@ def mark(ax: Axes, grid: np.ndarray, mask_id: int, truth: Values, height: float,
         (replaced, 0.08, {"fill": False, "edgecolor": VERMILLION, "linewidth": 2, "path_effects": HALO}),
     ):
         if where.any():
-            ax.add_artist(_boxes(where, height, width, left, inset, **look))
+            ax.add_artist(_boxes(where, height, width, inset, **look))
 
 
-def _boxes(where: np.ndarray, height: float, width: float, left: float, inset: float, **look: Any) -> PathPatch:
+def _boxes(where: np.ndarray, height: float, width: float, inset: float, **look: Any) -> PathPatch:
     """The cells of a grid that are true in `where`, each smaller by `inset` on every side, as one patch."""
     corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)]) * (1 - 2 * inset) + inset
-    cells = (np.argwhere(where)[:, None, ::-1] + corners) * (width, height) + (left, 0)  # [cells, 5, (x, y)]
+    cells = (np.argwhere(where)[:, None, ::-1] + corners) * (width, height)  # [cells, 5, (x, y)]
     codes = [Outline.MOVETO, Outline.LINETO, Outline.LINETO, Outline.LINETO, Outline.CLOSEPOLY] * len(cells)
     return PathPatch(Outline(cells.reshape(-1, 2), codes), **look)

@@ -21,7 +21,7 @@ from vqlearn.reverse import Denoiser, OnStep, Sampler
 from vqlearn.schedule import MaskReplaceSchedule
 
 Film = list[tuple[int, Tensor]]  # times t and tokens x_t [1, L], in the order of a run
-Draw = Callable[[], tuple[Figure, str]]  # a figure and its alternative text
+Draw = Callable[[Figure | None], tuple[Figure, str]]  # the figure that is shown, changed, or a new one; and its words
 WIDE = {"width": "420px", "max_width": "100%"}
 WRAPPED = {"flex_flow": "row wrap"}  # of a row of controls on a page that is narrower
 WAIT = 0.03  # seconds from the first of several changes to the work that they cause
@@ -56,15 +56,17 @@ class Newest:
 
 
 class Panel(ipywidgets.VBox):  # type: ignore[misc]
-    """Controls, a picture below them and a line of words: `draw()` gives the picture's figure and alternative text.
+    """Controls, a picture below them and a line of words: `draw(shown)` gives a figure and its alternative text.
 
-    A `draw` that raises ValueError leaves the picture as it is, and its sentence is shown.
+    It is quick where it changes the figure that is shown (None at first), and may always make a new one. A `draw` that
+    raises ValueError leaves the picture as it is, and its sentence is shown.
     """
 
     def __init__(self, name: str, controls: Sequence[ipywidgets.Widget], draw: Draw):
         self.name, self.draw = name, draw
         self.image, self.line = ipywidgets.HTML(), ipywidgets.HTML()
-        self._positions: list[Any] = []  # of the axes, so that only the first figure has to be laid out
+        self._shown: plots.LiveFigure | None = None
+        self._drawing = threading.RLock()  # a run draws in a thread of its own
         self._followed: list[ipywidgets.Widget] = []
         self._drawn: list[Any] = []  # the values of what is followed, in the newest picture
         self._changed = Newest(self._draw_changes)
@@ -72,13 +74,17 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]
 
     def refresh(self, *_: object) -> None:
         """Draw anew; the controls call it when they change."""
-        try:
-            figure, alt = self.draw()
-        except ValueError as error:
-            self.say(str(error))
-            return
-        self.image.value = plots.picture(figure, alt, like=self._positions)
-        self.say("")
+        with self._drawing:
+            before = self._shown.figure if self._shown else None
+            try:
+                figure, alt = self.draw(before)
+            except ValueError as error:
+                self.say(str(error))
+                return
+            if not self._shown or figure is not before:
+                self._shown = plots.LiveFigure(figure)
+            self.image.value = self._shown.picture(alt)
+            self.say("")
 
     def follow(self, *controls: ipywidgets.Widget) -> None:
         """Draw again whenever one of these controls changes, once for changes that come together."""
@@ -173,7 +179,6 @@ class Run(Panel):
         if self._thread.is_alive():
             return
         self._halt.clear()
-        self._positions.clear()  # the next figure may have as many axes at other places
         self.start.disabled, self.stop.disabled = True, False
         self.say("Generating ...")
         self._thread = threading.Thread(target=self._run, daemon=True)

@@ -20,7 +20,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from vqlearn.course import described
 from vqlearn.course.contrasts import interval
-from vqlearn.course.grids import album, film, mark, name_rows, painter, rows_of_pictures, strip, tokens
+from vqlearn.course.grids import album, film, mark, name_rows, painter, put, rows_of_pictures, strip, tokens
 from vqlearn.course.style import (
     BLUE,
     INK,
@@ -28,9 +28,9 @@ from vqlearn.course.style import (
     MARKS,
     NEUTRAL,
     VERMILLION,
+    LiveFigure,
     Values,
     array,
-    picture,
     row_of_axes,
     set_style,
     show,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "VERMILLION",
+    "LiveFigure",
     "album",
     "bars",
     "cells",
@@ -52,7 +53,6 @@ __all__ = [
     "maps",
     "matrix",
     "name_rows",
-    "picture",
     "rows_of_pictures",
     "schedule_curves",
     "schedule_strip",
@@ -82,30 +82,42 @@ def schedule_curves(*schedules: MaskReplaceSchedule, titles: Sequence[str] = ())
 
 
 def schedule_strip(
-    schedule: MaskReplaceSchedule, grids: Sequence[Values], times: Sequence[int], *, truth: Values = None
+    schedule: MaskReplaceSchedule,
+    grids: Sequence[Values],
+    times: Sequence[int],
+    *,
+    truth: Values = None,
+    on: Figure | None = None,
 ) -> Figure:
-    """The curves of a schedule, and below them token grids `[H, W]` at some times; marked as in `tokens`."""
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-    top, bottom = figure.subplots(2, 1, height_ratios=(2, 1))
+    """The curves of a schedule, and below them token grids `[H, W]` at some times; marked as in `tokens`.
+
+    `on` is such a figure of another schedule with the same times and shapes, to be changed.
+    """
+    figure = on or Figure(figsize=(7.2, 4.4), layout="constrained")
+    top, bottom = on.axes if on else figure.subplots(2, 1, height_ratios=(2, 1))
     _share_lines(top, schedule)
-    top.set_ylabel("share of the tokens")
-    top.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     _row_of_grids(bottom, [array(grid) for grid in grids], schedule.mask_id, times, truth)
+    if not on:
+        top.set_ylabel("share of the tokens")
+        top.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     return figure
 
 
 def _row_of_grids(ax: Axes, grids: Sequence[np.ndarray], mask_id: int, times: Sequence[int], truth: Values) -> None:
     """Token grids side by side in one panel, each under its time: one image is quick enough to follow a slider."""
     height, width = grids[0].shape
-    step = width + max(1, width // 6)  # a grid and the gap after it
-    row, paint = np.ones((height, step * len(grids) - step + width, 3)), painter(grids, mask_id)
-    for number, (grid, t) in enumerate(zip(grids, times, strict=True)):
-        left = number * step
-        row[:, left : left + width] = paint(grid)
-        mark(ax, grid, mask_id, truth, 1, 1, left=left)
-        ax.text(left + width / 2, -0.3, f"t = {t}", ha="center", va="bottom")
-    ax.imshow(row, interpolation="nearest", extent=(0, row.shape[1], height, 0))
-    ax.set_axis_off()
+    gap, paint = max(1, width // 6), painter(grids, mask_id)
+    put(ax, _side_by_side([paint(grid) for grid in grids], gap, 1.0), height, len(grids) * (width + gap) - gap)
+    behind = None if truth is None else _side_by_side([array(truth)] * len(grids), gap)
+    mark(ax, _side_by_side(grids, gap), mask_id, behind, 1, 1)
+    for number, t in enumerate(() if ax.texts else times):
+        ax.text(number * (width + gap) + width / 2, -0.3, f"t = {t}", ha="center", va="bottom")
+
+
+def _side_by_side(grids: Sequence[np.ndarray], gap: int, between: float = 0) -> np.ndarray:
+    """Arrays `[H, W, ...]` in a row, with so many columns of one value between them."""
+    gaps = [np.full_like(grids[0][:, :1], between).repeat(gap, 1)] * len(grids)
+    return np.concatenate([part for pair in zip(gaps, grids, strict=True) for part in pair][1:], 1)
 
 
 def curves(lines: Mapping[str, tuple[Values, Values]], *, x_label: str, y_label: str, log_y: bool = False) -> Figure:
@@ -195,15 +207,20 @@ def bars(
     *,
     points: Sequence[Mapping[str, Values]] | None = None,
     row_titles: Sequence[str] = (),
+    top: float | None = None,
+    on: Figure | None = None,
 ) -> Figure:
     """Distributions over K codes and the mask as small multiples: each row a mapping from title to `[K + 1]` values.
 
     Height and number say the value; the mask is the hatched bar. `points`, shaped as `rows`, marks a value on each bar.
+    All panels have one scale, up to `top` or else to the largest value. `on` is such a figure of as many values,
+    without points, to be changed.
     """
     columns, width = max(map(len, rows)), max(len(array(v)) for row in rows for v in row.values())
-    top = max(float(array(values).max()) for row in rows for values in row.values())  # one scale for all panels
-    figure = Figure(figsize=(columns * max(2.5, 0.5 * width), 2.1 * len(rows) + 0.2), layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False)
+    top = top or max(float(array(values).max()) for row in rows for values in row.values())
+    size = (columns * max(2.5, 0.5 * width), 2.1 * len(rows) + 0.2)
+    figure = on or Figure(figsize=size, layout="constrained")
+    axes = np.array(on.axes).reshape(-1, columns) if on else figure.subplots(len(rows), columns, squeeze=False)
     for index, row in enumerate(rows):
         for ax, (title, values) in zip(axes[index], row.items(), strict=False):
             _bar_panel(ax, title, array(values), top)
@@ -361,6 +378,11 @@ def _shares(schedule: MaskReplaceSchedule) -> dict[str, Values]:
 
 
 def _share_lines(ax: Axes, schedule: MaskReplaceSchedule) -> None:
+    """The three curves of a schedule; those that are there already change."""
+    if ax.lines:
+        for drawn, share in zip(ax.lines, _shares(schedule).values(), strict=True):
+            drawn.set_ydata(array(share))
+        return
     names = (r"kept $\bar\alpha_t$", r"replaced $K\bar\beta_t$", r"masked $\bar\gamma_t$")
     for (color, line), name, share in zip(LINES, names, _shares(schedule).values(), strict=False):
         ax.plot(array(share), color=color, linestyle=line, label=name)
@@ -369,12 +391,21 @@ def _share_lines(ax: Axes, schedule: MaskReplaceSchedule) -> None:
 
 
 def _bar_panel(ax: Axes, title: str, values: np.ndarray, top: float) -> None:
-    codes = len(values) - 1
-    found = ax.bar(range(codes + 1), values, color=[BLUE] * codes + [NEUTRAL], width=0.72)
+    if not ax.patches:
+        _empty_bars(ax, len(values) - 1, top)
+    ax.set_title(title)
+    for found, number, value in zip(ax.patches, ax.texts, values, strict=True):
+        found.set(height=value)
+        number.set(y=value + 0.04 * top, text=f"{value:.2f}")
+
+
+def _empty_bars(ax: Axes, codes: int, top: float) -> None:
+    """Bars and numbers without a value yet."""
+    found = ax.bar(range(codes + 1), 0, color=[BLUE] * codes + [NEUTRAL], width=0.72)
     found[codes].set(hatch="///", edgecolor=INK)
-    for position, value in enumerate(values):
-        ax.text(position, value + 0.04 * top, f"{value:.2f}", ha="center", va="bottom", fontsize=8)
-    ax.set(title=title, ylim=(0, 1.22 * top))
+    for position in range(codes + 1):
+        ax.text(position, 0, "", ha="center", va="bottom", fontsize=8)
+    ax.set_ylim(0, 1.22 * top)
     ax.set_xticks(range(codes + 1), [*map(str, range(codes)), "mask"])
     ax.yaxis.set_major_locator(MaxNLocator(3))
 

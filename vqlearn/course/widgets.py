@@ -8,6 +8,7 @@ batch, a panel shows its first picture, and that is what a saved notebook holds.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vqlearn.course import described, plots
+from vqlearn.course import plots
 from vqlearn.course.panels import Film, Panel, Request, Run, labelled, player, quiet, seeded
 from vqlearn.data import scenes
 from vqlearn.pipeline import VQDiffusionPipeline
@@ -38,6 +39,7 @@ __all__ = [
 
 HEART = ("00000000", "02202200", "23323320", "23333320", "02333200", "00232000", "00020000", "11111111")  # 4 codes
 PROMPT = "a large red circle left of a small blue square"
+LOWERED = str.maketrans("0123456789t", "₀₁₂₃₄₅₆₇₈₉ₜ")
 RACERS = ("ancestral", "corrector", "confident", "halton")
 
 
@@ -50,7 +52,7 @@ def schedule_explorer(x_0: Tensor | None = None, *, num_codes: int = 4, num_step
     times = [round(num_steps * part / 5) for part in range(6)]
     line = torch.linspace(0, 1, num_steps + 1).double()
 
-    def draw() -> tuple[Figure, str]:
+    def draw(shown: Figure | None) -> tuple[Figure, str]:
         gone = line if shape.value == "straight line" else 1 - torch.cos(line * torch.pi / 2)
         schedule = MaskReplaceSchedule(1 - (1 - kept.value) * gone, masked.value * gone, num_codes=num_codes)
         noisy = [q_sample(clean.view(1, -1), t, schedule, generator=seeded(3)).view(clean.shape) for t in times]
@@ -59,7 +61,7 @@ def schedule_explorer(x_0: Tensor | None = None, *, num_codes: int = 4, num_step
             f"Three curves against time and six token grids; at the last time {kept.value:.0%} of the tokens are kept, "
             f"{replaced:.0%} replaced and {masked.value:.0%} masked."
         )
-        return plots.schedule_strip(schedule, noisy, times, truth=clean), alt
+        return plots.schedule_strip(schedule, noisy, times, truth=clean, on=shown), alt
 
     kept.observe(_giving_way(masked), "value")
     masked.observe(_giving_way(kept), "value")
@@ -91,10 +93,10 @@ def corruption_player(image: Any = None, *, pipe: VQDiffusionPipeline | None = N
     seed = ipywidgets.IntSlider(0, min=0, max=20, **labelled("seed"))
     _, time, row = player("time t", codec.schedule.num_steps, codec.schedule.num_steps // 2)
 
-    def draw() -> tuple[Figure, str]:
+    def draw(shown: Figure | None) -> tuple[Figure, str]:
         schedule, t = schedules[kind.value], time.value
         x_t = q_sample(x_0, t, schedule, generator=seeded(seed.value))
-        return _frame(codec, x_t, x_0, f"drawn from $q(x_t \\mid x_0)$, t = {t}", "are replaced")
+        return _frame(codec, x_t, x_0, f"drawn from q(x_t | x_0), t = {t}", "are replaced", on=shown)
 
     return _drawn(Panel("Corruption player", [kind, seed, row], draw), kind, seed, time)
 
@@ -108,7 +110,7 @@ def posterior_microscope(schedule: MaskReplaceSchedule | None = None) -> Panel:
     names = [*map(str, range(few.num_codes)), "mask"]
     x_0, x_t, s, t = _one_token(few, names)
 
-    def draw() -> tuple[Figure, str]:
+    def draw(shown: Figure | None) -> tuple[Figure, str]:
         if s.value >= t.value:  # between two changes that belong together
             raise ValueError(f"s must be earlier than t, got s = {s.value}, t = {t.value}")
         found = _bayes(x_0.value, x_t.value, s.value, t.value, few)
@@ -119,12 +121,10 @@ def posterior_microscope(schedule: MaskReplaceSchedule | None = None) -> Panel:
             f"Prior, likelihood and posterior of x_{s.value} for x_0 = {x_0.value} and x_{t.value} = {x_t.label}; the "
             f"posterior is largest at {names[top]}, {found['posterior'][top]:.2f}."
         )
-        titles = [f"prior $q(x_{{{s.value}}} \\mid x_0)$", f"likelihood $q(x_{{{t.value}}} \\mid x_{{{s.value}}})$",
-                  f"posterior $q(x_{{{s.value}}} \\mid x_{{{t.value}}}, x_0)$"]  # fmt: skip
-        figure = plots.bars([dict(zip(titles, found.values(), strict=True))])
-        for ax in figure.axes:
-            ax.set(ylim=(0, 1.15), yticks=(0, 0.5, 1))  # one scale for all settings, so that bars can be compared
-        return figure, alt
+        early, late = f"x_{s.value}", f"x_{t.value}"
+        titles = [f"prior q({early} | x_0)", f"likelihood q({late} | {early})", f"posterior q({early} | {late}, x_0)"]
+        row = dict(zip(map(_lowered, titles), found.values(), strict=True))
+        return plots.bars([row], top=1, on=shown), alt  # one scale for all settings, so that bars can be compared
 
     return _drawn(Panel("Posterior microscope", [x_0, x_t, s, t], draw), x_0, x_t, s, t)
 
@@ -165,13 +165,13 @@ def denoising_player(pipe: VQDiffusionPipeline | None = None, *, prompt: str = P
     play, step, row = player("step", 0, 0)
     film: Film = []
 
-    def draw() -> tuple[Figure, str]:
+    def draw(shown: Figure | None) -> tuple[Figure, str]:
         if not film:
             raise ValueError("Nothing has been generated yet.")
         now = min(step.value, len(film) - 1)
         (t, x_t), (_, last) = film[now], film[-1]
-        title = f"after step {now} of {panel.progress.max}: $x_t$ at t = {t}"
-        return _frame(silent, x_t, last, title, "are not yet what they are at the end", [x for _, x in film])
+        title = f"after step {now} of {panel.progress.max}: x_t at t = {t}"
+        return _frame(silent, x_t, last, title, "are not yet what they are at the end", [x for _, x in film], shown)
 
     def latest() -> None:
         play.max = step.max = max(0, len(film) - 1)
@@ -206,7 +206,7 @@ def sampler_race(
     chosen = ipywidgets.SelectMultiple(options=[*SAMPLERS], value=tuple(samplers), rows=6, **labelled("samplers"))
     finished: list[Lap] = []
 
-    def draw() -> tuple[Figure, str]:
+    def draw(_: Figure | None) -> tuple[Figure, str]:
         if not finished:
             raise ValueError("Nothing has been generated yet.")
         figure = plots.rows_of_pictures(_named(finished))
@@ -296,18 +296,29 @@ def _drawn(panel: Panel, *controls: Any) -> Panel:
 
 
 def _frame(
-    pipe: VQDiffusionPipeline, x_t: Tensor, truth: Tensor, title: str, outlined: str, film: Sequence[Tensor] = ()
+    pipe: VQDiffusionPipeline,
+    x_t: Tensor,
+    truth: Tensor,
+    title: str,
+    outlined: str,
+    film: Sequence[Tensor] = (),
+    on: Figure | None = None,
 ) -> tuple[Figure, str]:
     """Tokens `[1, L]` and their picture side by side, marked against `truth`, and the words for both.
 
-    `film` are the tokens of all frames.
+    `film` are the tokens of all frames, `on` the figure of another one, to be changed.
     """
     side, mask_id = round(x_t.shape[1] ** 0.5), pipe.schedule.mask_id
     masked, wrong = int((x_t == mask_id).sum()), int(((x_t != truth) & (x_t != mask_id)).sum())
-    alt = f"{described.plain(title)}: {masked} of {x_t.shape[1]} tokens are masked and {wrong} {outlined}."
+    alt = f"{title}: {masked} of {x_t.shape[1]} tokens are masked and {wrong} {outlined}."
     grid, clean = x_t.view(side, -1), truth.view(side, -1)
     picture, frames = _pixels(pipe, x_t, truth), [x.view(side, -1) for x in film]
-    return plots.film(grid, picture, mask_id, truth=clean, frames=frames, title=title), alt
+    return plots.film(grid, picture, mask_id, truth=clean, frames=frames, title=_lowered(title), on=on), alt
+
+
+def _lowered(title: str) -> str:
+    """A title with its indices below the line: plain text, because a formula in TeX's signs takes ten milliseconds."""
+    return re.sub(r"_(\d+|t)\b", lambda found: found[1].translate(LOWERED), title)
 
 
 def _pixels(pipe: VQDiffusionPipeline, x_t: Tensor, behind: Tensor) -> Any:
