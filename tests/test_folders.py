@@ -133,12 +133,14 @@ def test_a_table_that_has_no_use_is_one_sentence(tmp_path):
         ("x.csv", "name,what\na.png,b\n", r"the first line of .*x\.csv must name the columns file_name and caption"),
         ("x.csv", "file_name,caption\n", r"x\.csv has no row that can be used; each must name a picture"),
         ("x.csv", "", r"must name the columns file_name and caption \(or label\), got \[\]"),
-        ("x.csv", "file,caption\na.png," + "b" * 200_000, r"x\.csv is no table: field larger than"),
+        ("x.csv", "file,caption\na.png," + "b" * 200_000, r"not as x\.csv, line 2 \(field larger than field limit"),
+        ("x.csv", 'file,caption\na.png,"b\nb.png,c\n', r"not as x\.csv, line 2 \(unexpected end of data\)"),
+        ("x.csv", "b" * 200_000, r"x\.csv is no table: field larger than field limit"),
         ("x.jsonl", "no json\n[1]\n{}\n", r"x\.jsonl has no row that can be used"),
         ("x.json", "[" * 100_000, r"x\.json is no JSON: "),
-        ("x.json", '{"images": [], "annotations": [{"image_id": 1, "bbox": []}]}', "must have images with id and"),
-        ("x.json", '{"images": [{"id": [], "file_name": "a.png"}], "annotations": []}', "must have images with id"),
-        ("x.json", "[5]", r"every entry of .*x\.json must name the columns file_name and caption"),
+        ("x.json", '{"images": [], "annotations": [{"image_id": 1, "bbox": []}]}', r"not as x\.json, annotation 1$"),
+        ("x.json", '{"a.png": "a pear"}', "must be a list of objects, or have images with id"),
+        ("x.json", "[5]", r"x\.json has no row that can be used; .*, not as x\.json, entry 1$"),
         ("x.parquet", "x", r"captions must be in a file that ends in \.csv, \.jsonl, \.json, got '.*x\.parquet'"),
     ):
         write(tmp_path, {name: content})
@@ -146,6 +148,71 @@ def test_a_table_that_has_no_use_is_one_sentence(tmp_path):
             listed(tmp_path, tmp_path / name)
     with pytest.raises(ValueError, match=r"gone\.csv cannot be read \(No such file"):
         listed(tmp_path, tmp_path / "gone.csv")
+
+
+def test_a_table_says_the_same_however_it_was_written(tmp_path):
+    """UTF-16 as of Excel and PowerShell, spaces and capitals in the head, numbers, and columns that are too short."""
+    folder = write(tmp_path / "pictures", {"a.png": 1, "b.png": 2})
+    table = 'File_Name, Caption , label\r\n\r\n a.png, "a ""red"" pear, big",\r\nb.png,7\r\n,,\r\n'
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-be"):
+        mark = "\ufeff" if encoding == "utf-16-be" else ""
+        write(folder, {"metadata.csv": (mark + table).encode(encoding)})
+        data = PictureFolder(folder, 8)
+        assert said(folder) == {"a.png": ('a "red" pear, big',), "b.png": ("7",)} and not data.report.others
+    write(
+        folder, {"metadata.csv": "", "metadata.jsonl": b"", "a.txt": "a pear".encode("utf-16"), "b.txt": "a\0cat\x1b"}
+    )
+    for name in ("metadata.csv", "metadata.jsonl"):
+        (folder / name).unlink()
+    assert said(folder) == {"a.png": ("a pear",), "b.png": ("a cat",)}
+
+
+@pytest.mark.parametrize(
+    "rows, captions, damaged",
+    [
+        ("a.png,a cat, sitting\nb.png,ok\n", {"b.png": ("ok",)}, r"line 2 (more cells than columns: put captions"),
+        ('a.png,"a cat" sits\nb.png,5" wide\n', {"b.png": ('5" wide',)}, "line 2 (',' expected after '\"')"),
+        ('b.png,ok\na.png,"a cat\nc.png,x\n', {"b.png": ("ok",)}, "line 3 (unexpected end of data)"),
+        (",a cat\nb.png,ok\n", {"b.png": ("ok",)}, "line 2 (without the name of a picture)"),
+    ],
+)
+def test_a_damaged_row_of_a_table_is_no_caption(rows, captions, damaged, tmp_path):
+    write(tmp_path, {"a.png": 1, "b.png": 2, "metadata.csv": f"file_name,caption\n{rows}"})
+    data = PictureFolder(tmp_path, 8)
+    assert {entry.name: entry.captions for entry in data.entries} == captions
+    (found,) = data.report.others["row that is damaged, or without a picture or caption"]
+    assert found.startswith(f"metadata.csv, {damaged}")
+
+
+def test_what_is_missing_in_json_is_no_caption(tmp_path):
+    """Not the words "None" and "nan"; identifiers of COCO are the same as numbers and as texts."""
+    rows = [{"file_name": "a.png", "text": [None, "a pear", 3]}, {"file_name": "b.png", "text": float("nan")},
+            {"file_name": "b.png", "text": {"en": "a cat"}}, {"file_name": None, "text": "a dog"}]  # fmt: skip
+    write(tmp_path, {"a.png": 1, "b.png": 2, "metadata.jsonl": "\n".join(map(json.dumps, rows))})
+    assert said(tmp_path) == {"a.png": ("a pear", "3")}
+    damaged = PictureFolder(tmp_path, 8).report.others["row that is damaged, or without a picture or caption"]
+    assert damaged == ["metadata.jsonl, line 3", "metadata.jsonl, line 4"]
+    images = [{"id": "1", "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}, {"id": 3}]
+    coco = [{"image_id": 1, "caption": "a pear"}, {"image_id": "2", "caption": "a cat"}, {"image_id": 2},
+            {"image_id": 2, "caption": None}, {"image_id": 3, "caption": "a dog"}]  # fmt: skip
+    write(tmp_path, {"coco.json": json.dumps({"images": images, "annotations": coco})})
+    assert said(tmp_path, tmp_path / "coco.json") == {"a.png": ("a pear",), "b.png": ("a cat",)}
+    labels = [{"file_name": "a.png", "label": 0}, {"file_name": "b.png", "label": None}]
+    write(tmp_path, {"labels.json": json.dumps(labels)})
+    assert said(tmp_path, tmp_path / "labels.json") == {"a.png": (0,)}
+
+
+def test_names_are_seen_from_the_table_from_the_folder_or_from_the_root(tmp_path):
+    folder = write(tmp_path / "set" / "pictures", {"a.png": 1, "in/b.png": 2})
+    (tmp_path / "link").symlink_to(tmp_path / "set")
+    linked = tmp_path / "link" / "pictures"
+    for names in (
+        ("pictures/a.png", "../set/pictures/in/b.png"), ("a.png", "in/b.png"), (folder / "a.png", linked / "in/b.png"),
+    ):  # fmt: skip
+        write(tmp_path / "set", {"said.csv": f"file,caption\n{names[0]},a pear\n{names[1]},a cat\n../x.png,x\n"})
+        found = listed(linked, tmp_path / "set" / "said.csv")
+        assert [entry.captions for entry in found.entries] == [("a pear",), ("a cat",)], names
+        assert found.remarks == {"caption of a picture that is not there": ["../x.png"]}
 
 
 def test_single_lines_without_use_are_named(tmp_path):
@@ -157,7 +224,7 @@ def test_single_lines_without_use_are_named(tmp_path):
     assert [row[1] for row in data] == ["a pear"]
     assert data.report.skipped == {"without a caption": ["b.png", "c.png"]}
     assert data.report.others == {
-        "line that is damaged, or without a picture or caption":
+        "row that is damaged, or without a picture or caption":
             [f"metadata.jsonl, line {number}" for number in (2, 3, 4)],
         "caption of a picture that is not there": ["../a.png"],
         "empty caption": ["metadata.jsonl: b.png"],
@@ -256,9 +323,10 @@ def test_hostile_files_are_skipped_and_named(tmp_path, monkeypatch):
     assert "2 used in 8 x 8 pixels" in text and "3 damaged, or no picture: cut.png" in str(data.report)
 
 
-def test_a_bomb_of_a_hundred_million_pixels_is_not_decoded(tmp_path):
-    """Its head says how large it is; the pixels are not there at all."""
-    head = b"IHDR" + struct.pack(">IIBBBBB", 10_000, 10_000, 8, 2, 0, 0, 0)
+@pytest.mark.parametrize("side, size", [(10_000, "10000 x 10000"), (20_000, "400000000 pixels")])
+def test_a_bomb_of_a_hundred_million_pixels_is_not_decoded(side, size, tmp_path):
+    """Its head says how large it is; the pixels are not there at all. Beyond its own limit Pillow does not open it."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     rest = b"IDAT" + zlib.compress(b"")
     parts = [struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in (head, rest)]
     write(tmp_path, {"bomb.png": b"\x89PNG\r\n\x1a\n" + b"".join(parts)})
@@ -266,15 +334,22 @@ def test_a_bomb_of_a_hundred_million_pixels_is_not_decoded(tmp_path):
         warnings.simplefilter("error")
         facts, pixels = inspection.look(tmp_path / "bomb.png", 8)
     assert pixels is None
-    assert (facts.problem, facts.reason) == ("of more than 67108864 pixels, save it smaller", "10000 x 10000")
+    assert (facts.problem, facts.reason) == ("of more than 67108864 pixels, save it smaller", size)
 
 
 @pytest.mark.parametrize(
     "files, sentence",
     [
         ({}, r"there are no pictures in '.*'; it must hold files that end in \.png"),
-        ({"a.png": b"", "b.png": b"x"}, r"no picture in '.*' can be used: 1 damaged, or no picture; 1 empty"),
-        ({"a.png": 1, "metadata.csv": "file_name,text\nb.png,x\n"}, r"can be used: 1 without a caption"),
+        (
+            {"a.png": b"", "b.png": b"x"},
+            r"no picture in '.*' can be used: 1 damaged, or no picture: b\.png \(not PNG, .*\); 1 empty: a\.png$",
+        ),
+        (
+            {"a.png": 1, "metadata.csv": "file_name,text\nb.png,x\n"},
+            r"can be used: 1 without a caption: a\.png; 1 caption of a picture that is not there: b\.png$",
+        ),
+        ({"1.HEIC": b"x"}, r"no pictures in '.*'; it must .*; 1 file of a kind that is not read, .*: 1\.HEIC$"),
     ],
 )
 def test_a_folder_without_use_is_one_sentence(files, sentence, tmp_path):
@@ -282,6 +357,9 @@ def test_a_folder_without_use_is_one_sentence(files, sentence, tmp_path):
         PictureFolder(write(tmp_path, files), 8)
     with pytest.raises(FileNotFoundError, match=r"there is no folder '.*nowhere'; make it and put pictures into it"):
         PictureFolder(tmp_path / "nowhere", 8)
+    write(tmp_path, {"set.zip": b"PK"})
+    with pytest.raises(NotADirectoryError, match=r"'.*set\.zip' is a file; give a folder of pictures"):
+        PictureFolder(tmp_path / "set.zip", 8)
 
 
 # ------------------------------------------------------------------------------------------ copies, split, cache

@@ -20,7 +20,7 @@ from vqlearn.data.inspection import Facts
 from vqlearn.data.listing import Entry, Listing, listed
 from vqlearn.data.pictures import Color, color_of
 from vqlearn.data.preparing import prepare
-from vqlearn.data.report import Remarks, Report
+from vqlearn.data.report import Report
 
 HELD_OUT = 13  # of 256 first bytes of a digest: one picture in twenty
 
@@ -125,7 +125,8 @@ def _used(listing: Listing, facts: dict[str, Facts], report: Report) -> dict[str
             report.skipped.add(wanted[listing.reads], entry.name)
             del kept[digest]
     if not kept:
-        raise ValueError(f"no picture in {str(listing.folder)!r} can be used: {'; '.join(_counts(report.skipped))}")
+        why = "; ".join([*report.skipped.lines(), *report.others.lines()])
+        raise ValueError(f"no picture in {str(listing.folder)!r} can be used: {why}")
     for entry in kept.values():
         for remark in facts[entry.name].mended:
             report.mended.add(remark, entry.name)
@@ -139,10 +140,6 @@ def _joined(first: Entry, copy: Entry, report: Report) -> Entry:
         report.others.add("picture in several classes, the first taken", f"{first.name}, {copy.name}")
     captions = tuple(dict.fromkeys((*first.captions, *copy.captions)))
     return Entry(first.name, captions, first.label or copy.label)
-
-
-def _counts(remarks: Remarks) -> list[str]:
-    return [f"{len(names)} {remark}" for remark, names in sorted(remarks.items())]
 
 
 def _head(data: PictureFolder, listing: Listing) -> list[str]:

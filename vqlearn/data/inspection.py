@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import stat
 import warnings
 from collections.abc import Sequence
@@ -52,6 +53,8 @@ def look(path: Path, side: int, background: Color = "white") -> Looked:
                 return _decoded(image, digest, side, background)
         except MemoryError:
             raise
+        except Image.DecompressionBombError as error:  # its own limit, beyond ours
+            return _too_large(digest, re.sub(r".*\((\d+ pixels)\).*", r"\1", str(error)))
         except Exception as error:  # Pillow raises many kinds for damaged files
             return Looked(Facts(digest, problem="damaged, or no picture", reason=_reason(error)))
 
@@ -67,12 +70,15 @@ def _content(path: Path) -> bytes:
 
 def _decoded(image: Image.Image, digest: str, side: int, background: Color) -> Looked:
     if image.width * image.height > MOST_PIXELS:
-        size = f"{image.width} x {image.height}"
-        return Looked(Facts(digest, problem=f"of more than {MOST_PIXELS} pixels, save it smaller", reason=size))
+        return _too_large(digest, f"{image.width} x {image.height}")
     mended = _mended(image, side)
     image.draft(None, (2 * side, 2 * side))  # a JPEG is decoded at a half or less, where that suffices
     pixels = to_tensor(image, side, resize=True, background=background)[0].permute(1, 2, 0)
     return Looked(Facts(digest, mended), ((pixels + 1) * 127.5).round().clamp(0, 255).numpy().astype(np.uint8))
+
+
+def _too_large(digest: str, size: str) -> Looked:
+    return Looked(Facts(digest, problem=f"of more than {MOST_PIXELS} pixels, save it smaller", reason=size))
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from vqlearn.data import captions as reading
 from vqlearn.data.report import Remarks
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 UNREAD = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".raw", ".dng", ".nef", ".cr2", ".arw")
 JUNK = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")  # folders of copies and thumbnails
 SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation", "dev")
@@ -51,7 +51,8 @@ def listed(folder: str | Path, captions: str | Path | None = None) -> Listing:
         if _ending(name) in UNREAD:
             remarks.add("file of a kind that is not read, save it as PNG or JPEG", name)
     if not pictures:
-        raise ValueError(f"there are no pictures in {str(folder)!r}; it must hold files that end in .png or .jpg")
+        others = "; ".join(["it must hold files that end in .png or .jpg", *remarks.lines()])
+        raise ValueError(f"there are no pictures in {str(folder)!r}; {others}")
     said, layout = _said(folder, names, pictures, captions, remarks)
     if said is None:
         return _by_folder(folder, pictures, remarks)
@@ -61,7 +62,9 @@ def listed(folder: str | Path, captions: str | Path | None = None) -> Listing:
 
 
 def existing(folder: str | Path) -> Path:
-    """The path of a folder; raises FileNotFoundError where there is none."""
+    """The path of a folder; raises NotADirectoryError for a file, FileNotFoundError where there is none."""
+    if Path(folder).is_file():
+        raise NotADirectoryError(f"{str(folder)!r} is a file; give a folder of pictures, an archive unpacked")
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"there is no folder {str(folder)!r}; make it and put pictures into it")
     return Path(folder)
@@ -109,18 +112,19 @@ def _said(
     """What is said of each picture, None if nothing is, and where."""
     if captions is not None:
         path = Path(captions)
-        return _of_rows(reading.rows(path, remarks), pictures, _inside(path, folder), remarks), str(path.name)
+        find = reading.Finder(folder, pictures)
+        return _of_rows(reading.rows(path, remarks), find, path.parent, remarks), str(path.name)
     tables = [name for name in names if PurePosixPath(name).name.lower() in reading.TABLES]
     tables = tables or [name for name in names if reading.COCO.fullmatch(PurePosixPath(name).name)]
     if tables:
-        found: dict[str, Entry] = {}
+        found, find = {}, reading.Finder(folder, pictures)  # type: dict[str, Entry], reading.Finder
         for name in tables:
-            parent = str(PurePosixPath(name).parent)
-            found |= _of_rows(reading.rows(folder / name, remarks), pictures, parent, remarks)
+            table = folder / name
+            found |= _of_rows(reading.rows(table, remarks), find, table.parent, remarks)
         return found, ", ".join(tables[:3]) + (f" and {len(tables) - 3} more" if len(tables) > 3 else "")
     texts = [name for name in names if _ending(name) == ".txt"]
     beside = reading.texts_of(pictures, texts)
-    for name in texts if beside else ():
+    for name in texts:
         if name not in beside:
             remarks.add("text that belongs to no picture", name)
     found = {}
@@ -130,17 +134,11 @@ def _said(
     return (found, "texts with the pictures' names, a caption in each line") if beside else (None, "")
 
 
-def _inside(path: Path, folder: Path) -> str:
-    """Where a file of captions is in a folder, "." for one that is elsewhere."""
-    path, folder = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
-    return path.parent.relative_to(folder).as_posix() if path.is_relative_to(folder) else "."
-
-
-def _of_rows(rows: Iterable[reading.Row], pictures: list[str], inside: str, remarks: Remarks) -> dict[str, Entry]:
-    """The rows of a table, each with the picture that it names; rows of one picture are joined."""
-    find, found = reading.Finder(pictures), {}  # type: reading.Finder, dict[str, Entry]
+def _of_rows(rows: Iterable[reading.Row], find: reading.Finder, beside: Path, remarks: Remarks) -> dict[str, Entry]:
+    """The rows of a table in a folder, each with the picture that it names; rows of one picture are joined."""
+    found: dict[str, Entry] = {}
     for row in rows:
-        name = find(row.file, inside)
+        name = find(row.file, beside)
         if name is None:
             remarks.add("caption of a picture that is not there", row.file)
             continue

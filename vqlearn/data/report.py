@@ -13,6 +13,10 @@ class Remarks(dict[str, list[str]]):
     def add(self, remark: str, name: str) -> None:
         self.setdefault(remark, []).append(name)
 
+    def lines(self, most: int | None = SHOWN) -> list[str]:
+        """Each remark in the order of the alphabet, with how many names it has and at most so many of them."""
+        return [_line(remark, self[remark], most) for remark in sorted(self)]
+
 
 @dataclass
 class Report:
@@ -28,7 +32,7 @@ class Report:
         parts = [line for line in self.head if line]
         for title, remarks in (("skipped", self.skipped), ("mended", self.mended), ("besides", self.others)):
             if remarks:
-                parts += [f"{title}:", *(_line(remark, remarks[remark], most) for remark in sorted(remarks))]
+                parts += [f"{title}:", *(f"  {line}" for line in remarks.lines(most))]
         return "\n".join(parts)
 
     def __str__(self) -> str:
@@ -37,7 +41,7 @@ class Report:
 
 def _line(remark: str, names: list[str], most: int | None) -> str:
     named = ", ".join(map(printable, names[:most]))
-    return f"  {len(names)} {remark}: {named}{' ...' if len(names) > len(names[:most]) else ''}"
+    return f"{len(names)} {remark}: {named}{' ...' if len(names) > len(names[:most]) else ''}"
 
 
 def printable(name: str) -> str:
