@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import re
 
 import numpy as np
@@ -22,6 +23,7 @@ from vqlearn.evaluation.protocol import measure
 from vqlearn.evaluation.references import Listed, Reference, of_emoji, of_folder, of_scenes
 from vqlearn.evaluation.summary import summary
 from vqlearn.training.pipelines import new_pipeline
+from vqlearn.training.process import locked
 from vqlearn.training.sizes import Size
 
 SIDE, STEPS = 16, 2
@@ -330,6 +332,14 @@ def test_interrupted_the_command_says_what_it_has_kept(saved, monkeypatch, capsy
     monkeypatch.setattr(kept, "_images", stopped)
     assert main(["evaluate", "--model", "model", "--data", "p", "--steps", "2", "--out", "cut"]) == 130
     assert "vqlearn: interrupted, the same command goes on with what is in cut" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the lock on a folder is POSIX")
+def test_a_folder_in_use_is_refused_whatever_uses_it(saved, capsys):
+    with locked(saved / "busy"):
+        assert main(["evaluate", "--model", "model", "--data", "p", "--out", "busy"]) == 2
+    sentence = "another training or evaluation uses the folder busy; wait for its end, or choose another\n"
+    assert capsys.readouterr().err.endswith(sentence) and not any((saved / "busy").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def refused_beside(folder):
     said = []
 
     def second():
-        with pytest.raises(OSError, match="another training uses the folder") as caught:
+        with pytest.raises(OSError, match="another training or evaluation uses the folder") as caught:
             run(folder)
         said.append(str(caught.value))
 
@@ -184,7 +184,8 @@ def refused_beside(folder):
 @posix
 def test_a_second_run_in_a_folder_is_refused_and_the_first_is_not_disturbed(tmp_path):
     (said,) = refused_beside(tmp_path / "a")
-    assert said == f"another training uses the folder {tmp_path / 'a'}; wait for its end, or choose another"
+    uses = f"another training or evaluation uses the folder {tmp_path / 'a'}"
+    assert said == f"{uses}; wait for its end, or choose another"
     assert rest_is_exact(tmp_path / "a", tmp_path)
     run(tmp_path / "a")  # the lock has ended with the run
 
@@ -198,7 +199,7 @@ def test_the_lock_of_a_killed_process_is_none(tmp_path):
     )
     with other:
         assert other.stdout.readline() == "locked\n"
-        with pytest.raises(OSError, match="another training"):
+        with pytest.raises(OSError, match="another training or evaluation"):
             run(tmp_path)
         other.kill()
     run(tmp_path)
@@ -231,7 +232,7 @@ def replace(folder):
 @pytest.mark.parametrize("what", [move, clear, replace])
 def test_a_folder_that_is_gone_is_named_and_nothing_is_written_in_its_place(tmp_path, what):
     folder = tmp_path / "a"
-    expected = "was deleted or moved during its training: training stopped after step 4, there is no checkpoint in"
+    expected = "was deleted or moved while it was in use: training stopped after step 4, there is no checkpoint in"
     with pytest.raises(OSError, match=expected) as caught:
         run(folder, events={2: lambda: what(folder)})
     assert "\n" not in str(caught.value)

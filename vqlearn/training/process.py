@@ -75,11 +75,11 @@ def dead_children_unheard(handler: Any = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[Callable[[], None]]:
-    """Make a folder and keep other trainings out of it; yields a check that it is still there under its name.
+    """Make a folder and keep other trainings and evaluations out of it; yields a check that it is still there.
 
     The lock is the system's and ends with the process, however that ends; of several processes of one training the
-    first has it. Raises OSError for a folder that cannot be
-    made, that another training uses or, by the check, that was deleted or moved.
+    first has it. Raises OSError for a folder that cannot be made, that another training or evaluation uses or, by the
+    check, that was deleted or moved.
     """
     if processes.rank():
         yield lambda: None
@@ -95,7 +95,7 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
 
         def check() -> None:
             if not (folder.is_dir() and os.path.samestat(folder.stat(), own)):
-                raise OSError(f"the folder {folder} was deleted or moved during its training")
+                raise OSError(f"the folder {folder} was deleted or moved while it was in use")
 
         yield check
 
@@ -109,7 +109,9 @@ def _lock(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise OSError(f"another training uses the folder {folder}; wait for its end, or choose another") from None
+            raise OSError(
+                f"another training or evaluation uses the folder {folder}; wait for its end, or choose another"
+            ) from None
         except OSError:  # a file system without locks
             yield
             return

@@ -27,8 +27,9 @@ def fit(stage: Stage, folder: str | Path, *, save_every: int = 500, progress: bo
     a second Ctrl-C raises it at once. Where a process that loads data dies the run is saved, too, and ChildProcessError
     says so. Whatever else is raised leaves the last checkpoint as it was: FloatingPointError for weights or a loss that
     are not finite, ValueError for a checkpoint of another recipe, OSError for one that is damaged and for a folder that
-    another training uses, that cannot be written or that was deleted meanwhile. Of several processes (`processes`) the
-    first writes, all stop together, and where one ends before the others these raise ChildProcessError.
+    another training or evaluation uses, that cannot be written or that was deleted meanwhile. Of several processes
+    (`processes`) the first writes, all stop together, and where one ends before the others these raise
+    ChildProcessError.
     """
     save_every, folder = whole("save_every", save_every), Path(check_path("folder", folder)).absolute()
     if lacking := [name for name in NEEDED if not hasattr(stage, name)]:
