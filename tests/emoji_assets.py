@@ -71,7 +71,7 @@ def text(entry: dict[str, Any]) -> dict[str, Any]:
 def look_alikes(sprites: np.ndarray) -> list[int]:
     """For each picture the first one that it is equal to or nearly so, over black and over white; itself for most."""
     colours, alpha = sprites[..., :3] / np.float32(255), sprites[..., 3:] / np.float32(255)
-    seen = np.concatenate([(colours * alpha + (1 - alpha) * ground).reshape(len(sprites), -1) for ground in (0, 1)], 1)
+    seen = np.concatenate([(colours * alpha + (1 - alpha) * behind).reshape(len(sprites), -1) for behind in (0, 1)], 1)
     squares = (seen**2).sum(1)
     distance = (squares[:, None] + squares - 2 * seen @ seen.T).clip(0) / seen.shape[1]
     first = list(range(len(sprites)))

@@ -431,7 +431,7 @@ def test_a_figure_that_is_no_number_is_named(figure):
 
 
 @pytest.mark.parametrize("factor", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_is_told_with_its_step_and_changes_nothing(factor):
+def test_a_loss_that_is_not_finite_is_reported_with_its_step_and_changes_nothing(factor):
     def mine(batch, network):
         return factor * network(batch.x_0, torch.ones(2, dtype=torch.int64)).square().mean(), {}
 

@@ -49,7 +49,7 @@ def test_a_schedule_of_ones_own_is_described_as_it_is():
 
 @pytest.fixture
 def picture():
-    return Image.fromarray(scenes.draw(scenes.Scene("white", (scenes.Thing("small", "red", "circle", 4, 8),))))
+    return Image.fromarray(scenes.draw(scenes.Scene("white", (scenes.SceneObject("small", "red", "circle", 4, 8),))))
 
 
 @pytest.mark.parametrize(

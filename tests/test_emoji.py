@@ -33,11 +33,11 @@ def on(background, *names, side=32):
 
 
 def test_a_picture_is_the_sprite_over_its_background():
-    ground = Image.new("RGBA", (32, 32), emoji.BACKGROUNDS["pink"])
-    ground.alpha_composite(Image.fromarray(emoji.sprites()[PEAR.number]), (2, 2))
+    background = Image.new("RGBA", (32, 32), emoji.BACKGROUNDS["pink"])
+    background.alpha_composite(Image.fromarray(emoji.sprites()[PEAR.number]), (2, 2))
     picture = emoji.draw(on("pink", "pear"))
     assert picture.dtype == np.uint8 and picture.shape == (32, 32, 3)
-    assert np.abs(picture.astype(int) - np.asarray(ground.convert("RGB"))).max() <= 1
+    assert np.abs(picture.astype(int) - np.asarray(background.convert("RGB"))).max() <= 1
 
 
 def test_the_sheet_is_small_and_whole_and_keeps_its_notices():
@@ -54,7 +54,7 @@ def test_the_sheet_is_small_and_whole_and_keeps_its_notices():
 def test_what_looks_alike_is_known_and_nothing_else_is_nearly_equal():
     sprites = emoji.sprites().astype(np.float32) / 255
     colours, cover = sprites[..., :3], sprites[..., 3:]
-    seen = np.concatenate([(colours * cover + (1 - cover) * ground).reshape(1911, -1) for ground in (0, 1)], axis=1)
+    seen = np.concatenate([(colours * cover + (1 - cover) * behind).reshape(1911, -1) for behind in (0, 1)], axis=1)
     first = np.array([one.looks_like for one in emoji.catalogue()])
     assert (first[first] == first).all() and (first != np.arange(1911)).sum() == 18
     some = np.flatnonzero([one.category == "Flags" for one in emoji.catalogue()])
@@ -85,7 +85,8 @@ def test_no_emoji_and_no_combination_is_in_two_splits():
     assert unseen and not unseen & {number for split in ("train", "test") for number, _ in shown[split]}
     for one in emoji.pool("train"):  # a held-out combination is one of parts that training has shown
         assert not all(emoji.held_out(one, background) for background in emoji.BACKGROUNDS)
-    test_share = np.mean([emoji.held_out(one, ground) for one in emoji.pool("train") for ground in emoji.BACKGROUNDS])
+    pairs = itertools.product(emoji.pool("train"), emoji.BACKGROUNDS)
+    test_share = np.mean([emoji.held_out(*pair) for pair in pairs])
     assert test_share == pytest.approx(1 / 8, abs=0.01)
 
 

@@ -123,7 +123,7 @@ def test_the_codec_keeps_what_a_scene_means(shipped):
     assert reconstruction(shipped, count=200) >= 0.99
 
 
-def test_the_shipped_model_draws_what_it_is_told(shipped):
+def test_the_shipped_model_draws_what_captions_say(shipped):
     """Measured: see the card. At 86.6 %, fewer than 35 of 48 come once in 300 draws, and this draw is fixed."""
     found = evaluate(shipped, count=48, num_inference_steps=10, progress=False)
     assert found.all >= 35 / 48

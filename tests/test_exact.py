@@ -265,8 +265,8 @@ def test_beside_known_tokens_with_every_step():
         assert conditional_error(sampler, "paper", 25) < 0.015
 
 
-def test_a_known_token_is_not_doubted_where_it_is_asked_early():
-    """Asked at t itself, as a run of the schedule does, an ideal denoiser of the paper's errs by more than 0.04."""
+def test_a_known_token_is_not_doubted_in_an_early_evaluation():
+    """Evaluated at t itself, as in a run of the schedule, an ideal denoiser of the paper's errs by more than 0.04."""
     (x_0, known), (denoise, truth) = KNOWN, conditional("paper")
     schedule = BESIDE["paper"]
     first = torch.where(known[0, :, None], torch.eye(3).double()[x_0[0]], schedule.prior())
@@ -388,7 +388,7 @@ def test_shares_of_0_and_1_are_the_same_as_false_and_true():
     assert torch.equal(first, second) and torch.equal(first, third)
 
 
-def test_the_time_at_which_a_denoiser_is_asked():
+def test_the_time_at_which_a_denoiser_is_evaluated():
     """Of 64 tokens 32 are masked: at home at t = 56 of the paper's schedule; 5 nats earlier; at the first of all."""
     paper, half = BESIDE["paper"], torch.tensor([0.5]).double()
     assert [denoiser_times(half, 64, paper, nats) for nats in (0.0, 5.0, math.inf)] == [[56], [36], [1]]
@@ -454,7 +454,7 @@ def test_without_masks_the_conditional_is_reached_up_to_the_odds_of_the_first_st
     errors = [total_variation(one.law, truth) for one in found]
     assert errors[1] < 1.2 * odds + 1e-7 and errors[0] < 0.1
     usual = outcome(Keeping(sampler, *KNOWN), denoise, schedule, 5, strided_times(100, 40)).law
-    assert total_variation(usual, truth) < 0.013  # asked at the first t with odds of exp(-5)
+    assert total_variation(usual, truth) < 0.013  # evaluated at the first t with odds of exp(-5)
 
 
 def test_without_masks_what_is_drawn_has_the_enumerated_distribution():

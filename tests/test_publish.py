@@ -27,8 +27,8 @@ def test_badges_and_notebooks_agree_with_the_address_of_the_project():
 def root(tmp_path, monkeypatch):
     for folder in ("notebooks", "vqlearn"):
         (tmp_path / folder).mkdir()
-    for room in (publish.ROOT / "vqlearn").glob("*.py"):  # by their names ruff knows what is ours
-        (tmp_path / "vqlearn" / room.name).touch()
+    for module in (publish.ROOT / "vqlearn").glob("*.py"):  # by their names ruff knows what is ours
+        (tmp_path / "vqlearn" / module.name).touch()
     for place in PLACES:
         shutil.copyfile(publish.ROOT / place, tmp_path / place)
     monkeypatch.setattr(publish, "ROOT", tmp_path)

@@ -1,4 +1,4 @@
-"""How the stages learn: the numbers of a recipe, and what a wrong one is told."""
+"""How the stages learn: the numbers of a recipe, and what is said of a wrong one."""
 
 import math
 from dataclasses import asdict, replace

@@ -92,7 +92,7 @@ def test_each_draws_its_own_numbers(forked, tmp_path):
     assert all(a != b for a, b in zip(*drawn, strict=True))
 
 
-def test_how_it_ends_is_told(forked):
+def test_how_it_ends_is_reported(forked):
     forked.client.execute("import os; os._exit(3)")
     assert forked.process.wait() == forked.process.poll() == 3
 

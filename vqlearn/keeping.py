@@ -8,18 +8,18 @@ replaced, but a schedule with replacement has taught it to doubt each visible to
 which are large at early times of the reverse process. So nothing is ever replaced here: the run is that of masks alone,
 whose masked share is gamma'_t = 1 - alpha_bar_t (a token that is known to be replaced tells as little as a mask), its
 visible tokens are clean too, and by Bayes' rule p(x_0 | x_t) = p(x_0 | visible tokens), whatever t is. A denoiser that
-is asked at t' instead of t gives this up to a term of order r_t', which goes to 0 with t'. On the other hand a trained
-network has seen m masks of L only near the times with gamma_bar_t' = m / L: at t' it has seen as many with probability
-exp(-L KL(m / L || gamma_bar_t')) or so (Chernoff). Hence t' is the earliest time at which this costs no more than
-`surprise` nats. With surprise = inf and an ideal denoiser the distribution is the exact conditional one, up to
-r_1 (1e-6 for the presets) and to what the sampler itself errs by, which falls with the number of steps.
+is evaluated at t' instead of t gives this up to a term of order r_t', which goes to 0 with t'. Yet a trained network
+has seen m masks of L only near the times with gamma_bar_t' = m / L: at t' it has seen as many with probability about
+exp(-L KL(m / L || gamma_bar_t')) (Chernoff). Hence t' is the earliest time at which this costs no more than `surprise`
+nats. With surprise = inf and an ideal denoiser the distribution is the exact conditional one, up to r_1 (1e-6 for the
+presets) and to what the sampler itself errs by, which falls with the number of steps.
 
 A schedule that masks nothing has no such t': the run is along the schedule itself, and early tokens are drawn beside
 known ones that the denoiser doubts. So after the run unknown tokens are drawn once more, one at an evaluation and as
-many as the run had steps, given all the others. What they are given a prediction tells, for by Bayes' rule
+many as the run had steps, given all the others. Their distribution follows from a prediction, for by Bayes' rule
 p(x_0^i | x_t) is in proportion to q(x_t^i | x_0^i) p(x_0^i | the other x_t). These draws are Gibbs sampling, which
-leads to the conditional distribution from wherever it begins, up to the odds r_t at which it asks: at the first time
-with r_t >= exp(-surprise), since a network has hardly seen a rarer replacement; r_1 with surprise = inf.
+leads to the conditional distribution from wherever it begins, up to the odds r_t at the time of evaluation. This is the
+first time with r_t >= exp(-surprise), since a network has hardly seen a rarer replacement; with surprise = inf it is 1.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Keeping(Sampler):
             if part.begin:
                 x_t = torch.where(was_known & ~known, q_sample(x_0, t, along, generator=generator), x_t)
             x_t = torch.where(known, x_0, x_t)
-            given = _given(denoise, x_0, known, self._asked(part.known, schedule))
+            given = _given(denoise, x_0, known, self._denoiser_times(part.known, schedule))
             steps = times[part.begin : part.end + 1]
             x_t = go(given, x_t, along, steps, generator=generator, on_step=_later(on_step, part.begin))
             was_known = known
@@ -140,14 +140,14 @@ class Keeping(Sampler):
         if len(parts) > 1 and isinstance(self.sampler, Unmasking):
             raise NotImplementedError("how many masks a release leaves is random: this sampler states no distribution")
         for part, after in zip(parts, [*parts[1:], None], strict=True):
-            asked, free = self._asked(part.known, schedule), int((~part.known[0]).sum())
+            at, free = self._denoiser_times(part.known, schedule), int((~part.known[0]).sum())
             inner = list(self.sampler.evaluations(along, times[part.begin : part.end + 1], free))
             for number, one in enumerate(inner, 1):
                 stated: Callable[[Tensor, Tensor], Tensor] = functools.partial(self._with_known, one.law, part.known)
                 if after is not None and number == len(inner):
                     released = part.known & ~after.known
                     stated = functools.partial(self._released, stated, released, times[part.end], along)
-                yield Evaluation(_at(one.t, asked), stated)
+                yield Evaluation(_at(one.t, at), stated)
         for again, t in self._again(schedule, len(times) - 1 if times[-1] == 0 else 0):
             yield Evaluation(t, functools.partial(self._drawn_again, again=again, t=t, schedule=schedule))
 
@@ -168,8 +168,8 @@ class Keeping(Sampler):
         begins = [i for i in range(len(known)) if i == 0 or not torch.equal(known[i - 1], known[i])]
         return [Part(i, k, known[i]) for i, k in zip(begins, [*begins[1:], len(known)], strict=True)]
 
-    def _asked(self, known: Tensor, schedule: MaskReplaceSchedule) -> list[int]:
-        """For each time t of the run the time t' at which the denoiser is asked, `[T + 1]`; t itself without masks."""
+    def _denoiser_times(self, known: Tensor, schedule: MaskReplaceSchedule) -> list[int]:
+        """For each time t the time t' at which the denoiser is evaluated, `[T + 1]`; t itself without masks."""
         if not _masks(schedule):
             return list(range(schedule.num_steps + 1))
         free = float((~known).double().mean(-1).max())  # of the picture with the fewest known tokens
@@ -264,16 +264,16 @@ def denoiser_times(masked: Tensor, length: int, schedule: MaskReplaceSchedule, s
     return torch.where(latest > 0, latest, possible.long().argmax(-1)).tolist()
 
 
-def _given(denoise: Denoiser, x_0: Tensor, known: Tensor, asked: list[int]) -> Denoiser:
+def _given(denoise: Denoiser, x_0: Tensor, known: Tensor, times: list[int]) -> Denoiser:
     """A denoiser that sees the known tokens and is certain of them."""
-    return lambda x_t, t: keep_known(denoise(torch.where(known, x_0, x_t), asked[t]), x_0, known)
+    return lambda x_t, t: keep_known(denoise(torch.where(known, x_0, x_t), times[t]), x_0, known)
 
 
-def _at(t: int | Callable[[Tensor], Tensor], asked: list[int]) -> int | Callable[[Tensor], Tensor]:
+def _at(t: int | Callable[[Tensor], Tensor], times: list[int]) -> int | Callable[[Tensor], Tensor]:
     """The denoiser's time for an evaluation's; 0, which evaluates nothing, stays."""
     if isinstance(t, int):
-        return asked[t]
-    table = torch.tensor([0, *asked[1:]])
+        return times[t]
+    table = torch.tensor([0, *times[1:]])
     return lambda x_t: table[t(x_t)]
 
 

@@ -23,10 +23,10 @@ def one_call(joint):
     return a[:, None, None] * b[:, None] * c
 
 
-def next_law(law, p):
+def next_law(p_t, p):
     return sum(
-        law[x, y] * torch.outer(p[x, y, 0], p[x, y, 1]) for x in range(len(law)) for y in range(len(law))
-    ) + torch.zeros_like(law)
+        p_t[x, y] * torch.outer(p[x, y, 0], p[x, y, 1]) for x in range(len(p_t)) for y in range(len(p_t))
+    ) + torch.zeros_like(p_t)
 
 
 def told_and_seen(n, schedule):
@@ -56,8 +56,8 @@ def all_alike(joint, marginal):
     return torch.einsum("a,b,c->abc", marginal, marginal, marginal)
 
 
-def marginals_first(law, p):
-    first, second = (torch.einsum("xy,xyc->c", law, p[:, :, i]) for i in (0, 1))
+def marginals_first(p_t, p):
+    first, second = (torch.einsum("xy,xyc->c", p_t, p[:, :, i]) for i in (0, 1))
     return torch.outer(first, second)
 
 
@@ -99,11 +99,11 @@ WRONG = [
     ("one_call", lambda joint: all_alike(joint, sum(each(joint)) / 3), "their mean"),
     ("one_call", lambda joint: joint.sum(2, keepdim=True) * joint.sum((0, 1)), "still depend on each other"),
     ("next_law", marginals_first, "multiply first, then sum"),
-    ("next_law", lambda law, p: next_law(torch.ones_like(law) / law.numel(), p), "weight each by its probability"),
-    ("next_law", lambda law, p: next_law(torch.ones_like(law), p), "the sum over states alone"),
-    ("next_law", lambda law, p: next_law(law, p).T, "two positions are swapped"),
-    ("next_law", lambda law, p: next_law(law.T, p), "positions of x_t are swapped"),
-    ("next_law", lambda law, p: next_law(law, p) / law.numel(), "do not average"),
+    ("next_law", lambda p_t, p: next_law(torch.ones_like(p_t) / p_t.numel(), p), "weight each by its probability"),
+    ("next_law", lambda p_t, p: next_law(torch.ones_like(p_t), p), "the sum over states alone"),
+    ("next_law", lambda p_t, p: next_law(p_t, p).T, "two positions are swapped"),
+    ("next_law", lambda p_t, p: next_law(p_t.T, p), "positions of x_t are swapped"),
+    ("next_law", lambda p_t, p: next_law(p_t, p) / p_t.numel(), "do not average"),
     ("told_and_seen", lambda n, schedule: 1 - schedule.gamma_bar[n], "first network evaluation alone"),
     ("told_and_seen", never_uncovered, "masks are uncovered on the way"),
     ("told_and_seen", lambda n, schedule: -told_and_seen(n, schedule), "not the other way round"),

@@ -22,15 +22,15 @@ def rows(times, scale, low, high, pictures):
     return torch.tensor(float(pictures * sum(branches)))
 
 
-def joint(told, null, scale):
-    return guidance.guide(told.log()[None, None], null.log()[None, None], scale)[0, 0].exp()
+def joint(given, null, scale):
+    return guidance.guide(given.log()[None, None], null.log()[None, None], scale)[0, 0].exp()
 
 
-def sequentially(told, null, scale, num_codes):
+def sequentially(given, null, scale, num_codes):
     """Token after token by Bayes' rule in plain Python, one grid at a time."""
-    length = round(math.log(len(told), num_codes))
+    length = round(math.log(len(given), num_codes))
     tables = [
-        dict(zip(itertools.product(range(num_codes), repeat=length), p.tolist(), strict=True)) for p in (told, null)
+        dict(zip(itertools.product(range(num_codes), repeat=length), p.tolist(), strict=True)) for p in (given, null)
     ]
 
     def prediction(table, start):  # of the code after a beginning
@@ -50,8 +50,8 @@ def without_normalising(log_p, log_p_null, scale):
 
 
 def in_probabilities(log_p, log_p_null, scale):
-    told, null = log_p.softmax(0), log_p_null.softmax(0)
-    return (null + scale * (told - null)).clamp(min=0).log()
+    given, null = log_p.softmax(0), log_p_null.softmax(0)
+    return (null + scale * (given - null)).clamp(min=0).log()
 
 
 def cut_with_own_mass(p, rate):
@@ -88,13 +88,13 @@ def counted_at_s(times, scale, low, high, pictures):
     return sum(pictures * (2 if low <= t <= high and scale not in (0, 1) else 1) for t in times[1:])
 
 
-def joint_in_probabilities(told, null, scale):
-    found = (null + scale * (told - null)).clamp(min=0)
+def joint_in_probabilities(given, null, scale):
+    found = (null + scale * (given - null)).clamp(min=0)
     return found / found.sum()
 
 
-def joint_unnormalised(told, null, scale):
-    return torch.where(told > 0, told**scale * null ** (1 - scale), 0.0)
+def joint_unnormalised(given, null, scale):
+    return torch.where(given > 0, given**scale * null ** (1 - scale), 0.0)
 
 
 LIBRARY = {
@@ -126,10 +126,10 @@ WRONG = [
     ("guided_law", joint_unnormalised, "does not sum to 1"),
     ("guided_law", lambda p, null, s: p**s * null ** (1 - s) / (p**s * null ** (1 - s)).sum(), "nan"),
     ("guided_law", joint_in_probabilities, "goes below 0"),
-    ("guided_law", lambda told, null, scale: told**scale / (told**scale).sum(), "only sharpens"),
+    ("guided_law", lambda given, null, scale: given**scale / (given**scale).sum(), "only sharpens"),
     ("rows_asked", counted_unless_one, "a scale of 0 is the unconditional"),
-    ("token_by_token", lambda told, null, scale, num_codes: joint(told, null, scale), "for whole grids"),
-    ("token_by_token", lambda told, null, scale, num_codes: told.clone(), "without guidance"),
-    ("token_by_token", lambda told, null, *rest: sequentially(null, told, *rest), "branches are swapped"),
+    ("token_by_token", lambda given, null, scale, num_codes: joint(given, null, scale), "for whole grids"),
+    ("token_by_token", lambda given, null, scale, num_codes: given.clone(), "without guidance"),
+    ("token_by_token", lambda given, null, *rest: sequentially(null, given, *rest), "branches are swapped"),
     ("token_by_token", lambda a, b, scale, codes: sequentially(a, b, scale + 1, codes), "counts the scale from 0"),
 ]

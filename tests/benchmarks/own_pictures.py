@@ -31,8 +31,8 @@ def combinations() -> tuple[list[Arrangement], list[Arrangement]]:
     """Those that are shown and those that are not."""
     pool = emoji.pool("train", frozenset(["Food & Drink"]))
     chosen = [one for one in pool if one.looks_like == one.number][:50]
-    pairs = [(i + j, one, ground) for i, one in enumerate(chosen) for j, ground in enumerate(emoji.BACKGROUNDS)]
-    made = [(number % 7 == 0, Arrangement(ground, (Placed(one),))) for number, one, ground in pairs]
+    pairs = [(i + j, one, color) for i, one in enumerate(chosen) for j, color in enumerate(emoji.BACKGROUNDS)]
+    made = [(number % 7 == 0, Arrangement(color, (Placed(one),))) for number, one, color in pairs]
     return [one for hidden, one in made if not hidden], [one for hidden, one in made if hidden]
 
 
@@ -42,8 +42,8 @@ def write_pictures(folder: Path) -> None:
     for number, one in enumerate(combinations()[0]):
         if not (path := folder / f"{number:03}.png").exists():
             Image.fromarray(emoji.draw(one)).save(path)
-        name, _, ground = str(one).removesuffix(" background").partition(" on a ")
-        path.with_suffix(".txt").write_text(f"{caption(one)}\n{name}, {ground}\n", encoding="utf-8")
+        name, _, color = str(one).removesuffix(" background").partition(" on a ")
+        path.with_suffix(".txt").write_text(f"{caption(one)}\n{name}, {color}\n", encoding="utf-8")
 
 
 def read_back(pipe: object, arrangements: list[Arrangement]) -> dict[str, float]:

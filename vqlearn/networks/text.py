@@ -100,8 +100,8 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: list[str]) -> tuple[Tensor, list
     length, start, end = tokenizer.model_max_length, tokenizer.bos_token_id, tokenizer.eos_token_id
     rows, cut = [], []
     for found in tokenizer.backend_tokenizer.encode_batch(prompts, add_special_tokens=False):
-        parts = (found, *found.overflowing)  # somebody may have told it to cut and to pad
-        tokens = [token for part in parts for token, told in zip(part.ids, part.attention_mask, strict=True) if told]
+        parts = (found, *found.overflowing)  # somebody may have set it to cut and to pad
+        tokens = [token for part in parts for token, real in zip(part.ids, part.attention_mask, strict=True) if real]
         kept, rest = tokens[: length - 2], tokens[length - 2 :]
         rows.append([start, *kept, end, *[tokenizer.pad_token_id] * (length - 2 - len(kept))])
         cut.append(tokenizer.decode(rest).strip() if rest else "")

@@ -34,7 +34,7 @@ class EmojiRecipe(DenoiserRecipe):
     """How the denoiser learns emoji, by cross-entropy; the times are those of `CrossEntropy`.
 
     A caption that says all leaves nothing open, so what there is to learn is the whole picture from the caption, and
-    this is asked at large t.
+    this is what predictions at large t need.
     """
 
     steps: int = 50000
