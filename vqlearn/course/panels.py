@@ -24,7 +24,7 @@ Film = list[tuple[int, Tensor]]  # times t and tokens x_t [1, L], in the order o
 Draw = Callable[[Figure | None], tuple[Figure, str]]  # the figure that is shown, changed, or a new one; and its words
 WIDE = {"width": "420px", "max_width": "100%"}
 WRAPPED = {"flex_flow": "row wrap"}  # of a row of controls on a page that is narrower
-WAIT = 0.03  # seconds from the first of several changes to the work that they cause
+WAIT = 0.01  # seconds from the first of several changes to the work that they cause
 
 
 class Newest:

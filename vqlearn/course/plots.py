@@ -20,7 +20,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from vqlearn.course import described
 from vqlearn.course.contrasts import interval
-from vqlearn.course.grids import album, film, mark, name_rows, painter, put, rows_of_pictures, strip, tokens
+from vqlearn.course.grids import album, film, name_rows, row_of_grids, rows_of_pictures, strip, tokens
 from vqlearn.course.style import (
     BLUE,
     INK,
@@ -96,28 +96,11 @@ def schedule_strip(
     figure = on or Figure(figsize=(7.2, 4.4), layout="constrained")
     top, bottom = on.axes if on else figure.subplots(2, 1, height_ratios=(2, 1))
     _share_lines(top, schedule)
-    _row_of_grids(bottom, [array(grid) for grid in grids], schedule.mask_id, times, truth)
+    row_of_grids(bottom, [array(grid) for grid in grids], schedule.mask_id, truth, () if on else times)
     if not on:
         top.set_ylabel("share of the tokens")
         top.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     return figure
-
-
-def _row_of_grids(ax: Axes, grids: Sequence[np.ndarray], mask_id: int, times: Sequence[int], truth: Values) -> None:
-    """Token grids side by side in one panel, each under its time: one image is quick enough to follow a slider."""
-    height, width = grids[0].shape
-    gap, paint = max(1, width // 6), painter(grids, mask_id)
-    put(ax, _side_by_side([paint(grid) for grid in grids], gap, 1.0), height, len(grids) * (width + gap) - gap)
-    behind = None if truth is None else _side_by_side([array(truth)] * len(grids), gap)
-    mark(ax, _side_by_side(grids, gap), mask_id, behind, 1, 1)
-    for number, t in enumerate(() if ax.texts else times):
-        ax.text(number * (width + gap) + width / 2, -0.3, f"t = {t}", ha="center", va="bottom")
-
-
-def _side_by_side(grids: Sequence[np.ndarray], gap: int, between: float = 0) -> np.ndarray:
-    """Arrays `[H, W, ...]` in a row, with so many columns of one value between them."""
-    gaps = [np.full_like(grids[0][:, :1], between).repeat(gap, 1)] * len(grids)
-    return np.concatenate([part for pair in zip(gaps, grids, strict=True) for part in pair][1:], 1)
 
 
 def curves(lines: Mapping[str, tuple[Values, Values]], *, x_label: str, y_label: str, log_y: bool = False) -> Figure:
