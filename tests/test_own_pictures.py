@@ -11,11 +11,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests import pages
 from vqlearn import VQDiffusionPipeline, VQModel
 from vqlearn.__main__ import main
+from vqlearn.data import folder as data_folder
 from vqlearn.data import preparing, store
 from vqlearn.data.folder import PictureFolder
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings
-from vqlearn.training import CodecRecipe, CodecStage, DenoiserRecipe, own, samples, tokens
+from vqlearn.training import CodecRecipe, CodecStage, DenoiserRecipe, Engine, own, samples, tokens
 from vqlearn.training.pipelines import conditions_of, cut_captions, new_pipeline, prepared
+from vqlearn.training.process import locked
 from vqlearn.training.samples import Sampled, grid
 from vqlearn.training.sizes import SIZES, Size, published_codec
 
@@ -178,11 +180,15 @@ def test_the_command_trains_and_goes_on_and_tells_of_changed_pictures(tmp_path, 
             *("--data", "p", "--size", "8", "--codec-from", "shipped", "--discriminator-from", "9"),
         ],
         "'p' is no vision model whose layers": ["--data", "p", "--size", "8", "--perceptual", "p"],
+        "accumulate must divide the 16 rows of a batch in a process, got 3": ["--data", "p", "--accumulate", "3"],
+        "argument --start-from: must be a path, got ''": ["--data", "p", "--start-from", ""],
+        "'run/pictures' is where a run in 'run' writes; choose another": ["--data", "run/pictures"],
     }.items(),
 )
 def test_what_does_not_go_together_is_one_sentence(sentence, more, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     paint(tmp_path / "p", 2)
+    (tmp_path / "run" / "pictures").mkdir(parents=True)
     try:
         status = main(["train", "--out", "run", *more])
     except SystemExit as stop:  # argparse
@@ -191,7 +197,68 @@ def test_what_does_not_go_together_is_one_sentence(sentence, more, tmp_path, mon
     assert status == 2 and sentence in error and "Traceback" not in error
 
 
+def test_what_is_wrong_without_the_pictures_is_said_before_they_are_read(tmp_path, monkeypatch, capsys):
+    """Reading ten million takes hours."""
+    monkeypatch.setattr(own, "read_folder", None)
+    for more in (["--size", "30"], ["--accumulate", "5"], ["--perceptual", str(tmp_path)], ["--codec-from", "nowhere"]):
+        assert main(["train", "--data", str(tmp_path), "--out", str(tmp_path / "run"), *more]) == 2
+    assert capsys.readouterr().err.count("vqlearn: ") == 4
+    with pytest.raises(ValueError, match="accumulate must divide the 16 rows of a batch in a process, got 32"):
+        Engine(accumulate=32).check(16)
+
+
+def test_a_folder_that_is_being_trained_in_is_left_alone(tmp_path, capsys):
+    paint(tmp_path / "p", 2)
+    with locked(tmp_path / "run"):
+        assert main(["train", "--data", str(tmp_path / "p"), "--out", str(tmp_path / "run"), "--size", "8"]) == 2
+    assert f"uses the folder {tmp_path / 'run'}; wait for its end, or choose another" in capsys.readouterr().err
+    assert not [*(tmp_path / "run").iterdir()]
+
+
 # ------------------------------------------------------------------------------------------ in Python
+
+
+def test_pictures_of_another_size_do_not_take_the_place_of_those_of_a_run(tmp_path, monkeypatch):
+    paint(tmp_path / "p", 2)
+    first = own.read_folder(tmp_path / "p", tmp_path / "run", 8, progress=False)
+    before = first.pixels.copy()
+    own.read_folder(tmp_path / "p", tmp_path / "run", 16, progress=False)
+    monkeypatch.setattr(preparing, "look", lambda *_, **__: pytest.fail("a picture is read again"))
+    again = own.read_folder(tmp_path / "p", tmp_path / "run", 8, progress=False)
+    assert (first.pixels == before).all() and (again.pixels == before).all()
+
+
+def test_a_folder_of_pictures_that_are_all_held_out_is_named(tmp_path, monkeypatch):
+    paint(tmp_path / "p", 2)
+    monkeypatch.setattr(data_folder, "HELD_OUT", 256)
+    pictures = own.read_folder(tmp_path / "p", tmp_path / "run", 8, progress=False)
+    with pytest.raises(ValueError, match=r"nothing to learn from: all 2 pictures in '.*p' are held out; add some"):
+        own.learn_codec(new_pipeline(pictures, SMALL), pictures, tmp_path / "run", CodecRecipe(steps=1, batch=2))
+
+
+@pytest.mark.parametrize(
+    "names", [("100", "7"), ("1", "0", "10"), ("Cat", "cat"), ("a, b", "a"), ("caf\udce9", "x\u200b")]
+)
+def test_classes_may_have_any_names(names, tmp_path):
+    """Numbers are names here, too, as in folders of digits."""
+    for number, name in enumerate(names):
+        (tmp_path / "p" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (number, 9, 9)).save(tmp_path / "p" / name / "1.png")
+    pictures = own.read_folder(tmp_path / "p", tmp_path / "run", 8, progress=False)
+    pipe = new_pipeline(pictures, SMALL)
+    said = conditions_of(pipe, pictures)
+    assert {one for (one,) in said} == {*range(len(names))}
+    for entry, (number,) in zip(pictures.entries, said, strict=True):
+        assert pipe.conditions.number(entry.label) == number and pipe.defaults["labels"][number] == entry.label
+    assert all(label.isprintable() and label.encode() for label in pictures.classes)
+
+
+@pytest.mark.parametrize("nothing", ["\u200b", "\x00\x1b", "\u3164 \ufe0f", "\u00ad"])
+def test_a_caption_that_shows_nothing_is_none(nothing, tmp_path):
+    for name, caption in zip(paint(tmp_path / "p", 2, side=16), (nothing, "a bar"), strict=True):
+        (tmp_path / "p" / name).with_suffix(".txt").write_text(caption)
+    pictures = PictureFolder(tmp_path / "p", 8)
+    assert [row[1] for row in pictures] == ["a bar"] and pictures.report.others == {"empty caption": ["00.txt"]}
 
 
 @pytest.fixture

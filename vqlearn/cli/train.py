@@ -6,6 +6,7 @@ import argparse
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ def add(commands: Commands) -> None:
     command.add_argument("--data", default="scenes", type=path_name, metavar="DATA", help=data)
     command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     start = "a model of this kind to learn on, or 'shipped'; a rival takes the codec alone of a denoiser"
-    command.add_argument("--start-from", metavar="MODEL", help=start)
+    command.add_argument("--start-from", metavar="MODEL", type=path_name, help=start)
     rival = "train the autoregressive rival, on as many scenes in as many updates"
     command.add_argument("--autoregressive", action="store_true", help=rival)
     command.add_argument("--codec-steps", type=whole(1), help="updates of the codec")
@@ -41,14 +42,14 @@ def add(commands: Commands) -> None:
     network = "a codec and a denoiser of this size (default tiny; S, B and L are the papers', for GPUs)"
     folder.add_argument("--network", choices=SIZES, help=network)
     codec = "a model whose codec is used; it learns on only if --codec-steps says so"
-    folder.add_argument("--codec-from", metavar="MODEL", help=codec)
+    folder.add_argument("--codec-from", metavar="MODEL", type=path_name, help=codec)
     parts = "evaluate each batch in N parts, one after the other: less memory"
     folder.add_argument("--accumulate", type=whole(1), metavar="N", help=parts)
     again = "evaluate each layer twice in place of keeping its activations: less memory"
     folder.add_argument("--checkpointing", action="store_true", help=again)
     folder.add_argument("--compile", action="store_true", help="let torch.compile make programs of the layers")
     perceptual = "a vision model of transformers whose features the codec is to keep (perceptual loss)"
-    folder.add_argument("--perceptual", metavar="MODEL", help=perceptual)
+    folder.add_argument("--perceptual", metavar="MODEL", type=path_name, help=perceptual)
     adversary = "the update of the codec from which on a discriminator of patches takes part (adversarial loss)"
     folder.add_argument("--discriminator-from", type=whole(1), metavar="N", help=adversary)
     folder.add_argument("--workers", type=whole(0, 1024), help="processes that read pictures (default none)")
@@ -128,18 +129,22 @@ def _emoji(arguments: argparse.Namespace, out: Path) -> str:
 
 def _folder(arguments: argparse.Namespace, out: Path) -> str:
     from vqlearn.training import Engine, own, processes
+    from vqlearn.training.process import locked
 
-    pipe, pictures = _begun(arguments, out)
-    given = arguments.start_from or arguments.codec_from
-    if arguments.codec_steps or not given:
-        codec = replace(own.CODEC, steps=arguments.codec_steps or own.CODEC.steps)
-        own.learn_codec(pipe, pictures, out, codec, learned=bool(given), **_detail(arguments, pictures.side))
-    elif arguments.perceptual or arguments.discriminator_from:
-        raise ValueError("--perceptual and --discriminator-from are for a codec that learns: give --codec-steps too")
-    denoiser = replace(own.DENOISER, steps=arguments.steps or own.DENOISER.steps)
-    objective = arguments.objective or "cross_entropy"
     engine = Engine(arguments.accumulate or 1, arguments.checkpointing, arguments.compile)
-    pipe = own.learn_denoiser(pipe, pictures, out, denoiser, objective, engine=engine, device=arguments.device)
+    codec = replace(own.CODEC, steps=arguments.codec_steps or own.CODEC.steps)
+    denoiser = replace(own.DENOISER, steps=arguments.steps or own.DENOISER.steps)
+    engine.check(denoiser.batch)  # and with it the larger one of the codec
+    given, objective = arguments.start_from or arguments.codec_from, arguments.objective or "cross_entropy"
+    begin, side = _chosen(arguments)
+    detail = _detail(arguments, side)
+    with processes.first_alone():
+        own.check_apart(arguments.data, out)
+    with locked(out):
+        pipe, pictures = _begun(arguments, out, begin, side)
+        if arguments.codec_steps or not given:
+            own.learn_codec(pipe, pictures, out, codec, learned=bool(given), **detail)
+        pipe = own.learn_denoiser(pipe, pictures, out, denoiser, objective, engine=engine, device=arguments.device)
     judged = {part: own.judge(pipe, pictures, part) for part in ("held out", "train") if not processes.rank()}
     return "; ".join(f"{part}: {found}" for part, found in judged.items() if found)
 
@@ -157,10 +162,9 @@ def _detail(arguments: argparse.Namespace, side: int) -> dict[str, Any]:
     return found
 
 
-def _begun(arguments: argparse.Namespace, out: Path) -> tuple[VQDiffusionPipeline, PictureFolder]:
-    """What is to learn, and from which pictures, of which a report is printed."""
-    from vqlearn.training import own, processes
-    from vqlearn.training.pipelines import new_pipeline, prepared, side_of
+def _chosen(arguments: argparse.Namespace) -> tuple[Callable[[PictureFolder], VQDiffusionPipeline], int]:
+    """What makes a pipeline that is to learn of pictures, and their side; raises ValueError before they are read."""
+    from vqlearn.training.pipelines import check_side, new_pipeline, prepared, side_of
     from vqlearn.training.sizes import SIZES
 
     if arguments.objective == "ideal":
@@ -168,11 +172,28 @@ def _begun(arguments: argparse.Namespace, out: Path) -> tuple[VQDiffusionPipelin
     for name in ("size", "network", "codec_from"):
         if arguments.start_from and getattr(arguments, name):
             raise ValueError(f"--{name.replace('_', '-')} is that of the model to start from, leave it out")
-    start, codec = (_diffusion(name) for name in (arguments.start_from, arguments.codec_from))
-    size = SIZES[arguments.network or "tiny"]
-    side = side_of(start) if start else arguments.size or size.side
+    given = arguments.start_from or arguments.codec_from
+    if given and not arguments.codec_steps and (arguments.perceptual or arguments.discriminator_from):
+        raise ValueError("--perceptual and --discriminator-from are for a codec that learns: give --codec-steps too")
+    model = _diffusion(given)
+    if model and arguments.start_from:
+        return partial(prepared, model), side_of(model)
+    if model and model.vqvae is None:
+        raise ValueError(f"--codec-from {given}: this model has no codec")
+    size, codec = SIZES[arguments.network or "tiny"], model.vqvae if model else None
+    side = arguments.size or size.side
+    check_side(side, codec.factor if codec else size.factor)
+    return partial(new_pipeline, size=size, codec=codec), side
+
+
+def _begun(
+    arguments: argparse.Namespace, out: Path, begin: Callable[[PictureFolder], VQDiffusionPipeline], side: int
+) -> tuple[VQDiffusionPipeline, PictureFolder]:
+    """What is to learn, and from which pictures, of which a report is printed."""
+    from vqlearn.training import own, processes
+
     pictures = own.read_folder(arguments.data, out, side, captions=arguments.captions, workers=arguments.workers or 0)
-    pipe = prepared(start, pictures) if start else new_pipeline(pictures, size, codec.vqvae if codec else None)
+    pipe = begin(pictures)
     report = own.write_report(pipe, pictures, out)
     if not processes.rank():
         print(report, flush=True)

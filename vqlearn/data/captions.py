@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from unicodedata import normalize
 
 from vqlearn.arguments import shown
-from vqlearn.data.report import Remarks
+from vqlearn.data.report import Remarks, printable
+from vqlearn.data.text import plain
 
 TABLES = ("metadata.jsonl", "metadata.csv", "captions.csv")  # the first two are those of Hugging Face's imagefolder
 COCO = re.compile(r"captions.*\.json", re.IGNORECASE)
@@ -62,14 +63,15 @@ def _encoding(path: Path) -> dict[str, Any]:
 
 def _checked(row: Row, where: str, remarks: Remarks) -> Row:
     """A row with its captions in one line each, without empty ones and those that are no text."""
-    return row._replace(captions=tuple(_said(row.captions, f"{where}: {row.file}", remarks)))
+    label = None if row.label is None else printable(row.label)
+    return Row(row.file, tuple(_said(row.captions, f"{where}: {row.file}", remarks)), label)
 
 
 def _said(captions: Iterable[str], where: str, remarks: Remarks) -> Iterator[str]:
     for caption in captions:
         if re.search("[\ud800-\udfff]", caption):  # what is no UTF-8 is read as halves of characters
             remarks.add("caption that is no text in UTF-8", where)
-        elif line := " ".join(re.sub("[\x00-\x1f\x7f-\x9f]", " ", caption).split()):  # without control characters
+        elif line := plain(caption):
             yield line
         else:
             remarks.add("empty caption", where)
@@ -183,27 +185,27 @@ class Finder:
     """The picture of a folder that a table means by a name: exactly so, in other case, or alone of this name."""
 
     def __init__(self, folder: Path, pictures: Iterable[str]):
-        self.folders = [f"{_plain(str(path))}/" for path in (folder.absolute(), folder.resolve())]
+        self.folders = [f"{_slashed(str(path))}/" for path in (folder.absolute(), folder.resolve())]
         self.exact = {normalize("NFC", name): name for name in pictures}
         self.folded, self.alone = {}, {}  # type: dict[str, str | None], dict[str, str | None]
-        for plain, name in self.exact.items():
-            for names, key in ((self.folded, plain.casefold()), (self.alone, PurePosixPath(plain).name.casefold())):
+        for exact, name in self.exact.items():
+            for names, key in ((self.folded, exact.casefold()), (self.alone, PurePosixPath(exact).name.casefold())):
                 names[key] = None if key in names else name
 
     def __call__(self, name: str, beside: Path) -> str | None:
         """The picture of a name, as a Mac writes it or Linux, with "/" or a backslash: absolute, as seen from the
         folder `beside`, where the table is, or from the folder of the pictures."""
-        plain = _plain(name)
-        for start in (_plain(str(beside.absolute())), self.folders[0]):
-            path = posixpath.normpath(posixpath.join(start, plain))
+        asked = _slashed(name)
+        for start in (_slashed(str(beside.absolute())), self.folders[0]):
+            path = posixpath.normpath(posixpath.join(start, asked))
             for folder in self.folders:
                 inside = path.removeprefix(folder) if path.startswith(folder) else ""
                 if found := self.exact.get(inside) or self.folded.get(inside.casefold()):
                     return found
-        return None if "/" in plain else self.alone.get(plain.casefold())
+        return None if "/" in asked else self.alone.get(asked.casefold())
 
 
-def _plain(name: str) -> str:
+def _slashed(name: str) -> str:
     return normalize("NFC", name).replace("\\", "/")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from vqlearn.data import captions as reading
-from vqlearn.data.report import Remarks
+from vqlearn.data.report import Remarks, printable
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 UNREAD = (".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".raw", ".dng", ".nef", ".cr2", ".arw")
@@ -110,14 +110,14 @@ def _said(
     folder: Path, names: list[str], pictures: list[str], captions: str | Path | None, remarks: Remarks
 ) -> tuple[dict[str, Entry] | None, str]:
     """What is said of each picture, None if nothing is, and where."""
+    find = reading.Finder(folder, pictures)
     if captions is not None:
         path = Path(captions)
-        find = reading.Finder(folder, pictures)
         return _of_rows(reading.rows(path, remarks), find, path.parent, remarks), str(path.name)
     tables = [name for name in names if PurePosixPath(name).name.lower() in reading.TABLES]
     tables = tables or [name for name in names if reading.COCO.fullmatch(PurePosixPath(name).name)]
     if tables:
-        found, find = {}, reading.Finder(folder, pictures)  # type: dict[str, Entry], reading.Finder
+        found: dict[str, Entry] = {}
         for name in tables:
             table = folder / name
             found |= _of_rows(reading.rows(table, remarks), find, table.parent, remarks)
@@ -149,7 +149,7 @@ def _of_rows(rows: Iterable[reading.Row], find: reading.Finder, beside: Path, re
 
 def _by_folder(folder: Path, pictures: list[str], remarks: Remarks) -> Listing:
     """Pictures in folders that are named as their classes, if there are two such folders, or without any."""
-    parents = {name: PurePosixPath(name).parent.name for name in pictures}
+    parents = {name: printable(PurePosixPath(name).parent.name) for name in pictures}
     classes = Counter(parent for parent in parents.values() if parent and parent.lower() not in PLAIN)
     for split in sorted({PurePosixPath(name).parts[0] for name in pictures if "/" in name}):
         if split.lower() in SPLITS:

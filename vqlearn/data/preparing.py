@@ -35,7 +35,7 @@ def prepare(
     Raises OSError where the cache cannot be written, ChildProcessError where a process that reads pictures has died.
     """
     made = {"side": side, "background": [*map(float, color_of(background))], "reading": READING}
-    store = RowStore(cache, "pixels", (side, side, 3), np.uint8, made)
+    store = RowStore(cache, f"pixels-{side}", (side, side, 3), np.uint8, made)
     memory = _Memory(cache / "files.jsonl", {**made, "folder": os.path.realpath(folder)})
     known = {name: facts for name in names if (facts := memory.facts(folder / name, name)) is not None}
     known = {name: facts for name, facts in known.items() if facts.problem or facts.digest in store}

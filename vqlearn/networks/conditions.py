@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from vqlearn.arguments import shown, whole
+from vqlearn.data.text import plain
 from vqlearn.networks.autoregressive import AutoregressiveTransformer
-from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings, encode_ids, plain, sentence, signs, tokenize
+from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings, encode_ids, sentence, signs, tokenize
 from vqlearn.networks.transformer import Condition, Transformer2DModel
 from vqlearn.remarks import remark
 
@@ -105,7 +106,9 @@ class Classes:
         return Reading(len(given), given, torch.full_like(given, self.count) if guided else None)
 
     def number(self, label: Any) -> int:
-        """The number of a class given by number or by one of its names; raises ValueError for no or several classes."""
+        """The number of a class given by number or by one of its names; raises ValueError for none or several."""
+        if isinstance(label, str) and list(self.names).count(label) == 1:  # such as "10", for the third of them
+            return list(self.names).index(label)
         if isinstance(label, str) and not label.isdecimal():
             return self._named(label)
         try:

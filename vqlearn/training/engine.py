@@ -9,6 +9,7 @@ from typing import Any
 from torch.utils.checkpoint import checkpoint
 
 from vqlearn.arguments import whole
+from vqlearn.training import processes
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,12 @@ class Engine:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "accumulate", whole("accumulate", self.accumulate, 1))
+
+    def check(self, batch: int) -> None:
+        """Raises ValueError for a batch whose rows all processes cannot share out in so many equal parts."""
+        own = len(range(batch)[processes.own(batch)])
+        if own % self.accumulate:
+            raise ValueError(f"accumulate must divide the {own} rows of a batch in a process, got {self.accumulate}")
 
     def prepare(self, transformer: Any) -> None:
         """Make the layers of a network so that they are evaluated in this way."""

@@ -33,6 +33,7 @@ from vqlearn.training.start import initialise
 from vqlearn.training.tokens import TokenRows, codec_digest, tokens_of
 
 CODEC, DENOISER = CodecRecipe(steps=3000, batch=32), DenoiserRecipe(steps=8000, batch=16)
+WRITTEN = ("pictures", "codec", "tokens", "denoiser", "samples", "model", "drawn")  # what a run or a measurement makes
 PROMPTS = 8  # that are drawn while a denoiser learns
 JUDGED, TIMES = 16, 25  # pictures that a model is judged by, at most, and times of the bound for each
 OBJECTIVES: dict[str, Callable[[int], Objective]] = {
@@ -53,14 +54,23 @@ def read_folder(
 ) -> PictureFolder:
     """The pictures of a folder, as `PictureFolder` reads them, kept in `out/pictures` for this run and the next.
 
-    Raises ValueError for a folder `out` inside `data`, where pictures that are written would be read as data.
+    Raises ValueError for a folder `out` inside `data`, where pictures that are written would be read as data, and for
+    `data` in a folder that a run in `out` writes.
     """
     cache = Path(out, "pictures")
     with processes.first_alone():
-        if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(existing(data))):
-            raise ValueError(f"{str(out)!r} lies in the folder of the pictures; choose one elsewhere to write to")
+        check_apart(data, out)
         with locked(cache):
             return PictureFolder(data, side, captions=captions, cache=cache, workers=workers, progress=progress)
+
+
+def check_apart(data: str | Path, out: str | Path) -> None:
+    """Raises FileNotFoundError where there is no folder `data`, ValueError where one is in the way of the other."""
+    read, written = (Path(os.path.realpath(path)) for path in (existing(data), out))
+    if written.is_relative_to(read):
+        raise ValueError(f"{str(out)!r} lies in the folder of the pictures; choose one elsewhere to write to")
+    if read.is_relative_to(written) and read.relative_to(written).parts[0] in WRITTEN:
+        raise ValueError(f"{str(data)!r} is where a run in {str(out)!r} writes; choose another folder to write to")
 
 
 def write_report(pipe: VQDiffusionPipeline, pictures: PictureFolder, out: str | Path) -> str:
@@ -77,7 +87,11 @@ def write_report(pipe: VQDiffusionPipeline, pictures: PictureFolder, out: str | 
 
 
 def _check_same(out: Path, pictures: PictureFolder, codec: VQModel | None = None) -> None:
-    """Raises ValueError where a checkpoint in a folder has learned from other pictures, or tokens of another codec."""
+    """Raises ValueError where a checkpoint in a folder has learned from other pictures, or tokens of another codec, and
+    where there is nothing to learn from."""
+    if not pictures.indices("train"):
+        count, folder = len(pictures), str(pictures.folder)
+        raise ValueError(f"there is nothing to learn from: all {count} pictures in {folder!r} are held out; add some")
     now = {"data": pictures.fingerprint, **({} if codec is None else {"denoiser": codec_digest(codec)})}
     out.mkdir(parents=True, exist_ok=True)
     for name, digest in now.items():

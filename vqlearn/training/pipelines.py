@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from vqlearn.data.folder import PictureFolder
+from vqlearn.data.text import plain
 from vqlearn.networks.conditions import Classes, Texts
-from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings, learned_merges, plain, signs, tokenize
+from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings, learned_merges, signs, tokenize
 from vqlearn.networks.vqvae import VQModel
 from vqlearn.pipeline import VQDiffusionPipeline
 from vqlearn.scheduler import VQDiffusionScheduler
@@ -33,10 +34,7 @@ def new_pipeline(pictures: PictureFolder, size: Size, codec: VQModel | None = No
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         codec = size.codec() if codec is None else codec
-        if pictures.side % codec.factor:
-            raise ValueError(
-                f"the side of the pictures must be a multiple of {codec.factor} for this codec, got {pictures.side}"
-            )
+        check_side(pictures.side, codec.factor)
         reads, text = pictures.reads, dict.fromkeys(TEXT_PARTS)
         if reads == "text":
             merges = learned_merges(captions(pictures), MERGES)
@@ -48,6 +46,12 @@ def new_pipeline(pictures: PictureFolder, size: Size, codec: VQModel | None = No
     pipe.defaults = {**GUIDED[reads], **({"labels": pictures.classes} if reads == "class" else {})}
     initialise(denoiser, None if codec.config.quantizer == "gumbel" else codec, seed)
     return pipe
+
+
+def check_side(side: int, factor: int) -> None:
+    """Raises ValueError for pictures that a codec of so many pixels a token cannot divide."""
+    if side % factor:
+        raise ValueError(f"the side of the pictures must be a multiple of {factor} for this codec, got {side}")
 
 
 def captions(pictures: PictureFolder) -> Iterator[str]:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
+
 from vqlearn.networks.transformer import Transformer2DModel
 from vqlearn.networks.vqvae import VQModel
 from vqlearn.training.shipped import patch_codec
@@ -24,6 +26,12 @@ class Size:
     mult: int  # the width inside the feed-forward, in widths
     text_width: int
     text_length: int
+
+    @property
+    def factor(self) -> int:
+        """Pixels of a token along a side."""
+        with torch.device("meta"):  # the networks themselves are not needed
+            return self.codec().factor
 
     def denoiser(self, codes: int, tokens: int, classes: int | None, text: bool) -> Transformer2DModel:
         """For `tokens` x `tokens` positions of `codes` codes; reads a text, a class or nothing."""

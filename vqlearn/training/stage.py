@@ -74,6 +74,7 @@ class TokenStage:
         of_kind("engine", self.engine, Engine)
         self.recipe = recipe = DenoiserRecipe() if recipe is None else recipe
         of_kind("recipe", recipe, DenoiserRecipe)
+        self.engine.check(recipe.batch)
         check_placement(str(device), dtype)
         self.pipe, self.device = pipe, device
         self.source = as_source(data, condition_reader(pipe), batch=recipe.batch, seed=recipe.seed, workers=workers)
