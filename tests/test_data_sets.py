@@ -1,10 +1,13 @@
 """Training on any data set and by any objective: texts, classes or nothing, pictures or tokens."""
 
+import contextlib
+import gc
 import math
 import multiprocessing
 import os
 import re
 import signal
+import weakref
 from collections import Counter
 from types import SimpleNamespace
 
@@ -112,6 +115,42 @@ def test_batches_are_a_function_of_their_number():
         found = workers.rows(number, 4, generator)
         assert torch.equal(found.x, expected[number].x) and torch.equal(found.condition, expected[number].condition)
     assert torch.equal(alone.rows(2, 3, generator).x, expected[2].x[:3])
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_loader_ends_with_its_source(broken):
+    """In a cycle of references, collected later, it would wait for its processes in vain, for seconds."""
+
+    class Some(Counting):
+        def __getitem__(self, index):
+            return super().__getitem__("nowhere" if broken else index)
+
+    source = Shuffled(Some(10), torch.tensor, batch=4, workers=1)
+    with pytest.raises(TypeError) if broken else contextlib.nullcontext():
+        source.rows(0, 4, torch.Generator())
+    gc.disable()
+    try:
+        loader = weakref.ref(source._loaded)
+        del source
+        assert loader() is None
+    finally:
+        gc.enable()
+
+
+def test_after_an_error_of_a_row_its_batch_is_loaded_again():
+    class Once(Counting):
+        def __getitem__(self, index):
+            if len(self.asked) == 5:
+                self.asked.append(index)
+                raise KeyError("this row is broken")
+            return super().__getitem__(index)
+
+    source, whole = (Shuffled(kind(10), torch.tensor, batch=4, seed=3) for kind in (Once, Counting))
+    generator = torch.Generator()
+    source.rows(0, 4, generator)
+    with pytest.raises(KeyError):
+        source.rows(1, 4, generator)
+    assert torch.equal(source.rows(1, 4, generator).x, whole.rows(1, 4, generator).x)
 
 
 def test_loading_leaves_the_global_generator_alone():

@@ -118,7 +118,7 @@ class Shuffled(Source):
         self.size = len(data)  # type: ignore[arg-type]  # a map-style data set has a length
         if self.size == 0:
             raise ValueError("the data set is empty, it must have at least one row")
-        self._order = functools.lru_cache(maxsize=2)(self._permutation)
+        self._order = Order(self.size, batch, seed)
         self._next, self._rows, self._loaded = -1, ALL, iter(())  # type: tuple[int, slice, Iterator[Any]]
 
     def rows(self, number: int, count: int, generator: Generator) -> Rows:
@@ -135,11 +135,13 @@ class Shuffled(Source):
                 self._next, self._rows, self._loaded = number, rows, iter(self._loader(number, rows))
         try:
             found = next(self._loaded)
-        except (RuntimeError, OSError, EOFError) as error:
-            self._next = -1  # the others have ended too
-            if not self.workers or str(error).startswith(OF_A_ROW):
+        except Exception as error:
+            self._next = -1  # the next batch begins anew
+            if not self.workers:
                 raise
-            raise ChildProcessError("a process that loads data has died, killed or for want of memory") from None
+            if isinstance(error, RuntimeError | OSError | EOFError) and not str(error).startswith(OF_A_ROW):
+                raise ChildProcessError("a process that loads data has died, killed or for want of memory") from None
+            raise error.with_traceback(None) from None  # torch's frames would keep the loader in a cycle
         self._next += 1
         with self.named(number, rows):
             if isinstance(found, RowError):
@@ -153,21 +155,34 @@ class Shuffled(Source):
         return f"item {self.indices(number)[row]} of the data set"
 
     def _loader(self, first: int, rows: slice) -> DataLoader[Any]:
-        indices = (self.indices(number)[rows] for number in itertools.count(first))
+        order = self._order  # not `self`: the loader of a cycle of references waits five seconds for each process
+        indices = (order(number)[rows] for number in itertools.count(first))
         own = Generator().manual_seed(self.seed)  # it would take a number from the global one
         return DataLoader(
             self.data, batch_sampler=_Once(indices), collate_fn=_stacked, num_workers=self.workers, generator=own
         )
 
     def indices(self, number: int) -> list[int]:
-        """The indices of batch `number`: every row occurs once in each epoch."""
-        numbers = range(number * self.batch, (number + 1) * self.batch)
-        return [self._order(n // self.size)[n % self.size] for n in numbers]
+        """The indices of batch `number`."""
+        return self._order(number)
 
-    def _permutation(self, epoch: int) -> list[int]:
-        generator = Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        found: list[int] = torch.randperm(self.size, generator=generator).tolist()
-        return found
+
+class Order:
+    """The indices of each batch: every row occurs once in each epoch, in an order of the seed and the epoch."""
+
+    def __init__(self, size: int, batch: int, seed: int):
+        self.size, self.batch = size, batch
+        self._epoch = functools.lru_cache(maxsize=2)(functools.partial(_permutation, size, seed))
+
+    def __call__(self, number: int) -> list[int]:
+        numbers = range(number * self.batch, (number + 1) * self.batch)
+        return [self._epoch(n // self.size)[n % self.size] for n in numbers]
+
+
+def _permutation(size: int, seed: int, epoch: int) -> list[int]:
+    generator = Generator().manual_seed(seed * 1_000_003 + epoch)
+    found: list[int] = torch.randperm(size, generator=generator).tolist()
+    return found
 
 
 class _Once:

@@ -58,8 +58,8 @@ class CodecStage:
         self.term, self.adversary = term, None if adversary is None else adversary.to(str(device))
         self.ema = CodebookEMA(codec.quantize, learned=learned)
         codec.quantize.requires_grad_(False)
-        moved = [p for p in codec.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(moved, lr=recipe.learning_rate, weight_decay=0.0)
+        self.learning = [p for p in codec.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.learning, lr=recipe.learning_rate, weight_decay=0.0, fused=True)
 
     def step(self, number: int) -> dict[str, float]:
         """One update on batch `number`; returns the figures of the log.
@@ -79,9 +79,9 @@ class CodecStage:
         error, loss = self._losses(number, images, pictures, commitment)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        processes.average_gradients(self.codec.parameters())
+        processes.average_gradients(self.learning)
         total, *means = processes.means([float(one.detach()) for one in (loss, error, commitment)])
-        update(self.optimizer, total, number, recipe, self.codec.parameters())
+        update(self.optimizer, total, number, recipe, self.learning)
         codes, restarted = processes.gathered(codes), 0
         if not polishing:
             restarted = self.ema.update(processes.gathered(latents.detach()), codes, generator)

@@ -93,6 +93,7 @@ class TokenStage:
         else:
             self.working = self.model if dtype is None else copy.deepcopy(self.model).to(dtype)
         self.engine.prepare(self.working.transformer)
+        self.learning, self.used = list(self.model.parameters()), list(self.working.parameters())
         self.optimizer = torch.optim.AdamW(
             groups(self.model),
             lr=recipe.learning_rate,
@@ -117,7 +118,7 @@ class TokenStage:
         figures = dict(zip(found[0], processes.means(_mean(found)), strict=True))
         self._hand_over()
         figures["gradient"] = update(
-            self.optimizer, figures["loss"], number, self.recipe, self.model.parameters(), self.recipe.clip
+            self.optimizer, figures["loss"], number, self.recipe, self.learning, self.recipe.clip
         )
         self.average.update_parameters(self.model)
         kept = {name: torch.stack([part.kept[name] for part in parts], 1).flatten(0, 1) for name in parts[0].kept}
@@ -187,16 +188,17 @@ class TokenStage:
         """Bring the working copy up to date, and forget the last gradient."""
         if self.working is not self.model:
             with torch.no_grad():
-                torch._foreach_copy_(list(self.working.parameters()), list(self.model.parameters()))
-        self.working.zero_grad(set_to_none=True)
+                torch._foreach_copy_(self.used, self.learning)
+        for parameter in self.used:
+            parameter.grad = None
 
     def _hand_over(self) -> None:
         """Give the weights themselves the gradients of the working copy, averaged over all processes."""
         if self.working is not self.model:
-            for own, used in zip(self.model.parameters(), self.working.parameters(), strict=True):
+            for own, used in zip(self.learning, self.used, strict=True):
                 own.grad = None if used.grad is None else used.grad.to(own.dtype)
         if not self.sharded:  # there it is done already
-            processes.average_gradients(self.model.parameters())
+            processes.average_gradients(self.learning)
 
     def mean_networks(self) -> Any:
         """The networks with the averaged weights, to draw with, see `averaged`."""

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from vqlearn.data.folder import PictureFolder
 from vqlearn.data.store import RowStore
 from vqlearn.networks.vqvae import VQModel
-from vqlearn.training.batches import ALL, Read, Rows, Shuffled, Source
+from vqlearn.training.batches import ALL, Order, Read, Rows, Source
 
 AT_ONCE = 64  # pictures that are encoded before their tokens are written
 
@@ -81,7 +81,7 @@ class TokenRows(Source):
     ):
         self.tokens, self.indices_of_all, self.conditions, self.names = tokens, indices, conditions, names
         self.read = read
-        self.order = Shuffled(range(len(indices)), read, batch=batch, seed=seed)  # type: ignore[arg-type]
+        self.order = Order(len(indices), batch, seed)
 
     def rows(self, number: int, count: int, generator: Generator) -> Rows:
         """The first `count` rows of batch `number`."""
@@ -100,4 +100,4 @@ class TokenRows(Source):
         return self.names[self._chosen(number)[row]]
 
     def _chosen(self, number: int) -> list[int]:
-        return [self.indices_of_all[i] for i in self.order.indices(number)]
+        return [self.indices_of_all[i] for i in self.order(number)]
