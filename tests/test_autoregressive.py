@@ -339,6 +339,16 @@ def test_a_call_draws_what_the_network_draws(rival, seeded):
     assert rival(PROMPTS[0], top_k=1, output_type="pt", return_dict=False)[0].shape == (1, 3, 32, 32)
 
 
+@pytest.mark.parametrize(("scale", "rows"), [(1.0, 3), (0.0, 3), (2.0, 2 * 3)])
+@pytest.mark.parametrize(("cache", "times"), [(True, 1), (False, 65 / 2)])
+def test_the_announced_cost_counts_the_rows_and_what_is_computed_again(rival, monkeypatch, scale, rows, cache, times):
+    """Three pictures of 64 tokens; without a cache token i is computed 64 - i times, 65 / 2 on average."""
+    seen = []
+    monkeypatch.setattr("vqlearn.autoregression.cost.announce", lambda *given, instead: seen.append(given[1:]))
+    rival("a star", num_images_per_prompt=3, guidance_scale=scale, cache=cache, output_type="latent")
+    assert seen == [(64, rows * times)]
+
+
 def test_numbers_that_are_not_given_are_the_models_own(rival, seeded):
     rival.defaults = {"guidance_scale": 1.5, "truncation_rate": 0.5}
     own = rival(PROMPTS, generator=seeded(0), output_type="latent").images

@@ -99,7 +99,7 @@ def test_entropy_is_that_of_what_captions_leave_open():
 
     captions = ["a star", "a star", "a small star on a white background", "a large red star on a black background"]
     pictures = [scene("white", "small", "red", 0), scene("gray", "large", "blue", 8),
-                scene("black", "small", "red", 16), scene("white", "large", "red", 20)]  # fmt: skip
+                scene("black", "small", "red", 16), scene("black", "small", "red", 20)]  # fmt: skip
     found = report(captions, pictures).entropy
     assert found["background"] == 1 and found["size"] == 1  # of the first two, which say neither
     assert found["color"] == pytest.approx(_bits(["red", "blue", "red"]))  # of the first three
