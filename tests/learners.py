@@ -6,7 +6,7 @@ from pathlib import Path
 
 import nbformat
 
-from vqlearn.course import copying
+from vqlearn.course import copying, nursery
 
 RIGHT = {  # answers as a learner writes them
     "visible_share": "def visible_share(t, schedule):\n    return 1 - schedule.gamma_bar[t]",
@@ -51,3 +51,16 @@ def published(folder: Path, books: dict[str, list[str]], monkeypatch) -> Path:
         write(folder / f"{name}.ipynb", [TITLE, IMPORTS, *map(exercise, asked)])
     monkeypatch.setattr(copying, "FOLDERS", (folder,))
     return folder
+
+
+def light_nursery(folder: Path) -> str:
+    """The path of a program that forks kernels, as `vqlearn.course.nursery` does, but imports nothing for them first.
+
+    Where a test starts one of its own, what cells will need would take seconds.
+    """
+    text = Path(nursery.__file__).read_text(encoding="utf-8")
+    light, changed = re.subn(r"(?s)HEAVY = \(.*?\n\)", 'HEAVY = ("ipykernel.kernelapp",)', text)
+    assert changed == 1
+    path = folder / "light_nursery.py"
+    path.write_text(light, encoding="utf-8")
+    return str(path)

@@ -24,7 +24,7 @@ import nbformat
 import pytest
 import torch
 from answers import LIBRARY, WRONG
-from learners import IMPORTS, RIGHT, TITLE, exercise, published, write
+from learners import IMPORTS, RIGHT, TITLE, exercise, light_nursery, published, write
 
 from vqlearn.__main__ import main
 from vqlearn.course import classroom, copying, desk, exam, kernel, marking, outcomes, reduced, submissions
@@ -843,6 +843,7 @@ def test_sigterm_stops_the_kernel_with_what_it_started_and_leaves_nothing(tmp_pa
     write(learner / "00_a.ipynb", [first, "while True:\n    pass", exercise("token_counts")])
     before = contents(learner)
     code = f"from vqlearn.course import copying; copying.FOLDERS = [copying.Path({str(tmp_path / 'course')!r})]"
+    code += f"; from vqlearn.course import nursery; nursery.__file__ = {light_nursery(tmp_path)!r}"
     code += "; from vqlearn.__main__ import main; import sys; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "course", "check", str(learner)]
     environment = {**os.environ, "TMPDIR": str(temporary)}

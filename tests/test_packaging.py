@@ -162,7 +162,7 @@ def test_the_readme_has_the_two_commands():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert re.search(r'^python -m pip install -c constraints.txt -e \. && vqlearn generate ".+"$', text, re.M)
     assert re.search(
-        r'^python -m pip install -c constraints.txt -e "\.\[test\]" && python -m pytest -n 2 --dist loadfile$',
+        r'^python -m pip install -c constraints.txt -e "\.\[test\]" && python -m pytest -n 3 --dist loadfile$',
         text,
         re.M,
     )

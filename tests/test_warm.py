@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import secrets
 import signal
 import subprocess
@@ -13,8 +12,9 @@ from pathlib import Path
 import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
+from learners import light_nursery
 
-from vqlearn.course import nursery, warm
+from vqlearn.course import warm
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux alone")
 
@@ -112,9 +112,8 @@ def test_it_can_be_interrupted_and_killed(forked):
 
 def test_it_ends_with_whoever_started_it(tmp_path):
     """As Jupyter's own do: within a second or so, which this waits for."""
-    light = re.sub(r"(?s)HEAVY = \(.*?\n\)", 'HEAVY = ("ipykernel.kernelapp",)', Path(nursery.__file__).read_text())
-    (tmp_path / "light.py").write_text(light)  # seconds less to import
-    code = "import sys, test_warm\nfrom pathlib import Path\ntest_warm.nursery.__file__ = sys.argv[1] + '/light.py'\n"
+    code = "import sys, test_warm\nfrom pathlib import Path\n"
+    code += f"test_warm.warm.nursery.__file__ = {light_nursery(tmp_path)!r}\n"
     code += "kernel = test_warm.Started(Path(sys.argv[1]), test_warm.warm.register())\n"
     code += "print(kernel.process.pid, kernel.process.nursery.process.pid, flush=True)\nimport os; os._exit(0)"
     path = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parent.parent}"}
