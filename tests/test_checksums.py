@@ -1,4 +1,4 @@
-"""What was saved is told from what was changed, and nothing large is read on the word of a stranger's folder."""
+"""Saved files are distinguished from changed ones, and nothing large is read on the word of a stranger's folder."""
 
 import json
 import os

@@ -158,14 +158,14 @@ def _settings(tokenizer):
 
 
 def test_a_tokenizer_keeps_its_settings_and_they_change_nothing(words):
-    """Somebody else may have told the shared tokenizer to cut and to pad, as every script for diffusers does."""
+    """Somebody else may have set the shared tokenizer to cut and to pad, as every script for diffusers does."""
     long = "a small red circle left of a small blue square and above a star"
     before = tokenize(words, [long, "a star"])
     assert _settings(words) == (None, None)
     words("a", padding="max_length", truncation=True, max_length=5)
-    told = _settings(words)
+    theirs = _settings(words)
     ids, cut = tokenize(words, [long, "a star"])
-    assert torch.equal(ids, before[0]) and cut == before[1] and _settings(words) == told
+    assert torch.equal(ids, before[0]) and cut == before[1] and _settings(words) == theirs
     words.backend_tokenizer.no_truncation()
     words.backend_tokenizer.no_padding()
 
