@@ -196,10 +196,15 @@ def test_the_gradient_is_finite_and_the_derivative(name, jumps):
     schedule, logits = schedule_of(name), random_prediction(len(x_0), 1, CODES, seed=4)
     for time in (0.1, 0.6, 1.0):
         times = torch.full((len(x_0),), time, dtype=torch.float64)
-        assert torch.autograd.gradcheck(
-            lambda z, times=times: continuous_terms(z.log_softmax(-1), x_0, x_t, times, schedule, jumps=jumps).sum(),
-            logits.clone().requires_grad_(),
-        )
+
+        def terms(z, times=times):  # a row's depends on the row alone, so that all rows change at once
+            return continuous_terms(z.log_softmax(-1), x_0, x_t, times, schedule, jumps=jumps)[:, 0]
+
+        leaf = logits.clone().requires_grad_()
+        (found,) = torch.autograd.grad(terms(leaf).sum(), leaf)
+        for code, step in enumerate(1e-6 * torch.eye(CODES, dtype=torch.float64)):
+            difference = (terms(logits + step) - terms(logits - step)) / 2e-6
+            assert_close(found[:, 0, code], difference, rtol=1e-5, atol=1e-6)
     single = (8 * random_prediction(64, 5, CODES, dtype=torch.float32)).requires_grad_()
     clean = torch.zeros(64, 5, dtype=torch.int64)
     loss = continuous_loss(lambda x, t: single.log_softmax(-1), clean, schedule, jumps=jumps).mean()
