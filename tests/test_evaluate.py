@@ -20,7 +20,7 @@ from vqlearn.evaluation.agreement import (
     report,
     states_new_combination,
 )
-from vqlearn.evaluation.verdict import verdict
+from vqlearn.evaluation.verdict import is_known, verdict
 from vqlearn.exactness.ideal import code_table, ideal_denoiser
 
 
@@ -195,6 +195,8 @@ def test_a_verdict_is_of_a_picture_and_a_prompt():
         verdict(picture, "")
         == "nothing on a black background (the sentence is not one of the toy world, so it was not checked)"
     )
+    assert [is_known(said, "scenes") for said in ("a star", "a pear", "")] == [True, False, False]
+    assert [is_known(said, "emoji") for said in ("a star", "a pear", "")] == [False, True, False]
 
 
 def test_excess_looks_where_the_models_card_does(data):

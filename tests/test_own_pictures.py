@@ -156,6 +156,7 @@ def test_the_command_trains_and_goes_on_and_tells_of_changed_pictures(tmp_path, 
     assert "p: 8 pictures, 8 used in 8 x 8 pixels\nno captions and no classes\n" in shown
     assert re.search(r"wrote run/model: .*train: \d pictures, codec .* dB, .* bits per token\n$", shown)
     assert main(["generate", "--model", "run/model", "--steps", "2", "--out", "x.png"]) == 0
+    assert capsys.readouterr().out == "wrote x.png\n"
     assert main(command) == 0  # all is there: nothing is learned again
     write(tmp_path / "p", captions)
     assert main(command) == 2
@@ -382,6 +383,8 @@ def test_a_model_of_text_takes_the_names_of_classes(folder, tmp_path):
         (tmp_path / "c" / label).mkdir(parents=True)
         (folder / name).rename(tmp_path / "c" / label / name)
     assert conditions_of(pipe, PictureFolder(tmp_path / "c", 8)) == [("bar",), ("disc",)]
+    pipe.defaults = {"words": ["a"]}
+    assert prepared(pipe, PictureFolder(tmp_path / "c", 8)).defaults == {"words": ["a", "bar", "disc"]}
     of_classes = new_pipeline(PictureFolder(tmp_path / "c", 8), SMALL)
     with pytest.raises(ValueError, match="this model reads a class, and the pictures have captions"):
         conditions_of(of_classes, PictureFolder(folder, 8))

@@ -12,6 +12,15 @@ from vqlearn.data import emoji, scenes
 WORLDS: dict[str, tuple[Any, str]] = {"scenes": (scenes, "the toy world"), "emoji": (emoji, "those of emoji")}
 
 
+def is_known(prompt: str, data: str) -> bool:
+    """Whether a sentence is one of "scenes" or "emoji"."""
+    try:
+        WORLDS[data][0].parse(prompt)
+    except ValueError:
+        return False
+    return True
+
+
 def verdict(image: Image.Image, prompt: str, data: str = "scenes") -> str:
     """What a picture shows and whether it is as asked, in words; "" for a picture of another size than the data's.
 

@@ -76,7 +76,8 @@ def prepared(pipe: VQDiffusionPipeline, pictures: PictureFolder) -> VQDiffusionP
         learned.embeddings.data.copy_(empty)
         pipe.learned_classifier_free_sampling_embeddings = learned
     if pipe.transformer.reads == "text" and "words" in pipe.defaults:
-        known = {*pipe.defaults["words"], *signs(" ".join(captions(pictures)))}
+        said = conditions_of(pipe, pictures)
+        known = {*pipe.defaults["words"], *signs(" ".join(text for i in pictures.indices("train") for text in said[i]))}
         pipe.defaults = {**pipe.defaults, "words": sorted(known)}
     return pipe
 
