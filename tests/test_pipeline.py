@@ -528,7 +528,14 @@ OBJECTS = {
     "negative_prompt must be a string or a list of 1 strings": {"negative_prompt": 5, "guidance_scale": 1},
     "prompt must be a string or a non-empty list of strings, got b'a star'": {"prompt": b"a star"},
     "prompt must be a string or a non-empty list of strings, got \\(\\)": {"prompt": ()},
-    r"prompt embeddings must be floating point \[B, S, 96\]": {"prompt": torch.zeros(0, 4, 96)},
+    r"prompt embeddings must be floating point \[B, S, 96\], .*float32 \[0, 4, 96\]": {"prompt": torch.zeros(0, 4, 96)},
+    r"prompt embeddings must be floating point \[B, S, 96\], .*float32 \[1, 32, 64\]": {
+        "prompt": torch.zeros(1, 32, 64)
+    },
+    r"prompt embeddings must be floating point \[B, S, 96\], .*float32 \[32, 96\]": {"prompt": torch.zeros(32, 96)},
+    r"prompt embeddings must be floating point \[B, S, 96\], .*int64 \[1, 32, 96\]": {
+        "prompt": torch.zeros(1, 32, 96, dtype=torch.int64)
+    },
     "output_type must be one of pil, np, pt, latent, got \\['pil'\\]": {"output_type": ["pil"]},
     "prompt holds U.DC80, which is half a character": {"prompt": "a \udc80"},
 }

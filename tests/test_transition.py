@@ -89,6 +89,9 @@ def test_q_log_probs_and_q_likelihood_are_columns_and_rows(name):
     clean = q_log_probs(states(schedule.num_steps + 1)[:, :K], torch.arange(schedule.num_steps + 1), schedule)
     truth = torch.stack([floats(products[0, t])[:, :K].T for t in range(schedule.num_steps + 1)])
     assert clean.dtype == torch.float32 and error(clean.exp(), truth) <= 1e-6
+    every_t = torch.arange(schedule.num_steps + 1)
+    truth = torch.stack([floats(products[0, t]) for t in every_t.tolist()])  # s is 0 where it is not given
+    assert error(q_likelihood(states(len(every_t)), every_t, schedule).exp(), truth) <= 1e-6
 
 
 @forty_examples
