@@ -1,5 +1,7 @@
 """The schedule against its definition: shares of single steps, of any jump, of published code, and what is refused."""
 
+import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -205,3 +207,17 @@ def test_schedules_are_equal_where_their_curves_are():
     assert hash(MaskReplaceSchedule.paper(8)) == hash(MaskReplaceSchedule.paper(8))
     assert MaskReplaceSchedule.paper(8) != MaskReplaceSchedule.paper(9)
     assert MaskReplaceSchedule.paper(8) != MaskReplaceSchedule.released(8) and MaskReplaceSchedule.paper(8) != "paper"
+
+
+def test_shares_that_are_asked_for_again_are_the_same_and_may_be_written_to(monkeypatch):
+    monkeypatch.setattr("vqlearn.schedule.KEPT", 3)
+    schedule = MaskReplaceSchedule.paper(4, 10)
+    pairs = [(s, t) for t in range(11) for s in range(t + 1)]
+    expected = schedule.between(*torch.tensor(pairs).T)
+    for _ in range(2):
+        for number, (s, t) in enumerate(pairs):
+            found = schedule.between(s, torch.tensor(t))
+            for share, one in zip(found, expected, strict=True):
+                assert torch.equal(share, one[number])
+                share += 1
+    assert pickle.loads(pickle.dumps(schedule)) == copy.deepcopy(schedule) == schedule.to("cpu") == schedule

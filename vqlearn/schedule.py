@@ -17,6 +17,7 @@ from vqlearn.arguments import real, shown, whole
 ROUNDING = 1e-12  # how far float64 curves may stray from [0, 1] and from monotone; nearer than this to 0 or 1 is 0 or 1
 MOST = 2**24  # codes, and steps: more would fill the memory
 WITHOUT_FLOAT64 = {"mps"}  # kinds of device
+KEPT = 4096  # pairs of times, whose shares a schedule keeps
 COARSE = 4.0  # the same for curves of another dtype, in units of its rounding error
 
 
@@ -70,6 +71,7 @@ class MaskReplaceSchedule:
         # Where nothing is replaced, kept and masked make 1 to the last digit, and so do all shares made from them.
         self.alpha_bar, self.gamma_bar = torch.where(replaced < rounding, seen, alpha_bar), gamma_bar
         self.beta_bar = self._replaced_bar / self.num_codes
+        self._known: dict[tuple[int, int], Shares] = {}
         _check_monotone(self, rounding)
         steps = torch.arange(self.num_steps + 1)
         self.alpha, self.beta, self.gamma = self.between((steps - 1).clamp(min=0), steps)
@@ -119,6 +121,16 @@ class MaskReplaceSchedule:
         masked, or nothing kept), the undefined quotient is taken as "everything masked" or "nothing kept".
         """
         s, t = as_time("s", s), as_time("t", t)
+        if s.ndim or t.ndim or not s.is_cpu or not t.is_cpu:
+            return self._between(s, t)
+        pair = int(s), int(t)  # a sampler asks for the same ones in every run
+        if pair not in self._known:
+            if len(self._known) >= KEPT:
+                self._known.clear()
+            self._known[pair] = self._between(s, t)
+        return Shares(*(share.clone() for share in self._known[pair]))
+
+    def _between(self, s: Tensor, t: Tensor) -> Shares:
         if bool((s < 0).any() or (t > self.num_steps).any() or (s > t).any()):
             raise ValueError(
                 f"need 0 <= s <= t <= {self.num_steps}, got s = {_spell(s)}, t = {_spell(t)} in between(s, t)"
@@ -172,6 +184,7 @@ class MaskReplaceSchedule:
             return self
         moved = object.__new__(MaskReplaceSchedule)
         moved.__dict__ = {key: v.to(device) if isinstance(v, Tensor) else v for key, v in self.__dict__.items()}
+        moved._known = {}
         return moved
 
     def __repr__(self) -> str:

@@ -93,7 +93,8 @@ class TokenStage:
         else:
             self.working = self.model if dtype is None else copy.deepcopy(self.model).to(dtype)
         self.engine.prepare(self.working.transformer)
-        self.learning, self.used = list(self.model.parameters()), list(self.working.parameters())
+        self.learning: list[Tensor] = list(self.model.parameters())
+        self.used: list[Tensor] = list(self.working.parameters())
         self.optimizer = torch.optim.AdamW(
             groups(self.model),
             lr=recipe.learning_rate,
