@@ -53,6 +53,21 @@ def test_numbers_of_a_recipe_out_of_range_are_named(name, value):
     assert SceneRecipe.__dataclass_fields__.keys() >= WRONG.keys()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("steps", 1), ("batch", 1), ("seed", 0), ("seed", 2**32 - 1), ("own_from", 0), ("weight_decay", 0),
+     ("relation_weight", 0), ("decay", 0), ("decay", 1), ("null_share", 0), ("null_share", 1), ("ema", 0), ("ema", 1),
+     ("uniform_share", 0), ("uniform_share", 1), ("own_share", 0), ("own_share", 1)],
+)  # fmt: skip
+def test_numbers_at_the_ends_of_their_range_are_right(name, value):
+    assert getattr(SceneRecipe(**{name: value}), name) == value
+
+
+def test_any_seed_begins_a_network():
+    for seed in (0, 2**32 - 1):
+        initialise(pipeline().transformer, seed=seed)
+
+
 @pytest.mark.parametrize(("name", "value"), [("polish", 1.1), ("commitment", -1), ("steps", 0), ("learning_rate", 0)])
 def test_numbers_of_the_codecs_recipe_out_of_range_are_named(name, value):
     with pytest.raises(ValueError, match=rf"^{name} must be .*, got {value}"):
