@@ -34,7 +34,7 @@ TEXT_PARTS = ("text_encoder", "tokenizer", "learned_classifier_free_sampling_emb
 
 
 def networks(
-    seed: int = 0, *, words: Iterable[str] | None = (*scenes.VOCABULARY, ","), side: int = scenes.SIZE
+    seed: int = 0, *, words: Iterable[str] | None = (*sorted(scenes.VOCABULARY), ","), side: int = scenes.SIZE
 ) -> dict[str, Any]:
     """The six components of a pipeline of the shipped model's sizes, untrained; the same for the same seed.
 
@@ -93,7 +93,7 @@ def small_denoiser(
 def rival_networks(
     seed: int = 0,
     *,
-    words: Iterable[str] | None = (*scenes.VOCABULARY, ","),
+    words: Iterable[str] | None = (*sorted(scenes.VOCABULARY), ","),
     side: int = scenes.SIZE,
     order: Sequence[int] | None = None,
 ) -> dict[str, Any]:
