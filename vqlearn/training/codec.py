@@ -59,7 +59,7 @@ class CodecStage:
         self.ema = CodebookEMA(codec.quantize, learned=learned)
         codec.quantize.requires_grad_(False)
         self.learning = [p for p in codec.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.learning, lr=recipe.learning_rate, weight_decay=0.0, fused=True)
+        self.optimizer = torch.optim.AdamW(self.learning, lr=recipe.learning_rate, weight_decay=0.0)
 
     def step(self, number: int) -> dict[str, float]:
         """One update on batch `number`; returns the figures of the log.
