@@ -93,9 +93,9 @@ def _run(arguments: argparse.Namespace, out: Path) -> None:
     said = learn(arguments, out)
     if processes.rank():
         return
+    print(f"wrote {out / 'model'}: {said}", flush=True)
     for log in sorted(out.glob("*/log.csv")):
         loss_curve(log).savefig(log.with_name("loss.png"), dpi=120)
-    print(f"wrote {out / 'model'}: {said}")
 
 
 def _scenes(arguments: argparse.Namespace, out: Path) -> str:
