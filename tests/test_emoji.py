@@ -162,13 +162,19 @@ def test_what_is_out_of_range_is_named():
         sample("dev", 0)
     with pytest.raises(ValueError, match="index must be a whole number of at least 0, got -1"):
         sample("train", -1)
-    with pytest.raises(ValueError, match="side must be 32 or 64, got 48"):
-        sample("train", 0, side=48)
-    with pytest.raises(ValueError, match=r"categories must be some of Activities, .*, got \['Fruit'\]"):
-        sample("train", 0, categories=["Fruit"])
+    for side in (48, 32.0, "64"):
+        with pytest.raises(ValueError, match=f"side must be 32 or 64, got {side!r}"):
+            sample("train", 0, side=side)
+    for categories in (["Fruit"], "Flags", ["Flags", 5], [["Flags"]], [], 5):
+        with pytest.raises(ValueError, match=r"categories must be some of Activities, .*, got .*"):
+            sample("train", 0, categories=categories)
+    with pytest.raises(ValueError, match="no emoji of the categories Component is in 'unseen'; choose more of them"):
+        sample("unseen", 0, categories=["Component"])
     for wrong in (np.zeros((48, 48, 3), np.uint8), np.zeros((32, 64, 3), np.uint8), "pear", np.zeros(32)):
-        with pytest.raises(ValueError, match=r"(picture|image) must be"):
+        with pytest.raises(ValueError, match=r"picture must be"):
             read(wrong)
+    with pytest.raises(TypeError, match="caption must be a string, got 5"):
+        agreement(np.zeros((32, 32, 3), np.uint8), 5)
     with pytest.raises(ValueError, match="image"):
         read(torch.full((3, 32, 32), torch.nan))
 

@@ -83,7 +83,7 @@ def test_a_flipped_bit_costs_its_row_alone(file, size, tmp_path):
 
 
 def test_room_is_looked_for_before_the_work(tmp_path):
-    with pytest.raises(OSError, match=r"x\.rows needs 38000000\.0 GB more, and .* GB are free"):
+    with pytest.raises(OSError, match=r"x\.rows needs 38000000000\.0 MB more, and .* MB are free"):
         store(tmp_path).check_space(10**15)
 
 

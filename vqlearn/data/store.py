@@ -53,7 +53,7 @@ class RowStore:
         """Raises OSError unless there is room for so many more rows."""
         needed, free = count * (self.bytes + KEY + SUM), shutil.disk_usage(self.data.parent).free
         if needed > free:
-            raise OSError(f"{self.data} needs {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free")
+            raise OSError(f"{self.data} needs {needed / 1e6:.1f} MB more, and {free / 1e6:.1f} MB are free")
 
     def mapped(self) -> np.ndarray:
         """All rows `[N, ...]`, read from the disk as they are needed."""

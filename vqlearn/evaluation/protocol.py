@@ -59,7 +59,7 @@ def measure(
     """
     seed, batch = whole("seed", seed, 0, LAST), whole("batch", batch)
     distances.check_torchmetrics()
-    rows = _read(pipe, reference, whole("count", count), progress)
+    rows = _read(pipe, reference, whole("count", count, 2), progress)
     chosen = _features(features, rows, str(pipe.device))
     score = _clip(clip, pipe, rows)
     out, model, settings = Path(out), model_digest(pipe), _settings(pipe, call)
@@ -92,7 +92,10 @@ def _read(pipe: Any, reference: Reference, count: int, progress: bool) -> Read:
     side = side_of(pipe)
     count = min(count, len(reference.data))  # type: ignore[arg-type]
     if count < 2:
-        raise ValueError(f"measuring takes at least 2 pictures, and of {reference.name!r} there is {count}")
+        raise ValueError(
+            f"measuring takes at least 2 pictures, and of {reference.name!r} there is {count}; choose another split, "
+            "or add pictures"
+        )
     conditions, found = [], hashlib.sha256()
     for index in tqdm(range(count), disable=not progress, desc="reading", unit="picture"):
         name = f"picture {index} of {reference.name!r}"

@@ -34,8 +34,10 @@ def parse(caption: str) -> Claim:
     """The meaning of a caption: a name, two of them with a relation, or keywords; on a background or not.
 
     Keywords, separated by commas, mean every emoji that has them all as a keyword or name. Raises ValueError for a
-    caption with which no emoji agrees.
+    caption with which no emoji agrees, TypeError for what is no string.
     """
+    if not isinstance(caption, str):
+        raise TypeError(f"caption must be a string, got {shown(caption)}")
     rest = " ".join(caption.lower().split()).rstrip(" .")
     background = None
     if match := _BACKGROUND.search(rest):

@@ -43,16 +43,16 @@ def read(picture: Picture) -> Arrangement:
 def _pixels(picture: Picture) -> np.ndarray:
     """Any accepted picture as float32 `[H, W, 3]` in [0, 1]."""
     if isinstance(picture, Image.Image):
-        side = picture.width
+        width, height = picture.size
     elif isinstance(picture, np.ndarray | Tensor) and picture.ndim == 3:
-        side = picture.shape[1]
+        height, width = picture.shape[1:] if isinstance(picture, Tensor) else picture.shape[:2]
     else:
         raise ValueError(f"picture must be a PIL image, an array [H, W, 3] or a tensor [3, H, W], got {shown(picture)}")
-    if side not in SIDES:
-        raise ValueError(f"picture must be 32 x 32 or 64 x 64 pixels, got one that is {side} wide")
+    if width != height or width not in SIDES:
+        raise ValueError(f"picture must be 32 x 32 or 64 x 64 pixels, got {width} x {height}")
     if isinstance(picture, Tensor) and picture.is_floating_point():
         picture = picture.detach().float().cpu().clamp(-1, 1)  # a codec goes a little beyond
-    found: np.ndarray = to_tensor(picture, side)[0].permute(1, 2, 0).numpy() / 2 + 0.5
+    found: np.ndarray = to_tensor(picture, width)[0].permute(1, 2, 0).numpy() / 2 + 0.5
     return found
 
 
@@ -103,7 +103,7 @@ class Agreement:
 
 def agreement(picture: Picture | Arrangement, caption: str | Claim) -> Agreement:
     """Read a picture and compare it with a caption; raises ValueError for a caption with which no emoji agrees."""
-    claim = parse(caption) if isinstance(caption, str) else caption
+    claim = caption if isinstance(caption, Claim) else parse(caption)
     seen = picture if isinstance(picture, Arrangement) else read(picture)
     background = claim.background in (None, seen.background)
     orders = [seen.emoji, seen.emoji[::-1]] if len(seen.emoji) == len(claim.emoji) else []

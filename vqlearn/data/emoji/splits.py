@@ -6,6 +6,7 @@ import functools
 import hashlib
 import random
 from collections.abc import Iterable
+from numbers import Integral
 
 import numpy as np
 
@@ -38,13 +39,11 @@ def arranged(
     split: str, index: int, *, side: int = 32, categories: Iterable[str] | None = None
 ) -> tuple[Arrangement, str]:
     """What `sample` draws, and its caption."""
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {shown(split)}")
-    if side not in SIDES:
+    choice = pool(split, categories)
+    if not isinstance(side, Integral) or side not in SIDES:
         raise ValueError(f"side must be 32 or 64, got {shown(side)}")
     index = whole("index", index, 0)
     rng = random.Random(f"emoji {split} {index}")
-    choice = pool(split, None if categories is None else frozenset(categories))
     arrangement = _arrangement(split, choice, side, rng)
     return arrangement, (any_caption if split == "train" else whole_caption)(arrangement, rng)
 
@@ -63,17 +62,31 @@ def _arrangement(split: str, choice: tuple[Emoji, ...], side: int, rng: random.R
             return Arrangement(background, tuple(sorted(found, key=lambda one: (one.row, one.col))), side)
 
 
+def pool(split: str, categories: Iterable[str] | None = None) -> tuple[Emoji, ...]:
+    """The emoji of a split, of some categories or of all; raises ValueError for another split or category, and where
+    there is none."""
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {shown(split)}")
+    known = _categories()
+    given = known if categories is None else ()
+    if isinstance(categories, Iterable) and not isinstance(categories, str):
+        given = tuple(categories)
+    if not given or any(one not in known for one in given):
+        raise ValueError(f"categories must be some of {', '.join(known)}, got {shown(given or categories)}")
+    if not (found := _pool(split, frozenset(given))):
+        raise ValueError(f"no emoji of the categories {', '.join(given)} is in {split!r}; choose more of them")
+    return found
+
+
 @functools.cache
-def pool(split: str, categories: frozenset[str] | None = None) -> tuple[Emoji, ...]:
-    """The emoji of a split, of some categories or of all; raises ValueError for an unknown category."""
-    known = {emoji.category for emoji in catalogue()}
-    if categories is not None and not (categories and categories <= known):
-        raise ValueError(f"categories must be some of {', '.join(sorted(known))}, got {shown(sorted(categories))}")
-    return tuple(
-        emoji
-        for emoji in catalogue()
-        if is_unseen(emoji) == (split == "unseen") and (categories is None or emoji.category in categories)
-    )
+def _categories() -> tuple[str, ...]:
+    return tuple(sorted({emoji.category for emoji in catalogue()}))
+
+
+@functools.cache
+def _pool(split: str, categories: frozenset[str]) -> tuple[Emoji, ...]:
+    some = (emoji for emoji in catalogue() if emoji.category in categories)
+    return tuple(emoji for emoji in some if is_unseen(emoji) == (split == "unseen"))
 
 
 def is_unseen(emoji: Emoji) -> bool:
