@@ -148,6 +148,9 @@ def test_a_table_that_has_no_use_is_one_sentence(tmp_path):
             listed(tmp_path, tmp_path / name)
     with pytest.raises(ValueError, match=r"gone\.csv cannot be read \(No such file"):
         listed(tmp_path, tmp_path / "gone.csv")
+    (tmp_path / "metadata.csv").mkdir()  # as a pipe, which would be waited for
+    with pytest.raises(ValueError, match=r"metadata\.csv cannot be read \(no ordinary file\)"):
+        listed(tmp_path, tmp_path / "metadata.csv")
 
 
 def test_a_table_says_the_same_however_it_was_written(tmp_path):

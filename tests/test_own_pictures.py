@@ -147,6 +147,7 @@ def test_the_plan_counts_the_operations_of_the_encoder(ran):
 def test_the_command_trains_and_goes_on_and_tells_of_changed_pictures(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     captions = paint(tmp_path / "p", 8, side=8 + 8)
+    long = {name: f"{caption}, {'and again ' * 40}" for name, caption in captions.items()}
     command = ["train", "--data", "p", "--size", "8", "--codec-steps", "2", "--steps", "2", "--out", "run"]
     command += ["--discriminator-from", "1"]
     assert main(command) == 0
@@ -161,6 +162,10 @@ def test_the_command_trains_and_goes_on_and_tells_of_changed_pictures(tmp_path, 
     write(tmp_path / "p", captions)
     assert main(command) == 2
     assert "the run in 'run' has begun with other pictures, captions or pixels; choose" in capsys.readouterr().err
+    write(tmp_path / "p", long)
+    assert main([*command[:-3], "long", "--codec-from", "run/model"]) == 0  # twice each, in pictures and in the bound
+    remarks = capsys.readouterr().err.split("vqlearn: note: the prompt is longer than 32 tokens; this part was cut off")
+    assert 1 < len(remarks) <= 1 + len(long)
 
 
 @pytest.mark.parametrize(

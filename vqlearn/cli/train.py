@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import signal
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vqlearn.cli.options import Commands, check_device, path_name, whole
+from vqlearn.cli.options import Commands, check_device, note, path_name, whole
+from vqlearn.remarks import heard_by
 
 if TYPE_CHECKING:
     from vqlearn.autoregression import AutoregressivePipeline
@@ -28,13 +29,16 @@ def add(commands: Commands) -> None:
     data = "what to learn: scenes (default), emoji, or a folder of pictures"
     command.add_argument("--data", default="scenes", type=path_name, metavar="DATA", help=data)
     command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    start = "a model of this kind to learn on, or 'shipped'; a rival takes the codec alone of a denoiser"
+    start = "a model to learn on from, a folder or 'shipped'; a rival takes the codec alone of a denoiser"
     command.add_argument("--start-from", metavar="MODEL", type=path_name, help=start)
     rival = "train the autoregressive rival, on as many scenes in as many updates"
     command.add_argument("--autoregressive", action="store_true", help=rival)
-    command.add_argument("--codec-steps", type=whole(1), help="updates of the codec")
-    command.add_argument("--steps", type=whole(1), help="updates of the denoiser, or of its rival")
-    command.add_argument("--objective", choices=OBJECTIVES, help="what the denoiser minimises")
+    codec = "updates of the codec (default: of the recipe, for a folder 3000)"
+    command.add_argument("--codec-steps", metavar="N", type=whole(1), help=codec)
+    steps = "updates of the denoiser, or of its rival (default: of the recipe, for a folder 8000)"
+    command.add_argument("--steps", metavar="N", type=whole(1), help=steps)
+    objective = "what the denoiser minimises (default: ideal for scenes, else cross_entropy)"
+    command.add_argument("--objective", choices=OBJECTIVES, help=objective)
     folder = command.add_argument_group("for a folder of pictures")
     captions = "a file of captions: .csv, .jsonl, or .json as of COCO (default: what the folder holds)"
     folder.add_argument("--captions", metavar="FILE", type=path_name, help=captions)
@@ -140,12 +144,12 @@ def _folder(arguments: argparse.Namespace, out: Path) -> str:
     detail = _detail(arguments, side)
     with processes.first_alone():
         own.check_apart(arguments.data, out)
-    with locked(out):
+    with locked(out), heard_by(functools.cache(note)):  # of captions that are too long, once each
         pipe, pictures = _begun(arguments, out, begin, side)
         if arguments.codec_steps or not given:
             own.learn_codec(pipe, pictures, out, codec, learned=bool(given), **detail)
         pipe = own.learn_denoiser(pipe, pictures, out, denoiser, objective, engine=engine, device=arguments.device)
-    judged = {part: own.judge(pipe, pictures, part) for part in ("held out", "train") if not processes.rank()}
+        judged = {part: own.judge(pipe, pictures, part) for part in ("held out", "train") if not processes.rank()}
     return "; ".join(f"{part}: {found}" for part, found in judged.items() if found)
 
 
@@ -177,13 +181,13 @@ def _chosen(arguments: argparse.Namespace) -> tuple[Callable[[PictureFolder], VQ
         raise ValueError("--perceptual and --discriminator-from are for a codec that learns: give --codec-steps too")
     model = _diffusion(given)
     if model and arguments.start_from:
-        return partial(prepared, model), side_of(model)
+        return functools.partial(prepared, model), side_of(model)
     if model and model.vqvae is None:
         raise ValueError(f"--codec-from {given}: this model has no codec")
     size, codec = SIZES[arguments.network or "tiny"], model.vqvae if model else None
     side = arguments.size or size.side
     check_side(side, codec.factor if codec else size.factor)
-    return partial(new_pipeline, size=size, codec=codec), side
+    return functools.partial(new_pipeline, size=size, codec=codec), side
 
 
 def _begun(
