@@ -416,3 +416,28 @@ def test_parts_that_are_replaced_are_looked_at_by_the_next_call(shipped):
     pipe.register_modules(scheduler=VQDiffusionScheduler(1025), transformer=other)
     pipe.set_progress_bar_config(disable=True)
     assert bool((pipe("a star", 1, 1.0, output_type="latent").images == 7).all())
+
+
+@pytest.mark.parametrize("part", ["transformer", "vqvae"])
+def test_a_network_is_made_from_its_configuration(pipe, part):
+    """What changes a network is never left out in silence."""
+    network = getattr(pipe, part)
+    again = type(network).from_config({**network.config, "_diffusers_version": "0.30.0"})
+    shapes = [{name: one.shape for name, one in each.state_dict().items()} for each in (network, again)]
+    assert again.config == network.config and shapes[0] == shapes[1]
+    with pytest.raises(ValueError, match="has no setting depth; what changes a network is never left out"):
+        type(network).from_config({**network.config, "depth": 3})
+    made, unused = type(network).from_config(network.config, return_unused_kwargs=True, depth=3)
+    assert made.config == network.config and unused == {"depth": 3}
+
+
+def test_the_numbers_and_bytes_of_a_network_are_counted(pipe):
+    """By hand, of the two tables and of all tensors."""
+    network = pipe.transformer
+    tables = [one.weight for one in network.modules() if isinstance(one, torch.nn.Embedding)]
+    numbers = sum(one.numel() for one in network.parameters())
+    assert tables and network.num_parameters() == network.num_parameters(only_trainable=True) == numbers
+    assert network.num_parameters(exclude_embeddings=True) == numbers - sum(one.numel() for one in tables)
+    tensors = sum(one.nbytes for one in (*network.parameters(), *network.buffers()))
+    weights = sum(one.nbytes for one in network.parameters())
+    assert (network.get_memory_footprint(), network.get_memory_footprint(False)) == (tensors, weights)

@@ -94,16 +94,16 @@ def test_entropy_in_bits():
 
 
 def test_entropy_is_that_of_what_captions_leave_open():
-    def scene(background, size, color, row):
-        return Scene(background, (SceneObject(size, color, "star", row, 4),))
+    def scene(background, size, color, row, column):
+        return Scene(background, (SceneObject(size, color, "star", row, column),))
 
     captions = ["a star", "a star", "a small star on a white background", "a large red star on a black background"]
-    pictures = [scene("white", "small", "red", 0), scene("gray", "large", "blue", 8),
-                scene("black", "small", "red", 16), scene("black", "small", "red", 20)]  # fmt: skip
+    pictures = [scene("white", "small", "red", 7, 0), scene("gray", "large", "blue", 8, 0),
+                scene("black", "small", "red", 0, 7), scene("black", "small", "red", 0, 8)]  # fmt: skip
     found = report(captions, pictures).entropy
     assert found["background"] == 1 and found["size"] == 1  # of the first two, which say neither
     assert found["color"] == pytest.approx(_bits(["red", "blue", "red"]))  # of the first three
-    assert found["position"] == pytest.approx(_bits([0, 1, 2, 2]))  # to 8 pixels
+    assert found["position"] == pytest.approx(_bits([0, 1, 0, 2]))  # to 8 pixels
 
 
 def test_excess_is_the_divergence_of_the_network_from_the_ideal(shipped):

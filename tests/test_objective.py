@@ -1,5 +1,6 @@
 """The bound by enumeration of every trajectory, the loss against published code, and the choice of t."""
 
+import copy
 import itertools
 import math
 from pathlib import Path
@@ -331,9 +332,11 @@ def test_time_sampler_is_uniform_until_every_time_was_seen_more_than_ten_times()
     for _ in range(10):
         sampler.update(every, torch.tensor([9.0, 1.0, 2.0, 4.0]))
     assert_close(sampler.probabilities(), torch.tensor([0, 1, 1, 1, 1], dtype=torch.float64) / 4)
-    sampler.update(every[:3], torch.tensor([9.0, 1.0, 2.0]))
-    assert_close(sampler.probabilities(), torch.tensor([0, 1, 1, 1, 1], dtype=torch.float64) / 4)
-    sampler.update(every[3:], torch.tensor([4.0]))
+    for late in (1, 4):  # the last one to be seen an eleventh time
+        behind = copy.deepcopy(sampler)
+        behind.update(every[every != late], torch.ones(3))
+        assert_close(behind.probabilities(), torch.tensor([0, 1, 1, 1, 1], dtype=torch.float64) / 4)
+    sampler.update(every, torch.tensor([9.0, 1.0, 2.0, 4.0]))
     root_mean_square = (1 - 0.9**11) ** 0.5 * torch.tensor([0.0, 1, 1, 2, 4]).double()
     expected = torch.where(torch.arange(5) > 0, (root_mean_square**2 + 1e-10).sqrt() + 1e-4, 0.0)
     assert_close(sampler.probabilities(), expected / expected.sum(), atol=1e-12, rtol=0)
