@@ -2,6 +2,7 @@
 
 import csv
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from vqlearn.data import folder as data_folder
 from vqlearn.data import preparing, store
 from vqlearn.data.folder import PictureFolder
 from vqlearn.networks.text import LearnedClassifierFreeSamplingEmbeddings
-from vqlearn.training import CodecRecipe, CodecStage, DenoiserRecipe, Engine, own, samples, tokens
+from vqlearn.training import CodecRecipe, CodecStage, DenoiserRecipe, DenoiserStage, Engine, own, samples, tokens
 from vqlearn.training.pipelines import conditions_of, cut_captions, new_pipeline, prepared
 from vqlearn.training.process import locked
 from vqlearn.training.samples import Sampled, grid
@@ -331,6 +332,17 @@ def test_drawing_samples_changes_nothing_that_is_learned(folder, tmp_path):
         found.append(weights(pipe))
     assert all(torch.equal(*both) for both in zip(*found, strict=True))
     assert len(list((tmp_path / "r1" / "samples").iterdir())) == 3
+
+
+def test_prompts_are_tried_before_the_first_update(folder, tmp_path, monkeypatch):
+    pictures = own.read_folder(folder, tmp_path / "r", 8, progress=False)
+    pipe, recipe = new_pipeline(pictures, SMALL), DenoiserRecipe(steps=1, batch=4)
+    monkeypatch.setattr(DenoiserStage, "step", lambda *_: pytest.fail("an update"))
+    for wrong in (["a bar", 5], [" "], [None]):
+        with pytest.raises(ValueError, match="prompt must"):
+            own.learn_denoiser(pipe, pictures, tmp_path / "r", recipe, prompts=wrong, **QUIET)
+    stage = SimpleNamespace(pipe=pipe, mean_networks=lambda: None)
+    assert Sampled(stage, [], tmp_path, 1).drawn() == [] and Sampled(stage, "a bar", tmp_path, 1).prompts == ["a bar"]
 
 
 @pytest.mark.parametrize("layout", ["text", "class", "nothing"])

@@ -20,11 +20,15 @@ class Sampled:
     """A stage that draws its prompts with the averaged weights, as `folder/000500.png` after update 500.
 
     The draws have a generator of their own, so the weights are those of the stage alone. `prompts` are those of a call
-    of the pipeline, and `call` its other arguments.
+    of the pipeline, none for no pictures, and `call` its other arguments. Raises ValueError for a prompt that the
+    pipeline does not read.
     """
 
     def __init__(self, stage: DenoiserStage, prompts: Sequence[Any], folder: Path, every: int, **call: Any):
-        self.stage, self.prompts, self.folder, self.every, self.call = stage, list(prompts), folder, every, call
+        self.prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if self.prompts:
+            stage.pipe.conditions.prompts(self.prompts)  # now, and not after many updates
+        self.stage, self.folder, self.every, self.call = stage, folder, every, call
 
     def step(self, number: int) -> dict[str, float]:
         """One update of the stage, after some of which pictures are drawn."""
@@ -42,7 +46,7 @@ class Sampled:
         Of several processes the first draws; the others have none.
         """
         pipe, mean = self.stage.pipe, self.stage.mean_networks()
-        if processes.rank():
+        if processes.rank() or not self.prompts:
             return []
         learned: Any = {"text_encoder": mean.text_encoder, "transformer": mean.eval().transformer}
         if mean.null_text is not None:
