@@ -10,6 +10,7 @@ from transformers import CLIPTextConfig
 
 from vqlearn import Transformer2DModel, VQModel
 from vqlearn.networks.clip import CLIPTextEncoder
+from vqlearn.networks.configuration import DEEPEST
 
 SMALL = {
     "num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2, "cross_attention_dim": 8,
@@ -76,6 +77,16 @@ def test_what_a_setting_of_diffusers_does_it_does_here(setting):
 def test_a_setting_that_is_out_of_range_or_not_implemented_is_named(name, value):
     with pytest.raises(ValueError, match=f"^{name} must be "):
         Transformer2DModel(**{**SMALL, name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_attention_heads", 1), ("attention_head_dim", 1), ("num_layers", 1), ("num_layers", DEEPEST),
+     ("num_vector_embeds", 2), ("num_embeds_ada_norm", 1), ("sample_size", 1), ("cross_attention_dim", 1),
+     ("num_classes", 1), ("norm_eps", 0.1), ("feed_forward_mult", 64), ("dropout", 0), ("dropout", 1)],
+)  # fmt: skip
+def test_a_setting_at_the_end_of_its_range_is_right(name, value):
+    assert Transformer2DModel.config_class(**{**SMALL, name: value})[name] == value
 
 
 def test_settings_that_do_not_go_together_are_named():
