@@ -261,6 +261,12 @@ def test_options_of_the_scenes_are_refused(option, tmp_path, capsys):
     assert f"{option[0]} means nothing with --data emoji, leave it out" in capsys.readouterr().err
 
 
+def test_a_model_that_cannot_learn_emoji_is_refused_before_the_work():
+    pipe = SimpleNamespace(transformer=SimpleNamespace(reads="class", num_positions=64), vqvae=None)
+    with pytest.raises(ValueError, match="the world of emoji takes a model that reads text and draws 32 x 32 pixels"):
+        training.emoji_stage(pipe)
+
+
 def test_data_that_there_is_not_is_refused(tmp_path, capsys):
     assert main(["train", "--data", "cats", "--out", str(tmp_path / "run")]) == 2
     assert "there is no folder 'cats'; make it and put pictures into it" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from vqlearn.data import emoji, scenes
 from vqlearn.data.emoji import Arrangement, Placed
+from vqlearn.evaluation.agreement import check_world
 from vqlearn.networks.text import learned_merges, signs, tokenize
 from vqlearn.pipeline import VQDiffusionPipeline
 from vqlearn.scheduler import VQDiffusionScheduler
@@ -133,7 +134,11 @@ def emoji_stage(
     device: str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> DenoiserStage:
-    """The denoiser's training on emoji; the pipeline's codec is one that has learned."""
+    """The denoiser's training on emoji; the pipeline's codec is one that has learned.
+
+    Raises ValueError for a pipeline that reads no text or draws pictures of another size.
+    """
+    check_world(pipe, "the world of emoji", emoji.CELL)
     recipe = recipes(device)[1] if recipe is None else recipe
     objective = CrossEntropy(recipe.uniform_share, recipe.time_power)
     return DenoiserStage(pipe, EmojiTokens(pipe, CATEGORIES), recipe, objective, device=device, dtype=dtype)
