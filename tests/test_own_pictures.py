@@ -239,7 +239,7 @@ def test_a_folder_of_pictures_that_are_all_held_out_is_named(tmp_path, monkeypat
     paint(tmp_path / "p", 2)
     monkeypatch.setattr(data_folder, "HELD_OUT", 256)
     pictures = own.read_folder(tmp_path / "p", tmp_path / "run", 8, progress=False)
-    with pytest.raises(ValueError, match=r"nothing to learn from: all 2 pictures in '.*p' are held out; add some"):
+    with pytest.raises(ValueError, match=r"nothing to learn from: '.*p' has 2 pictures, all held out; add some"):
         own.learn_codec(new_pipeline(pictures, SMALL), pictures, tmp_path / "run", CodecRecipe(steps=1, batch=2))
 
 

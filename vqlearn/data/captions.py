@@ -185,18 +185,18 @@ class Finder:
     """The picture of a folder that a table means by a name: exactly so, in other case, or alone of this name."""
 
     def __init__(self, folder: Path, pictures: Iterable[str]):
-        self.folders = [f"{_slashed(str(path))}/" for path in (folder.absolute(), folder.resolve())]
+        self.folders = [f"{slashed(str(path))}/" for path in (folder.absolute(), folder.resolve())]
         self.exact = {normalize("NFC", name): name for name in pictures}
         self.folded, self.alone = {}, {}  # type: dict[str, str | None], dict[str, str | None]
         for exact, name in self.exact.items():
             for names, key in ((self.folded, exact.casefold()), (self.alone, PurePosixPath(exact).name.casefold())):
                 names[key] = None if key in names else name
 
-    def __call__(self, name: str, beside: Path) -> str | None:
+    def __call__(self, name: str, beside: str) -> str | None:
         """The picture of a name, as a Mac writes it or Linux, with "/" or a backslash: absolute, as seen from the
-        folder `beside`, where the table is, or from the folder of the pictures."""
-        asked = _slashed(name)
-        for start in (_slashed(str(beside.absolute())), self.folders[0]):
+        folder `beside`, where the table is (absolute and `slashed`), or from the folder of the pictures."""
+        asked = slashed(name)
+        for start in dict.fromkeys((beside, self.folders[0])):
             path = posixpath.normpath(posixpath.join(start, asked))
             for folder in self.folders:
                 inside = path.removeprefix(folder) if path.startswith(folder) else ""
@@ -205,7 +205,8 @@ class Finder:
         return None if "/" in asked else self.alone.get(asked.casefold())
 
 
-def _slashed(name: str) -> str:
+def slashed(name: str) -> str:
+    """A path with "/" between its parts, and every sign in one form."""
     return normalize("NFC", name).replace("\\", "/")
 
 

@@ -20,7 +20,7 @@ from vqlearn.data.inspection import Facts
 from vqlearn.data.listing import Entry, Listing, listed
 from vqlearn.data.pictures import Color, color_of
 from vqlearn.data.preparing import prepare
-from vqlearn.data.report import Report
+from vqlearn.data.report import Report, counted
 
 HELD_OUT = 13  # of 256 first bytes of a digest: one picture in twenty
 
@@ -146,12 +146,13 @@ def _head(data: PictureFolder, listing: Listing) -> list[str]:
     """What a report begins with."""
     train, held = (len(data.indices(part)) for part in ("train", "held out"))
     captions = sum(len(entry.captions) for entry in data.entries)
-    said = {"text": f"{captions} captions: {listing.layout}", "nothing": listing.layout}
+    said = {"text": f"{counted(captions, 'caption')}: {listing.layout}", "nothing": listing.layout}
     if data.reads == "class":
         counts = Counter(entry.label for entry in data.entries)
         said["class"] = f"{len(counts)} classes of {min(counts.values())} to {max(counts.values())}: {listing.layout}"
+    found = counted(len(listing.entries), "picture")
     return [
-        f"{data.folder}: {len(listing.entries)} pictures, {len(data)} used in {data.side} x {data.side} pixels",
+        f"{data.folder}: {found}, {len(data)} used in {data.side} x {data.side} pixels",
         said[data.reads],
         f"{train} to learn from, {held} held out (those whose SHA-256 begins with a byte below {HELD_OUT})",
     ]

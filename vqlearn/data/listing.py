@@ -137,8 +137,9 @@ def _said(
 def _of_rows(rows: Iterable[reading.Row], find: reading.Finder, beside: Path, remarks: Remarks) -> dict[str, Entry]:
     """The rows of a table in a folder, each with the picture that it names; rows of one picture are joined."""
     found: dict[str, Entry] = {}
+    start = reading.slashed(f"{beside.absolute()}/")
     for row in rows:
-        name = find(row.file, beside)
+        name = find(row.file, start)
         if name is None:
             remarks.add("caption of a picture that is not there", row.file)
             continue

@@ -44,6 +44,15 @@ def _line(remark: str, names: list[str], most: int | None) -> str:
     return f"{len(names)} {remark}: {named}{' ...' if len(names) > len(names[:most]) else ''}"
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things, in words.
+
+    >>> counted(1, "picture"), counted(2, "picture")
+    ('1 picture', '2 pictures')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def printable(name: str) -> str:
     """A name in signs that every report can hold: what is no text in a file's name, and line ends, are escaped."""
     escaped = name.encode("utf-8", "backslashreplace").decode()

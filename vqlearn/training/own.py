@@ -14,6 +14,7 @@ from vqlearn.arguments import shown, whole
 from vqlearn.data.files import replaced
 from vqlearn.data.folder import PictureFolder
 from vqlearn.data.listing import existing
+from vqlearn.data.report import counted
 from vqlearn.evaluation.bound import Estimate, pipeline_bound
 from vqlearn.networks.vqvae import VQModel
 from vqlearn.pipeline import VQDiffusionPipeline
@@ -90,8 +91,8 @@ def _check_same(out: Path, pictures: PictureFolder, codec: VQModel | None = None
     """Raises ValueError where a checkpoint in a folder has learned from other pictures, or tokens of another codec, and
     where there is nothing to learn from."""
     if not pictures.indices("train"):
-        count, folder = len(pictures), str(pictures.folder)
-        raise ValueError(f"there is nothing to learn from: all {count} pictures in {folder!r} are held out; add some")
+        count, folder = counted(len(pictures), "picture"), str(pictures.folder)
+        raise ValueError(f"there is nothing to learn from: {folder!r} has {count}, all held out; add some")
     now = {"data": pictures.fingerprint, **({} if codec is None else {"denoiser": codec_digest(codec)})}
     out.mkdir(parents=True, exist_ok=True)
     for name, digest in now.items():
@@ -207,7 +208,7 @@ class Judgement(NamedTuple):
 
     def __str__(self) -> str:
         bits = "" if self.bits is None else f", {self.bits}"
-        return f"{self.pictures} pictures, codec {self.psnr:.1f} dB{bits}"
+        return f"{counted(self.pictures, 'picture')}, codec {self.psnr:.1f} dB{bits}"
 
 
 @torch.no_grad()
