@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from vqlearn.arguments import shown
 from vqlearn.data.folder import PictureFolder
 from vqlearn.data.text import plain
 from vqlearn.networks.conditions import Classes, Texts
@@ -19,6 +20,7 @@ from vqlearn.training.shipped import TEXT_PARTS, text_parts
 from vqlearn.training.sizes import Size
 from vqlearn.training.start import initialise
 
+LISTED = 8  # classes that a message names, at most
 MERGES = 2000  # byte pairs that are learned from the captions, at most
 GUIDED = {"text": {"guidance_scale": 2.0, "truncation_rate": 0.9}, "class": {"guidance_scale": 1.5}, "nothing": {}}
 HAVE = {"text": "captions", "class": "classes", "nothing": "neither captions nor classes"}
@@ -100,12 +102,20 @@ def conditions_of(pipe: VQDiffusionPipeline, pictures: PictureFolder) -> Said:
     if reads == "nothing":
         return [()] * len(pictures)
     if isinstance(known, Classes) and pictures.reads == "class":
-        numbers = {name: known.number(name) for name in pictures.classes}
+        numbers = {name: _number(known, name) for name in pictures.classes}
         return [(numbers[entry.label or ""],) for entry in pictures.entries]
     if isinstance(known, Texts) and pictures.reads != "nothing":
         own = pictures.reads == "text"
         return [tuple(map(plain, one.captions if own else (one.label or "",))) for one in pictures.entries]
     raise ValueError(f"this model reads a {reads}, and the pictures have {HAVE[pictures.reads]}")
+
+
+def _number(known: Classes, name: str) -> int:
+    try:
+        return known.number(name)
+    except ValueError:
+        some = ", ".join(map(shown, known.names[:LISTED])) + (" ..." if len(known.names) > LISTED else "")
+        raise ValueError(f"this model has no class {name!r}, it has {known.count}: {some}") from None
 
 
 def reader(pipe: VQDiffusionPipeline) -> Read:
