@@ -280,5 +280,6 @@ def test_the_report_by_example(tmp_path):
         assert line in text.splitlines(), line
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- gpu -->\nold\n<!-- end of gpu -->\nafter\n")
-    report.write(page, tmp_path)
+    report.write(page, tmp_path, tmp_path / "gpu.csv")
     assert page.read_text() == f"before\n<!-- gpu -->\n\n{text}\n\n<!-- end of gpu -->\nafter\n"
+    assert (tmp_path / "gpu.csv").read_text().startswith("setting,device,batch,seconds,of_rate\n")

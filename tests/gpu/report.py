@@ -18,6 +18,7 @@ NONE = (
 
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "gpu"  # those that are committed
+STEPS = results.FOLDERS[-1] / "gpu.csv"  # the guided steps, where notebook 10 finds them
 
 
 def report(folder: Path) -> str:
@@ -113,7 +114,7 @@ def guided_steps(folder: Path) -> list[results.Row]:
     ]  # fmt: skip
 
 
-def write(page: Path, folder: Path) -> None:
-    """Put the report into its section of the page, and the guided steps where notebook 10 finds them."""
+def write(page: Path, folder: Path, steps: Path = STEPS) -> None:
+    """Put the report into its section of the page, and the guided steps into a file."""
     pages.write(page, SECTION, report(folder))
-    results.save(results.FOLDERS[-1] / "gpu.csv", guided_steps(folder))
+    results.save(steps, guided_steps(folder))
