@@ -206,6 +206,17 @@ def test_a_tokenizer_that_states_no_length_has_clips(folder):
     assert tokenizer.pad_token == tokenizer.unk_token == "<|endoftext|>"
 
 
+@pytest.mark.parametrize("length", [1, 2, 10_000, 10_001])
+def test_a_text_holds_its_first_and_its_last_token(folder, length):
+    (folder / "tokenizer" / "special_tokens_map.json").unlink(missing_ok=True)
+    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"model_max_length": length}))
+    if 2 <= length <= 10_000:
+        assert load_text_tokenizer(folder / "tokenizer").model_max_length == length
+        return
+    with pytest.raises(CheckpointError, match=f"model_max_length must be a whole number from 2 to 10000, got {length}"):
+        load_text_tokenizer(folder / "tokenizer")
+
+
 OUTSIDE = ("../x.safetensors", "a/b.safetensors", "a\\b.safetensors", ".", "..", "", "weights.bin", "/x.safetensors")
 
 

@@ -506,8 +506,10 @@ def test_divergence_and_variation_of_two_distributions():
 def test_grids_are_counted_from_the_left():
     assert grids(3, 2).tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2], [2, 0], [2, 1], [2, 2]]
     assert numbers(grids(3, 4), 3).tolist() == list(range(81))
-    with pytest.raises(ValueError, match="at most 200000 grids can be enumerated, got 4096\\^2"):
-        grids(4096, 2)
+    assert len(grids(200_000, 1)) == 200_000
+    for base, length in ((4096, 2), (200_001, 1)):
+        with pytest.raises(ValueError, match=f"at most 200000 grids can be enumerated, got {base}\\^{length}"):
+            grids(base, length)
 
 
 def test_the_oracle_is_bayes():

@@ -169,6 +169,14 @@ def test_what_is_no_tensor_is_named(call, message):
             call(value)
 
 
+@pytest.mark.parametrize("log_p", [torch.tensor(1.0), torch.zeros(3, 0), torch.zeros(0)])
+def test_a_tensor_without_classes_is_named(log_p):
+    with pytest.raises(
+        TypeError, match=rf"log_p must be a tensor \[..., K\] .*, got \[{', '.join(map(str, log_p.shape))}\]"
+    ):
+        draw(log_p)
+
+
 @pytest.mark.parametrize("curve", [None, 4, "ab", [None, 1], [1, 1j], np.array([1, 0j]), [[1], [0]], {}], ids=repr)
 def test_what_is_no_curve_is_named(curve):
     with pytest.raises(ValueError, match=r"^alpha_bar must be a sequence of T \+ 1"):

@@ -1,5 +1,6 @@
 import copy
 import json
+import math
 import pickle
 
 import numpy as np
@@ -204,6 +205,16 @@ def test_a_run_as_a_sampler_leaves_nothing_in_a_shared_scheduler():
         generator=torch.Generator().manual_seed(3),
     )  # fmt: skip
     assert torch.equal(alone, found[0][0])
+
+
+def test_what_truncation_has_left_out_is_drawn_at_minus_70_as_in_diffusers(monkeypatch):
+    seen = []
+    monkeypatch.setattr("vqlearn.scheduler.gumbel_draw", lambda log_p, generator: seen.append(log_p) or log_p.argmax(1))
+    log_p = torch.tensor([[[0.0, -69.5, -70.5, -torch.inf]]])
+    Reference().step(log_p, torch.tensor([[4]]), 1, 0, MaskReplaceSchedule.paper(4, 10))
+    assert seen[0][0, :, 0].tolist() == [0.0, -69.5, -70.0, -70.0]
+    p = Reference().step_law(log_p.double(), torch.tensor([[4]]), 1, 0, MaskReplaceSchedule.paper(4, 10))
+    assert p[0, 0, 3:].tolist() == pytest.approx([math.exp(-70.0), 0.0], rel=1e-9)
 
 
 # ------------------------------------------------------------------------------------------ configuration
