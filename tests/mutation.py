@@ -6,10 +6,10 @@ draws places in the method, networks, training, evaluation and checkpoints at ra
 mutations of cosmic-ray (another operator, number, comparison, condition, keyword). Each mutant lives in a copy of the
 repository, as many at a time as there are processors. It is killed if a test fails or the tests hang; survivors are
 printed with their change. Results are kept in `tests/benchmarks/results/mutation.json` after each mutant; the same
-command goes on where it stopped, and tries survivors again. Before the first one, coverage finds out which test runs
-which line, so that a mutant meets the tests that reach it. Left out are mutants that differ in annotations, docstrings,
-the `strict` of a zip or `is` against `==` alone, and those that no type would allow, such as `a & b` in place of
-`a / b`.
+command goes on where it stopped, and tries survivors again. A "note" that somebody writes there beside a survivor, why
+no test can notice it, stays. Before the first one, coverage finds out which test runs which line, so that a mutant
+meets the tests that reach it. Left out are mutants that differ in annotations, docstrings, the `strict` of a zip or
+`is` against `==` alone, and those that no type would allow, such as `a & b` in place of `a / b`.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def mutants(seed: int) -> Iterator[dict[str, Any]]:
 
 def tests_of(module: str, folder: Path) -> list[str]:
     """The test files of a module that a folder has."""
-    files = [f"tests/test_{name}.py" for name in TESTS[module].split()]
+    files = [f"tests/test_{name}.py" for name in (*TESTS[module].split(), "defaults")]
     return [file for file in files if (folder / file).exists()]
 
 
@@ -273,6 +273,7 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(f"{chosen.out} holds the sample of seed {kept['seed']}; delete it or choose another --out")
     judged_before = (m for m in kept["mutants"] if m["verdict"] != "survived")  # these meet the tests of today
     known = {_key(m): m for m in judged_before}
+    notes = {_key(m): {"note": m["note"]} for m in kept["mutants"] if "note" in m}
     with tempfile.TemporaryDirectory(prefix="mutation-") as place, ThreadPoolExecutor(chosen.jobs) as pool:
         folders: queue.SimpleQueue[Path] = queue.SimpleQueue()
         for number in range(chosen.jobs):
@@ -289,13 +290,14 @@ def main(arguments: list[str]) -> None:
             folder = folders.get()
             said = verdict(mutant, folder, reached)
             folders.put(folder)
-            return {name: mutant[name] for name in ("module", "line", "change")} | {"verdict": said}
+            note = notes.get(_key(mutant), {}) if said == "survived" else {}
+            return {name: mutant[name] for name in ("module", "line", "change")} | {"verdict": said} | note
 
         for found in pool.map(judge, itertools.islice(mutants(chosen.seed), chosen.count)):
             judged.append(found)
             if found["verdict"] == "survived":
                 place_of = f"survived: vqlearn/{found['module']}.py:{found['line']}"
-                print(place_of, *found["change"], sep="\n    ", flush=True)
+                print(place_of, *found["change"], *filter(None, [found.get("note")]), sep="\n    ", flush=True)
             killed = sum(m["verdict"] != "survived" for m in judged)
             content = {"seed": chosen.seed, "killed": killed, "mutants": judged}
             chosen.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
