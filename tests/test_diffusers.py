@@ -441,3 +441,19 @@ def test_the_numbers_and_bytes_of_a_network_are_counted(pipe):
     tensors = sum(one.nbytes for one in (*network.parameters(), *network.buffers()))
     weights = sum(one.nbytes for one in network.parameters())
     assert (network.get_memory_footprint(), network.get_memory_footprint(False)) == (tensors, weights)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda pipe: pipe.vqvae.enable_slicing(),
+        lambda pipe: pipe.transformer.enable_xformers_memory_efficient_attention(),
+        lambda pipe: pipe.enable_xformers_memory_efficient_attention(),
+        lambda pipe: VQDiffusionScheduler.from_config({**pipe.scheduler.config, "beta_start": 1}),
+        lambda pipe: pipe.transformer.num_layers,
+    ],
+)
+def test_a_warning_shows_the_line_that_has_caused_it(pipe, call):
+    with pytest.warns((UserWarning, FutureWarning)) as caught:
+        call(pipe)
+    assert [one.filename for one in caught] == [__file__]

@@ -191,10 +191,14 @@ class Configured:
         save_text(Path(path), self.to_json_string())
 
     def __getattr__(self, name: str) -> Any:
+        return self._setting(name)
+
+    def _setting(self, name: str) -> Any:
+        """A setting read as an attribute, for a `__getattr__`; the warning shows who has read it."""
         config = vars(self).get("config", ())
         if name in config and not name.startswith("__"):
             kind = type(self).__name__
-            warnings.warn(f"read {kind}.config.{name} in place of {kind}.{name}", FutureWarning, stacklevel=2)
+            warnings.warn(f"read {kind}.config.{name} in place of {kind}.{name}", FutureWarning, stacklevel=3)
             return config[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 

@@ -85,7 +85,7 @@ class Model(Configured, nn.Module):
         try:
             return nn.Module.__getattr__(self, name)
         except AttributeError:
-            return Configured.__getattr__(self, name)
+            return self._setting(name)
 
     @classmethod
     def _unknown(cls, sentence: str) -> None:
