@@ -7,10 +7,12 @@ import multiprocessing
 import os
 import struct
 import sys
+import time
 import warnings
 import zlib
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from PIL import Image
 from vqlearn.data import inspection, preparing
 from vqlearn.data.folder import PictureFolder, is_held_out
 from vqlearn.data.listing import listed
+from vqlearn.training.process import locked
 
 
 def png(number, size=(8, 8), **how):
@@ -464,6 +467,40 @@ def test_a_process_that_dies_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", partial(ProcessPoolExecutor, mp_context=fork))
     with pytest.raises(ChildProcessError, match="a process that reads pictures has died, killed or for want of memory"):
         PictureFolder(write(tmp_path, {"a.png": 1}), 8, workers=1)
+
+
+def _reading(folder, cache, pipe):
+    """Lock the cache, as a training does, begin to read with two processes, tell their numbers, and wait."""
+    with locked(cache), preparing._mapping(2) as apply:
+        apply(partial(inspection.look, side=8), [folder / "a.png"] * 64)
+        pipe.send([one.pid for one in multiprocessing.active_children()])
+        time.sleep(600)
+
+
+def _lives(number):
+    try:
+        return (Path("/proc") / str(number) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_killed_process_leaves_neither_readers_nor_a_lock(tmp_path):
+    context = multiprocessing.get_context("fork")
+    end, other = context.Pipe()
+    one = context.Process(target=_reading, args=(write(tmp_path / "p", {"a.png": 1}), tmp_path / "cache", other))
+    one.start()
+    readers = end.recv()
+    assert len(readers) == 2 and all(map(_lives, readers))
+    one.kill()
+    one.join()
+    with locked(tmp_path / "cache"):
+        pass
+    for _ in range(6000):
+        if not any(map(_lives, readers)):
+            break
+        time.sleep(0.01)
+    assert not any(map(_lives, readers))
 
 
 def test_processes_read_the_same(tmp_path):

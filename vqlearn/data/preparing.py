@@ -10,7 +10,9 @@ import contextlib
 import functools
 import hashlib
 import json
+import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -73,8 +75,7 @@ def _mapping(workers: int) -> Iterator[Callable[..., Iterable[Looked]]]:
     if not workers:
         yield map
         return
-    # torch's threads do not survive the making of a process
-    with concurrent.futures.ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, initializer=_begin) as pool:
 
         def apply(function: Callable[[Path], Looked], paths: list[Path]) -> list[Looked]:
             try:
@@ -85,6 +86,17 @@ def _mapping(workers: int) -> Iterator[Callable[..., Iterable[Looked]]]:
                 ) from None
 
         yield apply
+
+
+def _begin() -> None:
+    """Make a process ready to look at pictures, as long as that which has made it lives: nobody else would end it."""
+    torch.set_num_threads(1)  # torch's threads do not survive the making of a process
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
 
 
 class _Memory:

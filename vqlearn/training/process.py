@@ -100,11 +100,26 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
         yield check
 
 
+_held: set[int] = set()  # handles of folders that are locked
+
+
+def _let_go() -> None:
+    """In a process that reads or loads data: a lock ends with the process that has it, and not with those it made."""
+    for handle in _held:
+        os.close(handle)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_let_go)
+
+
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     import fcntl
 
     handle = os.open(folder, os.O_RDONLY)
+    _held.add(handle)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,11 +128,8 @@ def _lock(folder: Path) -> Iterator[None]:
                 f"another training or evaluation uses the folder {folder}; wait for its end, or choose another"
             ) from None
         except OSError:  # a file system without locks
-            yield
-            return
-        try:
-            yield
-        finally:
-            fcntl.flock(handle, fcntl.LOCK_UN)  # processes that load data have the handle, too
+            pass
+        yield
     finally:
+        _held.discard(handle)
         os.close(handle)
