@@ -268,6 +268,7 @@ def test_wrong_recipe_is_named():
 def test_the_task_asks_for_the_relation_at_the_right_noun():
     task, same = (RelationTask(layouts.text_table(tokenizer()), 96, **seed) for seed in ({}, {"seed": 0}))
     assert torch.equal(task.head.weight, same.head.weight)
+    assert {*task.state_dict()} == {"head.weight", "head.bias"}, "what is no weight is not kept with a model"
     captions = [
         "a red circle left of a blue square and above a star",
         "a cross, a star and a circle",
