@@ -59,7 +59,7 @@ TESTS = {
     "calls": "pipeline",
     "drop_in": "pipeline diffusers",
     "components": "open_pipeline checkpoints pipeline",
-    "checkpoints/parts": "scheduler diffusers pipeline",
+    "checkpoints/parts": "scheduler diffusers pipeline checksums",
     "checkpoints/fit": "diffusers pipeline checkpoints",
     "networks/models": "diffusers",
     "pipeline": "pipeline open_pipeline",
@@ -206,7 +206,10 @@ class Reached:
         self.files = {Path(file).as_posix().rpartition("/vqlearn/")[2]: file for file in self.data.measured_files()}
 
     def tests(self, mutant: dict[str, Any]) -> list[str]:
-        """Tests that run the statement, the module's own first; all of these where an import or a fixture runs it."""
+        """Tests that run the statement, the module's own first.
+
+        Where fewer than two of these do, all of the module: an import, a fixture or what is kept from then on runs it.
+        """
         path = f"{mutant['module']}.py"
         lines = _statement((ROOT / "vqlearn" / path).read_text(encoding="utf-8"), mutant["line"])
         contexts = self.data.contexts_by_lineno(self.files[path]) if path in self.files else {}
@@ -214,7 +217,8 @@ class Reached:
         files = tests_of(mutant["module"], ROOT)
         own = sorted(name for name in names if f"tests/{name[0]}.py" in files)
         others = sorted(names - set(own))
-        return [f"tests/{stem}.py::{test}" for stem, test in own + others[:MORE]] if names else files
+        more = [f"tests/{stem}.py::{test}" for stem, test in others[:MORE]]
+        return ([f"tests/{stem}.py::{test}" for stem, test in own] if len(own) > 1 else files) + more
 
 
 def _statement(source: str, line: int) -> range:

@@ -41,7 +41,7 @@ from vqlearn.training import (
     initialise,
     networks,
 )
-from vqlearn.training.batches import RowError, Rows, Shuffled, Source, as_source
+from vqlearn.training.batches import RowError, Rows, Shuffled, Source, as_source, rows_of
 from vqlearn.training.conditioned import condition_reader
 from vqlearn.training.objectives import Conditions
 
@@ -151,6 +151,19 @@ def test_after_an_error_of_a_row_its_batch_is_loaded_again():
     with pytest.raises(KeyError):
         source.rows(1, 4, generator)
     assert torch.equal(source.rows(1, 4, generator).x, whole.rows(1, 4, generator).x)
+
+
+def test_rows_of_whatever_has_rows():
+    x, some = torch.arange(6).view(3, 2), slice(None, None, 2)
+    named = Rows(x, None, {"names": ["a", "b", "c"], "pair": (x, [1, 2, 3])})
+    found = rows_of(named, some)
+    assert isinstance(found, Rows) and found.x.tolist() == [[0, 1], [4, 5]] and found.condition is None
+    assert found.notes["names"] == ["a", "c"] and type(found.notes["pair"]) is tuple
+    assert found.notes["pair"][0].tolist() == [[0, 1], [4, 5]] and found.notes["pair"][1] == [1, 3]
+    with pytest.raises(
+        TypeError, match="notes to share out must be tensors, lists, or tuples and dicts of them, got 5"
+    ):
+        rows_of({"count": 5}, some)
 
 
 def test_loading_leaves_the_global_generator_alone():

@@ -1,4 +1,6 @@
-"""Defaults are promises: those of every function are kept in a file, so that none changes unnoticed.
+"""Defaults are promises: those of every function, and which data classes are frozen, are kept in a file.
+
+So none changes unnoticed.
 
 `python tests/test_defaults.py` writes the file anew; a change belongs into the changelog.
 """
@@ -17,7 +19,7 @@ PERIPHERY = ("vqlearn.cli", "vqlearn.course", "vqlearn.assets", "vqlearn.__main_
 
 
 def functions() -> Iterator[tuple[str, object]]:
-    """Functions, classes and methods of the package by name, private ones too, each where it is written."""
+    """Functions and methods of the package by name, private ones too, each where it is written; None: frozen."""
     for found in pkgutil.walk_packages(vqlearn.__path__, "vqlearn."):
         if found.name.startswith(PERIPHERY):
             continue
@@ -28,6 +30,8 @@ def functions() -> Iterator[tuple[str, object]]:
             if inspect.isfunction(value):
                 yield f"{found.name}.{name}", value
             elif inspect.isclass(value):
+                if getattr(vars(value).get("__dataclass_params__"), "frozen", False):
+                    yield f"{found.name}.{name}", None
                 for method, one in vars(value).items():
                     plain = getattr(one, "__func__", one)
                     if inspect.isfunction(plain) and plain.__module__ == found.name:
@@ -35,9 +39,12 @@ def functions() -> Iterator[tuple[str, object]]:
 
 
 def lines() -> list[str]:
-    """A line for each function that has defaults."""
+    """A line for each function that has defaults, and for each data class that is frozen."""
     found = []
     for name, function in functions():
+        if function is None:
+            found.append(f"{name} is frozen")
+            continue
         given = inspect.signature(function).parameters.values()
         defaults = [f"{one.name}={_spell(one.default)}" for one in given if one.default is not one.empty]
         if defaults:
