@@ -44,7 +44,7 @@ QUIETLY = ["-q", "-p", "no:cacheprovider", "-p", "no:nbval", "-o", "addopts="]  
 # The tests that are to notice, for each module; what is not listed is not mutated.
 TESTS = {
     "schedule": "schedule transition continuous odd_arguments",
-    "draws": "transition sampling finite",
+    "draws": "transition sampling finite odd_arguments",
     "transition": "transition sampling",
     "guidance": "sampling open_pipeline pipeline",
     "reverse": "sampling exact scheduler finite",
@@ -85,7 +85,7 @@ TESTS = {
     "training/objectives": "training data_sets continuous",
     "training/on_policy": "on_policy training",
     "training/relations": "training",
-    "training/runs": "runs",
+    "training/runs": "runs processes",
     "training/checkpoint": "runs training data_sets",
     "training/process": "runs",
     "training/recipes": "recipes training",

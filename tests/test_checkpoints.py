@@ -217,6 +217,17 @@ def test_a_text_holds_its_first_and_its_last_token(folder, length):
         load_text_tokenizer(folder / "tokenizer")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [("learnable", "no", "bool"), ("hidden_size", "8", r"int \| None"), ("length", 1.5, "int")],
+)
+def test_a_setting_of_another_type_is_named_with_the_right_one(folder, name, value, right):
+    path = folder / "learned_classifier_free_sampling_embeddings" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(CheckpointError, match=rf"{name} must be {right}.*, got {value!r}$"):
+        VQDiffusionPipeline.from_pretrained(folder)
+
+
 OUTSIDE = ("../x.safetensors", "a/b.safetensors", "a\\b.safetensors", ".", "..", "", "weights.bin", "/x.safetensors")
 
 

@@ -235,6 +235,7 @@ def test_a_configuration_is_read_by_key_and_by_attribute_and_does_not_change():
     with pytest.raises(AttributeError, match="the configuration has no 'beta_start'"):
         _ = config.beta_start
     assert pickle.loads(pickle.dumps(config)) == copy.deepcopy(config) == config
+    assert config != {} and config != {**config, "spacing": "other"} and config != 5
     assert VQDiffusionScheduler.order == 1, "network evaluations per step, as in diffusers"
 
 
