@@ -146,9 +146,10 @@ def test_a_part_that_is_saved_into_its_model_is_what_the_model_has(folder):
     assert "is not the file that was saved" in refused(VQDiffusionPipeline.from_pretrained, folder)
 
 
-def test_weights_in_another_form_go_when_a_part_is_saved(folder):
+@pytest.mark.parametrize("both", [False, True])
+def test_weights_in_another_form_go_when_a_part_is_saved(folder, both):
     codec = VQModel.from_pretrained(folder, subfolder="vqvae")
-    for name in (WEIGHTS, "config.json"):
+    for name in () if both else (WEIGHTS, "config.json"):
         (folder / "vqvae" / name).unlink()
     sums = json.loads((folder / CHECKSUMS).read_text())
     torch.save(codec.state_dict(), folder / "vqvae" / "diffusion_pytorch_model.bin")
