@@ -1,15 +1,17 @@
 """Would the tests notice? Small faults put into the package one at a time, and the tests of the module run on each.
 
     python -m tests.mutation --count 200 --seed 0
+    python -m tests.mutation --again
 
 draws places in the method, networks, training, evaluation and checkpoints at random, and at each place one of the
 mutations of cosmic-ray (another operator, number, comparison, condition, keyword). Each mutant lives in a copy of the
 repository, as many at a time as there are processors. It is killed if a test fails or the tests hang; survivors are
 printed with their change. Results are kept in `tests/benchmarks/results/mutation.json` after each mutant; the same
-command goes on where it stopped, and tries survivors again. A "note" that somebody writes there beside a survivor, why
-no test can notice it, stays. Before the first one, coverage finds out which test runs which line, so that a mutant
-meets the tests that reach it. Left out are mutants that differ in annotations, docstrings, the `strict` of a zip or
-`is` against `==` alone, and those that no type would allow, such as `a & b` in place of `a / b`.
+command goes on where it stopped, and tries survivors again, as long as the package is what it was. `--again` puts the
+survivors into the package of today, before all tests of their modules; a "note" that somebody writes there beside a
+survivor, why no test can notice it, stays. Before the first mutant, coverage finds out which test runs which line, so
+that a mutant meets the tests that reach it. Left out are mutants that differ in annotations, docstrings, the `strict`
+of a zip or `is` against `==` alone, and those that no type would allow, such as `a & b` in place of `a / b`.
 """
 
 from __future__ import annotations
@@ -237,11 +239,22 @@ def _environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
 
 
-def verdict(mutant: dict[str, Any], folder: Path, reached: Reached) -> str:
+def replaced(mutant: dict[str, Any]) -> str | None:
+    """The module of today with a kept change, at the place nearest to its line; None if its lines are gone."""
+    source = (ROOT / "vqlearn" / f"{mutant['module']}.py").read_text(encoding="utf-8")
+    old, new = ("".join(f"{line[1:]}\n" for line in mutant["change"] if line[0] == sign) for sign in "-+")
+    places = [found.start() for found in re.finditer(f"(?m)^{re.escape(old)}", source)]
+    if not places:
+        return None
+    at = min(places, key=lambda place: abs(source.count("\n", 0, place) + 1 - mutant["line"]))
+    return source[:at] + new + source[at + len(old) :]
+
+
+def verdict(mutant: dict[str, Any], folder: Path, tests: list[str]) -> str:
     """ "killed", "hung" or "survived", with the mutant in a copy of the repository."""
     path = folder / "vqlearn" / f"{mutant['module']}.py"
     whole = path.read_text(encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-x", *QUIETLY, *reached.tests(mutant)]
+    command = [sys.executable, "-m", "pytest", "-x", *QUIETLY, *tests]
     path.write_text(mutant["source"], encoding="utf-8")
     try:
         done = subprocess.run(
@@ -266,6 +279,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="mutants at a time (one for each processor)")
+    parser.add_argument("--again", action="store_true", help="only the survivors, in the package of today")
     parser.add_argument("--out", type=Path, default=RESULTS)
     chosen = parser.parse_args(arguments)
     kept = (
@@ -273,18 +287,17 @@ def main(arguments: list[str]) -> None:
         if chosen.out.exists()
         else {"seed": chosen.seed, "mutants": []}
     )
-    if kept["seed"] != chosen.seed:
+    if kept["seed"] != chosen.seed and not chosen.again:
         raise SystemExit(f"{chosen.out} holds the sample of seed {kept['seed']}; delete it or choose another --out")
+    if chosen.again:
+        return again(kept, chosen.out)
     judged_before = (m for m in kept["mutants"] if m["verdict"] != "survived")  # these meet the tests of today
     known = {_key(m): m for m in judged_before}
     notes = {_key(m): {"note": m["note"]} for m in kept["mutants"] if "note" in m}
     with tempfile.TemporaryDirectory(prefix="mutation-") as place, ThreadPoolExecutor(chosen.jobs) as pool:
         folders: queue.SimpleQueue[Path] = queue.SimpleQueue()
         for number in range(chosen.jobs):
-            folder = Path(place, str(number), "main")
-            left_out = shutil.ignore_patterns(".*", "*.egg-info", "wheels", "__pycache__", "notebooks")
-            shutil.copytree(ROOT, folder, ignore=left_out)
-            folders.put(folder)
+            folders.put(folder := _copy(Path(place, str(number))))
         reached, judged = Reached(folder, chosen.out.with_suffix(".coverage")), []
 
         def judge(mutant: dict[str, Any]) -> dict[str, Any]:
@@ -292,7 +305,7 @@ def main(arguments: list[str]) -> None:
             if _key(mutant) in known:
                 return known[_key(mutant)]
             folder = folders.get()
-            said = verdict(mutant, folder, reached)
+            said = verdict(mutant, folder, reached.tests(mutant))
             folders.put(folder)
             note = notes.get(_key(mutant), {}) if said == "survived" else {}
             return {name: mutant[name] for name in ("module", "line", "change")} | {"verdict": said} | note
@@ -302,11 +315,40 @@ def main(arguments: list[str]) -> None:
             if found["verdict"] == "survived":
                 place_of = f"survived: vqlearn/{found['module']}.py:{found['line']}"
                 print(place_of, *found["change"], *filter(None, [found.get("note")]), sep="\n    ", flush=True)
-            killed = sum(m["verdict"] != "survived" for m in judged)
-            content = {"seed": chosen.seed, "killed": killed, "mutants": judged}
-            chosen.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            killed = _keep(chosen.out, chosen.seed, judged)
             hung = sum(m["verdict"] == "hung" for m in judged)
             print(f"{killed} of {len(judged)} killed, {hung} of these by the time limit", flush=True)
+
+
+def again(kept: dict[str, Any], out: Path) -> None:
+    """Judge the survivors of a sample once more."""
+    with tempfile.TemporaryDirectory(prefix="mutation-") as place:
+        folder = _copy(Path(place))
+        for mutant in kept["mutants"]:
+            if mutant["verdict"] != "survived":
+                continue
+            if (source := replaced(mutant)) is None:
+                said = "its lines are no longer there"
+            elif (said := verdict(mutant | {"source": source}, folder, tests_of(mutant["module"], ROOT))) != "survived":
+                mutant |= {"verdict": said, "at_first": "survived"}
+                mutant.pop("note", None)
+            where = f"{said}: vqlearn/{mutant['module']}.py:{mutant['line']}"
+            print(where, *mutant["change"], *filter(None, [mutant.get("note")]), sep="\n    ", flush=True)
+            _keep(out, kept["seed"], kept["mutants"])
+    print(f"{_keep(out, kept['seed'], kept['mutants'])} of {len(kept['mutants'])} killed")
+
+
+def _copy(place: Path) -> Path:
+    """A copy of the repository."""
+    left_out = shutil.ignore_patterns(".*", "*.egg-info", "wheels", "__pycache__", "notebooks")
+    return Path(shutil.copytree(ROOT, place / "main", ignore=left_out))
+
+
+def _keep(out: Path, seed: int, judged: list[dict[str, Any]]) -> int:
+    """Write the results; how many are killed."""
+    killed = sum(mutant["verdict"] != "survived" for mutant in judged)
+    out.write_text(json.dumps({"seed": seed, "killed": killed, "mutants": judged}, indent=1) + "\n", encoding="utf-8")
+    return killed
 
 
 def _key(mutant: dict[str, Any]) -> tuple:

@@ -64,8 +64,11 @@ def test_numbers_at_the_ends_of_their_range_are_right(name, value):
 
 
 def test_any_seed_begins_a_network():
-    for seed in (0, 2**32 - 1):
-        initialise(pipeline().transformer, seed=seed)
+    begun = []
+    for seed in (0, 2**32 - 1, 0):
+        initialise(network := pipeline().transformer, seed=seed)
+        begun.append(network.latent_image_embedding.emb.weight[-1].detach())  # the mask's
+    assert torch.equal(begun[0], begun[2]) and not torch.equal(begun[0], begun[1])
 
 
 @pytest.mark.parametrize(("name", "value"), [("polish", 1.1), ("commitment", -1), ("steps", 0), ("learning_rate", 0)])
