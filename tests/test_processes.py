@@ -3,16 +3,20 @@
 import contextlib
 import copy
 import csv
+import errno
 import functools
 import io
 import os
 import re
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from test_own_pictures import SMALL, paint
 from test_training import _codec, _denoiser, _rival
 
@@ -39,8 +43,8 @@ from vqlearn.training import (
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes that begin as copies of this one")
 
 
-def together(act, *arguments):
-    return Together(act, *arguments).results()
+def together(act, *arguments, count=2):
+    return Together(act, *arguments, count=count).results()
 
 
 def joined(act, *arguments):
@@ -92,9 +96,15 @@ def learned(stages):
     for name, (steps, make) in stages.items():
         stage = make()
         figures = [stage.step(number) for number in range(steps)]
-        state = stage.state_dict()
-        found[name] = figures, state["codec" if name == "codec" else "average"]
+        found[name] = figures, gathered(stage.state_dict()["codec" if name == "codec" else "average"])
     return copy.deepcopy(found)
+
+
+def gathered(value):
+    """A state with all parts of what the processes share out, in each of them."""
+    if isinstance(value, dict):
+        return {key: gathered(one) for key, one in value.items()}
+    return value.full_tensor() if sharding.is_shared(value) else value
 
 
 @functools.cache
@@ -157,10 +167,10 @@ def test_processes_that_share_out_the_weights_make_the_updates_of_one():
 # ------------------------------------------------------------------------------------------ one run
 
 
-def run(folder, events=None, steps=8, shared=None):
+def run(folder, events=None, steps=8, shared=False, rows=4):
     """Run a stage in `folder`; what is raised is returned. `events` are called before steps, in some process."""
-    sharding.FROM = sharding.FROM if shared is None else 0
-    stage = tokens(PublishedBound(4), steps=steps)
+    sharding.FROM = 0 if shared else sharding.FROM
+    stage = tokens(PublishedBound(4), steps=steps, batch=rows)
     step = stage.step
 
     def eventful(number):
@@ -172,11 +182,15 @@ def run(folder, events=None, steps=8, shared=None):
         fit(stage, folder, save_every=2, progress=False)
     except (ChildProcessError, KeyboardInterrupt, OSError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
-    return stage.state_dict()
+    return gathered(stage.state_dict())
 
 
 def killed():
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def terminated():
+    signal.raise_signal(signal.SIGTERM)
 
 
 def log(folder):
@@ -215,22 +229,126 @@ def test_where_a_process_is_killed_the_other_says_so_and_the_run_goes_on_exactly
         assert all(same(one, whole[1]) for one in together(joined, run, tmp_path))
         assert log(tmp_path) == log(whole[0])
     else:  # one process alone, then two again
-        assert run(tmp_path, {(0, 5): lambda: signal.raise_signal(signal.SIGTERM)}).startswith("KeyboardInterrupt")
+        assert run(tmp_path, {(0, 5): terminated}).startswith("KeyboardInterrupt")
         first, _ = together(joined, run, tmp_path)
         assert apart(first["average"], whole[1]["average"]) < 1e-9
         assert len(log(tmp_path)) == 9
 
 
-def test_a_run_of_processes_that_share_out_the_weights_goes_on_in_one(tmp_path, whole):
-    pytest.importorskip("torch.distributed.fsdp")
+def test_three_processes_go_on_exactly(tmp_path):
+    """Sums of three numbers depend on their order, which has to be that of a run without a break."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    expected = together(joined, run, whole, None, 8, False, 6, count=3)
+    assert "the checkpoint of step 5" in together(joined, run, broken, {(1, 4): terminated}, 8, False, 6, count=3)[0]
+    found = together(joined, run, broken, None, 8, False, 6, count=3)
+    assert all(same(one, expected[0]) for one in [*expected, *found]) and log(broken) == log(whole)
 
-    found = together(joined, run, tmp_path, {(1, 4): lambda: signal.raise_signal(signal.SIGTERM)}, 8, True)
-    assert found == [f"KeyboardInterrupt: stopped: the checkpoint of step 5 is kept in {tmp_path}"] * 2
-    assert apart(run(tmp_path)["average"], whole[1]["average"]) < 1e-9
-    (tmp_path / "checkpoint.pt").unlink()
-    together(joined, run, tmp_path, {(1, 2): lambda: signal.raise_signal(signal.SIGTERM)})
-    first, _ = together(joined, run, tmp_path, None, 8, True)
-    assert apart(first["average"], whole[1]["average"]) < 1e-9
+
+# ------------------------------------------------------------------------------------------ weights that are shared out
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """The folder of a run that two processes, each with a half of the weights, have stopped after five updates."""
+    for name in ("fsdp", "checkpoint", "tensor"):
+        pytest.importorskip(f"torch.distributed.{name}")  # once for all processes
+    folder = tmp_path_factory.mktemp("parts")
+    found = together(joined, run, folder, {(1, 4): terminated}, 6, True)
+    assert found == [f"KeyboardInterrupt: stopped: the checkpoint of step 5 is kept in {folder}"] * 2
+    return folder
+
+
+@pytest.fixture
+def again(parts, tmp_path):
+    return Path(shutil.copytree(parts, tmp_path / "again"))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_each_process_writes_its_part_and_any_number_goes_on_from_them(again, tmp_path, count):
+    """With two as if nothing had happened; of three, some have no part of a small weight."""
+    written = again / "checkpoint-5.parts"
+    assert len(list(written.iterdir())) == 2
+    rows = 6 if count == 3 else 4
+    if count == 3:
+        shutil.rmtree(again)
+        assert "step 5" in together(joined, run, again, {(1, 4): terminated}, 6, True, rows)[0]
+    found = together(joined, run, again, None, 6, count > 1, rows, count=count)
+    expected = as_a_whole(rows)
+    assert max(apart(one["average"], expected["average"]) for one in found) < 1e-9
+    assert not written.exists() and (again / "checkpoint-6.parts").exists() == (count > 1)
+    if count == 2:
+        together(joined, run, tmp_path / "whole", None, 6, True)
+        one, other = (sorted((folder / "checkpoint-6.parts").iterdir()) for folder in (again, tmp_path / "whole"))
+        assert same(*([load_file(file) for file in files] for files in (one, other)))
+
+
+@functools.cache
+def as_a_whole(rows):
+    with tempfile.TemporaryDirectory() as folder:
+        return run(Path(folder), steps=6, rows=rows)
+
+
+@pytest.mark.usefixtures("parts")
+def test_what_one_process_has_learned_is_shared_out(tmp_path):
+    assert "step 3" in run(tmp_path, {(0, 2): terminated}, 6)
+    found = together(joined, run, tmp_path, None, 6, True)
+    assert all(apart(one["average"], as_a_whole(4)["average"]) < 1e-9 for one in found)
+
+
+def flipped(folder):
+    file = sorted(folder.iterdir())[-1]
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flipped,
+        lambda folder: sorted(folder.iterdir())[0].unlink(),
+        lambda folder: (folder / "more.safetensors").touch(),
+        shutil.rmtree,
+    ],
+    ids=["flipped bit", "file missing", "file too many", "folder missing"],
+)
+@pytest.mark.parametrize("count", [1, 2])
+def test_damaged_parts_are_named(again, damage, count):
+    damage(again / "checkpoint-5.parts")
+    found = together(joined, run, again, None, 6, count > 1, count=count)
+    wrong = f"(the files in {again / 'checkpoint-5.parts'} are not those that were written)"
+    anew = "delete it to begin anew, or choose another folder"
+    assert found == [f"OSError: {again / 'checkpoint.pt'} cannot be read {wrong}; {anew}"] * count
+
+
+def test_parts_that_are_being_written_when_a_process_ends_leave_the_checkpoint(again):
+    """The other waits for it in vain, and says so; what was written is cleared away with the next checkpoint."""
+    found = together(joined, run_where_parts_end, again, killed)
+    assert found[1] == -signal.SIGKILL and "the checkpoint of step 5 is kept" in found[0]
+    assert (again / "checkpoint-6.parts").is_dir()
+    found = together(joined, run, again, None, 6, True)
+    assert all(apart(one["average"], as_a_whole(4)["average"]) < 1e-9 for one in found)
+    assert [one.name for one in again.glob("*.parts")] == ["checkpoint-6.parts"]
+
+
+def test_a_disk_that_is_full_for_one_process_is_named_by_all(again):
+    found = together(joined, run_where_parts_end, again, no_space)
+    said = f"OSError: {again} cannot be written (No space left on device): training stopped after step 6, "
+    assert found == [f"{said}the checkpoint of step 5 is kept in {again}"] * 2
+
+
+def run_where_parts_end(folder, act):
+    """Go on in `folder`; in the second process `act` is called where it is to write its parts to the disk."""
+    if processes.rank():
+        os.fsync = lambda _: act()
+    return run(folder, None, 6, True)
+
+
+def no_space():
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+# ------------------------------------------------------------------------------------------ where a run stops
 
 
 def test_what_stops_one_process_is_one_sentence(tmp_path):

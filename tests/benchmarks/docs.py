@@ -46,9 +46,8 @@ def soak() -> str:
     lines.append("|---|---|---|---|---|---|")
     for row in kept["runs"]:
         equal = "equal, bit for bit" if row["equal"] else "**not equal**"
-        lines.append(
-            f"| {row['processes']} | {row['kills']} | {row['before']} | {row['codec']} | {row['denoiser']} | {equal} |"
-        )
+        which = f"{row['processes']}{', weights shared out' if row['shared'] else ''}"
+        lines.append(f"| {which} | {row['kills']} | {row['before']} | {row['codec']} | {row['denoiser']} | {equal} |")
     return "\n".join(lines)
 
 

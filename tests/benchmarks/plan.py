@@ -187,6 +187,6 @@ def figures() -> str:
         f"{PICTURES * EPOCHS * operations():.3g} operations. On {THEIR_GPUS} V100 in {MONTH // 86400} days that is "
         f"{plain:.1f} TFLOP/s for each, or {twice:.1f} with the forward pass made twice, as its public configuration "
         f"says: {twice / 125:.0%} of the peak rate of a V100 in half precision, 125 TFLOP/s.",
-        f"- A checkpoint has {16 * whole / 1e9:.1f} GB, which the first process writes in "
-        f"{16 * whole / DISK:.0f} seconds at {DISK / 1e9:.0f} GB/s.",
+        f"- A checkpoint has {16 * whole / 1e9:.1f} GB, of which each process writes its part: "
+        f"{16 * whole / DISK:.0f} seconds for all where the disk takes {DISK / 1e9:.0f} GB/s.",
     ])  # fmt: skip

@@ -1,9 +1,14 @@
-"""The checkpoint of a run: one file, whole or refused, from which a run with the same recipe goes on."""
+"""The checkpoint of a run: one file, whole or refused, from which a run with the same recipe goes on.
+
+Tensors that processes share out are in a folder beside it, which the file names; each process writes its own parts.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -13,9 +18,10 @@ from torch import Tensor
 from vqlearn.arguments import shown, whole
 from vqlearn.checkpoints.reading import CheckpointError, read_pickle
 from vqlearn.data.files import replaced
-from vqlearn.training import processes
+from vqlearn.training import processes, sharding
 
 NAME = "checkpoint.pt"
+PARTS = re.compile(r"checkpoint-\d+\.parts")  # the folder of what processes share out, with the number of updates
 DIGEST = hashlib.sha256().digest_size
 MOST_GROWN, MOST_BESIDE = 8, 2**26  # of a new stage's bytes (the optimizer adds its moments), and for all else
 PLAIN = (bool, int, float, str, type(None), torch.Size, torch.dtype, torch.device)
@@ -35,10 +41,15 @@ class Stage(Protocol):
 def save(stage: Stage, folder: Path, number: int) -> None:
     """Write all of a stage's state after `number` updates; the old checkpoint is kept until the new one is on the disk.
 
-    Of several processes the first writes, and all must call this: a state may be shared out to them.
+    Of several processes the first writes, and each the parts of tensors that it has; all must call this together.
     Raises FloatingPointError for a state that is not finite and OSError where the file cannot be written.
     """
     content = contents(stage, number)
+    content, shared = sharding.taken_apart(content)
+    name = f"checkpoint-{number}.parts" if shared else None
+    if name:
+        form = {place: (one.shape, one.dtype) for place, one in shared.items()}
+        content["parts"] = {"folder": name, "files": sharding.save(shared, folder / name), "tensors": form}
     if processes.rank():
         return
     with replaced(folder / NAME) as part, part.open("wb+") as file:
@@ -48,14 +59,22 @@ def save(stage: Stage, folder: Path, number: int) -> None:
             raise error.__context__ or error from None
         _seal(file)
         os.fsync(file.fileno())
+    for other in folder.iterdir():  # of older checkpoints, and of one that was being written when a process ended
+        if PARTS.fullmatch(other.name) and other.name != name:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def contents(stage: Stage, number: int) -> dict[str, Any]:
     """What a checkpoint holds; raises FloatingPointError or TypeError, naming what is not finite or cannot be read."""
     settings, state = stage.settings(), stage.state_dict()
     _check(settings, "settings")
-    if not processes.rank():
+    wrong: Exception | None = None
+    try:
         _check(state, "state")
+    except (FloatingPointError, TypeError) as error:
+        wrong = error
+    if processes.any_of(wrong is not None):
+        raise wrong or FloatingPointError("the state of another process is not finite")
     return {"step": number, "recipe": settings, "state": state}
 
 
@@ -68,8 +87,9 @@ def load(stage: Stage, folder: Path) -> int:
     if not path.exists():
         return 0
     anew = "; delete it to begin anew, or choose another folder"
+    own = stage.state_dict()
     try:
-        number, recipe, state = _read(path, MOST_GROWN * _bytes(stage.state_dict()) + MOST_BESIDE)
+        number, recipe, state = _read(path, MOST_GROWN * _bytes(own) + MOST_BESIDE, own)
     except CheckpointError as error:
         raise OSError(f"{error}{anew}") from None
     except ValueError as error:
@@ -107,8 +127,8 @@ def check_form(saved: Any, own: Any, name: str = "state") -> None:
             check_form(saved[key], value, f"{name}.{key}")
 
 
-def _read(path: Path, most: int) -> tuple[Any, dict[str, Any], Any]:
-    """Step, recipe and state as they are in a file of at most so many bytes; nothing in it is run."""
+def _read(path: Path, most: int, own: Any) -> tuple[Any, dict[str, Any], Any]:
+    """Step, recipe and state as they are in files of at most so many bytes; nothing in them is run."""
     if not path.is_file():  # a pipe would be read for ever
         raise ValueError("it is not a regular file")
     if (size := path.stat().st_size) > most:
@@ -121,7 +141,22 @@ def _read(path: Path, most: int) -> tuple[Any, dict[str, Any], Any]:
         raise ValueError("it must hold step, recipe and state")
     if not isinstance(saved["recipe"], dict):
         raise ValueError(f"recipe must be a dict, got {shown(saved['recipe'])}")
+    if "parts" in saved:
+        saved = _with_parts(saved, saved["parts"], path.parent, most, own)
     return saved["step"], saved["recipe"], saved["state"]
+
+
+def _with_parts(saved: Any, parts: Any, folder: Path, most: int, own: Any) -> Any:
+    """A checkpoint with what processes have shared out, from its folder; raises ValueError."""
+    if not (isinstance(parts, dict) and parts.keys() == {"folder", "files", "tensors"}):
+        raise ValueError(f"its parts must have a folder, files and tensors, got {shown(parts)}")
+    if not PARTS.fullmatch(str(parts["folder"])):
+        raise ValueError(f"the folder of its parts cannot be {shown(parts['folder'])}")
+    size = sum(shape.numel() * dtype.itemsize for shape, dtype in parts["tensors"].values())
+    if size > most:
+        raise ValueError(f"its parts have {size} bytes, this training needs no more than {most}")
+    found = sharding.load(parts["tensors"], folder / parts["folder"], parts["files"], own)
+    return sharding.put_together(saved, found)
 
 
 def _bytes(value: Any) -> int:
@@ -140,7 +175,7 @@ def _check(value: Any, name: str) -> None:
         for number, one in enumerate(value):
             _check(one, f"{name}[{number}]")
     elif isinstance(value, Tensor):
-        if not torch.isfinite(value).all():
+        if not torch.isfinite(sharding.own_part(value)).all():
             raise FloatingPointError(f"{name} is not finite")
     elif type(value) not in PLAIN:
         raise TypeError(f"{name} must be tensors, numbers, text or containers of them, got {shown(value)}")

@@ -59,6 +59,7 @@ class CodecStage:
         self.ema = CodebookEMA(codec.quantize, learned=learned)
         codec.quantize.requires_grad_(False)
         self.learning = [p for p in codec.parameters() if p.requires_grad]
+        self.learners = processes.replicated(self.learning)
         self.optimizer = torch.optim.AdamW(self.learning, lr=recipe.learning_rate, weight_decay=0.0)
 
     def step(self, number: int) -> dict[str, float]:
@@ -70,6 +71,20 @@ class CodecStage:
         recipe, generator = self.recipe, step_generator(self.recipe.seed, number, self.device)
         images = self._images(number, generator)
         polishing = number >= recipe.steps * (1 - recipe.polish)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, found = processes.learn(self.learners, self._evaluated, number, images, polishing)
+        pictures, latents, codes, *figures = found
+        total, *means = processes.means([float(one) for one in (loss, *figures)])
+        update(self.optimizer, total, number, recipe, self.learning)
+        codes, restarted = processes.gathered(codes), 0
+        if not polishing:
+            restarted = self.ema.update(processes.gathered(latents), codes, generator)
+            processes.broadcast([self.codec.quantize.embedding.weight, self.ema.counts, self.ema.sums])
+        found = {"loss": means[0], "commitment": means[1], "restarted": restarted, "used": len(codes.unique())}
+        return found | (self.adversary.update(number, images, pictures) if self.adversary is not None else {})
+
+    def _evaluated(self, number: int, images: Tensor, polishing: bool) -> tuple[Tensor, list[Tensor]]:
+        """All that is minimised; and decoded pictures, latents, codes, the pictures' error and the commitment."""
         with torch.set_grad_enabled(not polishing):
             latents = self.codec.latents(images)
             quantized, codes = self.codec.quantize.straight_through(latents)
@@ -77,17 +92,7 @@ class CodecStage:
         with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=self.autocast):
             pictures = self.codec.decode_latents(quantized).float()
         error, loss = self._losses(number, images, pictures, commitment)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        processes.average_gradients(self.learning)
-        total, *means = processes.means([float(one.detach()) for one in (loss, error, commitment)])
-        update(self.optimizer, total, number, recipe, self.learning)
-        codes, restarted = processes.gathered(codes), 0
-        if not polishing:
-            restarted = self.ema.update(processes.gathered(latents.detach()), codes, generator)
-            processes.broadcast([self.codec.quantize.embedding.weight, self.ema.counts, self.ema.sums])
-        found = {"loss": means[0], "commitment": means[1], "restarted": restarted, "used": len(codes.unique())}
-        return found | (self.adversary.update(number, images, pictures) if self.adversary is not None else {})
+        return loss, [one.detach() for one in (pictures, latents, codes, error, commitment)]
 
     def _images(self, number: int, generator: Generator) -> Tensor:
         """This process's part of batch `number`."""

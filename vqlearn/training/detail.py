@@ -151,9 +151,11 @@ class Adversary:
     def __init__(self, discriminator: nn.Module, recipe: AdversaryRecipe | None = None):
         self.discriminator, self.recipe = discriminator, AdversaryRecipe() if recipe is None else recipe
         self.optimizer = torch.optim.Adam(discriminator.parameters(), self.recipe.learning_rate, betas=(0.5, 0.9))
+        self.learners: Any = processes.Learners(discriminator.parameters())
 
     def to(self, device: str) -> Adversary:
         self.discriminator.to(device).train()
+        self.learners = processes.replicated(self.discriminator.parameters())
         return self
 
     def loss(self, number: int, error: Tensor, decoded: Tensor, last: Tensor) -> Tensor:
@@ -175,17 +177,19 @@ class Adversary:
         """One update of the discriminator on real and decoded images `[B, C, H, W]`; its loss and its accuracy."""
         if number < self.recipe.start:
             return {"discriminator": math.nan, "told_apart": math.nan}
-        real_logits, decoded_logits = self.discriminator(images), self.discriminator(decoded.detach())
-        loss = (F.relu(1 - real_logits).mean() + F.relu(1 + decoded_logits).mean()) / 2
-        told = ((real_logits > 0).float().mean() + (decoded_logits < 0).float().mean()) / 2
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        processes.average_gradients(self.discriminator.parameters())
-        found = processes.means([float(loss.detach()), float(told)])
+        loss, told = processes.learn(self.learners, self._hinge, images, decoded.detach())
+        found = processes.means([float(loss), float(told)])
         if not math.isfinite(found[0]):
             raise FloatingPointError(f"the discriminator's loss of step {number + 1} is {found[0]}")
         self.optimizer.step()
         return dict(zip(("discriminator", "told_apart"), found, strict=True))
+
+    def _hinge(self, images: Tensor, decoded: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of the discriminator, and its accuracy."""
+        real_logits, decoded_logits = self.discriminator(images), self.discriminator(decoded)
+        told = ((real_logits > 0).float().mean() + (decoded_logits < 0).float().mean()) / 2
+        return (F.relu(1 - real_logits).mean() + F.relu(1 + decoded_logits).mean()) / 2, told
 
     def state_dict(self) -> dict[str, Any]:
         """The discriminator's weights and its optimizer's state."""

@@ -1,8 +1,8 @@
 """The processes that learn one model together, as `torchrun` starts them; without it there is one.
 
 All of them do the same: they draw the same numbers, make the same updates and keep the same state. Only the rows of a
-batch are shared out. Each process evaluates the networks on its own rows, and the gradients are averaged. So an update
-is that of one process up to rounding, and what the first process writes is what all of them know.
+batch are shared out. Each process evaluates the networks on its own rows, and `DistributedDataParallel` averages the
+gradients. So an update is that of one process up to rounding, and what the first process writes is what all know.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 _patient: dist.ProcessGroup | None = None  # it waits for hours, while the first process reads millions of pictures
 
@@ -68,7 +70,8 @@ def heard() -> Iterator[None]:
     except RuntimeError as error:  # its class and words depend on the backend
         if count() == 1 or isinstance(error, torch.OutOfMemoryError):
             raise
-        why = re.sub(r"^\[\S+\] ", "", str(error)).partition("\n")[0].partition(". ")[0]  # without places in torch
+        first = str(error).partition("\n")[0]
+        why = re.sub(r".*\[\S+\.\w+:\d+\] ", "", first).partition(". ")[0]  # without places in torch
         raise ChildProcessError(f"another of the {count()} processes has ended or cannot be reached ({why})") from error
 
 
@@ -113,30 +116,72 @@ def means(values: Sequence[float]) -> list[float]:
     return found
 
 
+def merged(own: dict[str, Any]) -> dict[str, Any]:
+    """The entries of all processes."""
+    if count() == 1:
+        return own
+    found: list[Any] = [None] * count()
+    with heard():
+        dist.all_gather_object(found, own)
+    return {key: value for one in found for key, value in one.items()}
+
+
 def any_of(flag: bool) -> bool:
     """Whether a flag is set in any process."""
     return means([flag]) > [0]
 
 
-def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Replace each gradient by its mean over the processes, always added up in one order.
+class Learners(nn.Module):
+    """Parameters that are learned, for `learn`: here those of one process."""
 
-    A gradient that no process has stays None, one that some have is zero in the others.
+    def __init__(self, parameters: Iterable[Tensor]):
+        super().__init__()
+        self.learned = nn.ParameterList(parameters)
+        self.idle = nn.Parameter(torch.zeros_like(self.learned[0]).sum())  # where all are needed torch's class warns
+
+    def forward(self, evaluate: Callable[..., Any], *arguments: Any) -> Any:
+        return evaluate(*arguments)
+
+    def no_sync(self) -> contextlib.AbstractContextManager[None]:
+        """Within it gradients are only added up; so torch's class calls it, too."""
+        return contextlib.nullcontext()
+
+
+def replicated(parameters: Iterable[Tensor]) -> Any:
+    """`Learners` that are the same in all processes, and are given the mean gradients of all (`learn`).
+
+    The others are given the numbers of the first process, now.
     """
+    found = Learners(parameters)
     if count() == 1:
-        return
-    parameters = list(parameters)
-    used = torch.tensor([one.grad is not None for one in parameters], device=parameters[0].device, dtype=torch.int32)
+        return found
+    # What was not needed is found out in each update, or torch would arrange gradients anew after the first one, and a
+    # run that goes on would round otherwise than one without a break.
     with heard():
-        dist.all_reduce(used)
-    learned = [one for one, by in zip(parameters, used.tolist(), strict=True) if by]
-    gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in learned]
-    flat = torch.cat([one.flatten() for one in gradients])
-    with heard():
-        dist.all_reduce(flat)
-    parts = (flat / count()).split([one.numel() for one in gradients])
-    for one, mean in zip(learned, parts, strict=True):
-        one.grad = mean.view_as(one)
+        replicas = DistributedDataParallel(found, find_unused_parameters=True)
+    replicas.register_comm_hook(None, lambda _, bucket: _mean(bucket))  # torch takes no annotations as text
+    return replicas
+
+
+def _mean(gradients: Any) -> torch.futures.Future[Tensor]:
+    """The mean over the processes of some gradients, which are added up in float32 at least."""
+    own = gradients.buffer()
+    sums = own.to(torch.promote_types(own.dtype, torch.float32)).div_(count())
+    work: Any = dist.all_reduce(sums, async_op=True)
+    found: torch.futures.Future[Tensor] = work.get_future().then(lambda done: own.copy_(done.value()[0]))
+    return found
+
+
+def learn(learners: Any, evaluate: Callable[..., Any], *arguments: Any, last: bool = True) -> tuple[Tensor, Any]:
+    """What `evaluate` returns, a loss and more, when the gradient of the loss has been added to that of `learners`.
+
+    With `last` gradients are then the means over the processes; one that no process has stays None.
+    """
+    with contextlib.nullcontext() if last else learners.no_sync():
+        loss, more = learners(evaluate, *arguments)
+        with heard():
+            loss.backward()
+    return loss.detach(), more
 
 
 @torch.no_grad()

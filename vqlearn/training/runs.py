@@ -98,7 +98,8 @@ class _Run:
         except FloatingPointError as error:
             raise FloatingPointError(f"{error} after step {self.number}: training stopped, {self.kept}") from None
         except OSError as error:
-            raise OSError(f"{self._why(error)}: training stopped after step {self.number}, {self.kept}") from None
+            kind = ChildProcessError if isinstance(error, ChildProcessError) else OSError
+            raise kind(f"{self._why(error)}: training stopped after step {self.number}, {self.kept}") from None
         self.saved = self.number
 
     def _why(self, error: OSError) -> str:

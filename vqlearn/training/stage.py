@@ -6,7 +6,6 @@ number, and one that was killed goes on exactly as if it had not been.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -95,6 +94,7 @@ class TokenStage:
         self.engine.prepare(self.working.transformer)
         self.learning: list[Tensor] = list(self.model.parameters())
         self.used: list[Tensor] = list(self.working.parameters())
+        self.learners = sharding.Parts(self.working) if self.sharded else processes.replicated(self.used)
         self.optimizer = torch.optim.AdamW(
             groups(self.model),
             lr=recipe.learning_rate,
@@ -115,30 +115,27 @@ class TokenStage:
         self._renew()
         for part in parts:
             generator.set_state(begin)  # each part draws for all rows
-            found.append(self._learned(part, last=part is parts[-1]))
-        figures = dict(zip(found[0], processes.means(_mean(found)), strict=True))
+            _, figures = processes.learn(self.learners, self._evaluated, part, last=part is parts[-1])
+            found.append({name: _figure(name, value) for name, value in figures.items()})
+        means = dict(zip(found[0], processes.means(_mean(found)), strict=True))
         self._hand_over()
-        figures["gradient"] = update(
-            self.optimizer, figures["loss"], number, self.recipe, self.learning, self.recipe.clip
-        )
+        means["gradient"] = update(self.optimizer, means["loss"], number, self.recipe, self.learning, self.recipe.clip)
         self.average.update_parameters(self.model)
         kept = {name: torch.stack([part.kept[name] for part in parts], 1).flatten(0, 1) for name in parts[0].kept}
         self.objective.updated({name: processes.gathered(value) for name, value in kept.items()}, generator)
-        return figures
+        return means
 
-    def _learned(self, batch: Batch, last: bool) -> dict[str, float]:
-        """The figures of a part of a batch, whose gradient is added to that of the networks."""
+    def _evaluated(self, batch: Batch) -> tuple[Tensor, Figures]:
+        """What is minimised on a part of a batch, and its figures."""
         network: Any = self.network(self.working, batch)
         loss, figures = _found(self.objective(batch, network))
         total = loss
         if self.model.task is not None:
             total = loss + self.model.task.weight * network.task_loss
             figures = {self.model.task.name: network.task_loss, **figures}
-        if self.sharded:
-            self.working.set_requires_gradient_sync(last)
-        with processes.heard() if self.sharded else contextlib.nullcontext():
-            (total / self.engine.accumulate).backward()
-        return {name: _figure(name, value) for name, value in {"loss": loss, **figures}.items()}
+        figures = {"loss": loss, **figures}
+        plain = {name: one.detach() if isinstance(one, Tensor) else one for name, one in figures.items()}
+        return total / self.engine.accumulate, plain
 
     def _parts(self, batch: Batch) -> list[Batch]:
         """The batch of this process, in the parts that are evaluated one after the other."""
@@ -194,12 +191,10 @@ class TokenStage:
             parameter.grad = None
 
     def _hand_over(self) -> None:
-        """Give the weights themselves the gradients of the working copy, averaged over all processes."""
+        """Give the weights themselves the gradients of the working copy."""
         if self.working is not self.model:
             for own, used in zip(self.learning, self.used, strict=True):
                 own.grad = None if used.grad is None else used.grad.to(own.dtype)
-        if not self.sharded:  # there it is done already
-            processes.average_gradients(self.learning)
 
     def mean_networks(self) -> Any:
         """The networks with the averaged weights, to draw with, see `averaged`."""
@@ -227,9 +222,12 @@ class TokenStage:
         return {**self.objective.settings(), **asdict(self.recipe)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, their average, what the objective has learned, and the optimizer's state."""
-        found: dict[str, Any] = sharding.whole({**self._networks(), "optimizer": self.optimizer.state_dict()})
-        return {**found, "objective": self.objective.state_dict()}
+        """Weights, their average, what the objective has learned, and the optimizer's state.
+
+        Weights that are shared out to processes are in it as each has them.
+        """
+        own = {"optimizer": self.optimizer.state_dict(), "objective": self.objective.state_dict()}
+        return {**self._networks(), **own}
 
     def _networks(self) -> dict[str, dict[str, Tensor]]:
         return {"model": self.model.state_dict(), "average": self.average.state_dict()}
@@ -266,6 +264,6 @@ def _mean(found: list[dict[str, float]]) -> list[float]:
 
 def _figure(name: str, value: Any) -> float:
     try:
-        return float(value.detach() if isinstance(value, Tensor) else value)
+        return float(value)
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"the figure {name!r} of an objective must be a number, got {shown(value)}") from None
