@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from tests.outputs import Output
+
 PATIENCE = 600  # seconds
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: each has its core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -75,11 +77,12 @@ def pytest_ignore_collect(collection_path, config):
 
 
 def pytest_itemcollected(item):
-    """Mark quick tests; give nbval's limit for a cell's output, which has no option and is 5 s, to slow machines."""
+    """Mark quick tests; give nbval what has no options: the limit for a cell's output, 5 s, and how it compares."""
     if item.path.name in QUICK and item.originalname not in QUICK[item.path.name]:
         item.add_marker("quick")
     if hasattr(item, "output_timeout"):
-        item.output_timeout = PATIENCE
+        item.output_timeout = PATIENCE  # of slow machines
+        item.sanitize = lambda value: Output(value) if isinstance(value, str) else value
 
 
 def pytest_configure(config):

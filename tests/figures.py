@@ -14,7 +14,7 @@ import tempfile
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageSequence
@@ -184,15 +184,15 @@ def draw(name: str, folder: Path) -> Path:
     return folder / name
 
 
-def difference(first: Path, second: Path) -> float:
+def difference(first: Path | IO[bytes], second: Path | IO[bytes]) -> float:
     """Root mean square difference of the values 0 ... 255 of two pictures or films; infinite where sizes differ."""
-    one, other = (_frames(path) for path in (first, second))
+    one, other = (_frames(file) for file in (first, second))
     return float(np.sqrt(np.mean((one - other) ** 2))) if one.shape == other.shape else np.inf
 
 
-def _frames(path: Path) -> np.ndarray:
+def _frames(file: Path | IO[bytes]) -> np.ndarray:
     """All frames of a picture, `[N, H, W, 3]`."""
-    with Image.open(path) as film:
+    with Image.open(file) as film:
         return np.stack([np.asarray(frame.convert("RGB"), float) for frame in ImageSequence.Iterator(film)])
 
 

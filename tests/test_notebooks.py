@@ -1,16 +1,21 @@
 """The conventions of the course, for every notebook: what a reader of the committed file can rely on."""
 
 import ast
+import base64
 import importlib
 import inspect
+import io
 import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import vqlearn
+from tests.outputs import Output
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
@@ -213,3 +218,20 @@ def test_a_name_with_two_meanings_is_found():
     assert rebound(["x = 1", "print(x)", "y = [x for x in 'ab']", "x = x + 1"]) == {"x"}
     assert rebound(["def f():\n    return n\nn = 1", "n = 2"]) == {"n"}
     assert rebound(["for i in (1, 2):\n    z = i", "z = 3\nprint(z)", "import z as w", "f = lambda z: z + w"]) == set()
+
+
+def html(pixels, text="a line"):
+    """A picture as `plots.show` embeds it."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return Output(f'<p>{text}</p><img src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">')
+
+
+def test_pictures_in_outputs_may_differ_by_rounding_alone():
+    white = np.full((100, 200, 3), 255, np.uint8)
+    rounded, line = white.copy(), white.copy()
+    rounded[10:40, 10:40] -= 1
+    line[50, 20:120] = 0
+    assert (html(white) != html(rounded)) is False  # as nbval asks
+    assert html(white) != html(line) and html(white) != html(white[:-1]) and html(white) != html(white, "another line")
+    assert Output("0.70") != Output("0.71") and Output("0.70") != 0.7
