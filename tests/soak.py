@@ -2,8 +2,9 @@
 
 A tiny model of one's own pictures is trained, from the folder to the finished model, by one process, by two, and by two
 that share out the denoiser's weights. One of them is killed (SIGKILL) at random moments: while pictures are read, in
-the middle of an update, while a checkpoint is written. Each time the training is begun again with what is on the disk. At the end all weights must be those of a
-training without a break. The processes begin as copies of this one, so that a new beginning is cheap.
+the middle of an update, while a checkpoint is written. Each time the training is begun again with what is on the disk.
+At the end all weights must be those of a training without a break. The processes begin as copies of this one, so that a
+new beginning is cheap.
 """
 
 from __future__ import annotations
