@@ -321,6 +321,11 @@ def test_damaged_parts_are_named(again, damage, count):
     assert found == [f"OSError: {again / 'checkpoint.pt'} cannot be read {wrong}; {anew}"] * count
 
 
+def test_a_process_that_has_ended_is_missed_where_its_part_is_needed(again):
+    found = together(joined, run, again, {(1, 5): killed}, 6, True)
+    assert "another of the 2 processes has ended" in found[0] and "the checkpoint of step 5 is kept" in found[0]
+
+
 def test_parts_that_are_being_written_when_a_process_ends_leave_the_checkpoint(again):
     """The other waits for it in vain, and says so; what was written is cleared away with the next checkpoint."""
     found = together(joined, run_where_parts_end, again, killed)

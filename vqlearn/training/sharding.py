@@ -65,6 +65,11 @@ class Parts(processes.Learners):
         self.networks.set_requires_gradient_sync(True)
 
 
+def heard(networks: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """As `processes.heard` where networks ask other processes for their parts; nothing for others."""
+    return processes.heard() if hasattr(networks, "set_requires_gradient_sync") else contextlib.nullcontext()
+
+
 def whole(value: Tensor) -> Tensor:
     """A tensor with all its parts put together in the memory of the first process.
 

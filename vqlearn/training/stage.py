@@ -41,7 +41,9 @@ class Evaluated:
 
     def logits(self, tokens: Tensor, conditions: Conditions | None, *more: Any) -> Tensor:
         """`[B, L, K]` under some conditions, None for those of the batch, see `Batch.conditions`."""
-        logits, task_loss = self.model(tokens, self.batch.conditions() if conditions is None else conditions, *more)
+        given = self.batch.conditions() if conditions is None else conditions
+        with sharding.heard(self.model):
+            logits, task_loss = self.model(tokens, given, *more)
         if task_loss is not None:
             self.task_loss = task_loss + self.task_loss
         return logits

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from vqlearn.arguments import shown
+from vqlearn.training import processes
 from vqlearn.training.checkpoint import check_form
 from vqlearn.training.recipes import CodecRecipe, DenoiserRecipe
 from vqlearn.training.sharding import is_shared, parted
@@ -70,8 +71,9 @@ def update(
     """Clip and step; returns the gradient's norm. Raises before the step if it or the loss is not finite."""
     for group in optimizer.param_groups:
         group["lr"] = recipe.learning_rate * learning_rate(number, recipe.steps, recipe.decay) * group.get("scale", 1.0)
-    found: Any = nn.utils.clip_grad_norm_(parameters, clip)
-    norm = float(found.full_tensor() if is_shared(found) else found)
+    with processes.heard():
+        found: Any = nn.utils.clip_grad_norm_(parameters, clip)
+        norm = float(found.full_tensor() if is_shared(found) else found)
     if not (math.isfinite(norm) and math.isfinite(loss)):
         raise FloatingPointError(f"the loss of step {number + 1} is {loss}, its gradient's norm {norm}")
     optimizer.step()
