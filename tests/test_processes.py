@@ -31,6 +31,7 @@ from vqlearn.training import (
     DenoiserStage,
     Engine,
     PublishedBound,
+    checkpoint,
     fit,
     own,
     processes,
@@ -319,6 +320,26 @@ def test_damaged_parts_are_named(again, damage, count):
     wrong = f"(the files in {again / 'checkpoint-5.parts'} are not those that were written)"
     anew = "delete it to begin anew, or choose another folder"
     assert found == [f"OSError: {again / 'checkpoint.pt'} cannot be read {wrong}; {anew}"] * count
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        7, {}, {"folder": ".."}, {"folder": None}, {"files": [1]}, {"tensors": {"a": 1}}, {"tensors": {"a": (1, 2)}},
+        {"tensors": {"checkpoint.state.model": (torch.Size([10**12]), torch.float32)}}, {"files": {"../a": "b"}},
+        {"tensors": {"checkpoint.state.model.x": (torch.Size([3]), torch.float64)}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_malformed_list_of_parts_is_named(again, monkeypatch, wrong):
+    content = torch.load(again / "checkpoint.pt")
+    content["parts"] = content["parts"] | wrong if wrong and isinstance(wrong, dict) else wrong
+    monkeypatch.setattr(checkpoint, "contents", lambda *_: content)
+    checkpoint.save(None, again, 5)
+    monkeypatch.undo()
+    said = run(again, None, 6)
+    assert said.startswith(f"OSError: {again / 'checkpoint.pt'} cannot be read (")
+    assert said.endswith("); delete it to begin anew, or choose another folder")
 
 
 def test_a_process_that_has_ended_is_missed_where_its_part_is_needed(again):

@@ -148,15 +148,24 @@ def _read(path: Path, most: int, own: Any) -> tuple[Any, dict[str, Any], Any]:
 
 def _with_parts(saved: Any, parts: Any, folder: Path, most: int, own: Any) -> Any:
     """A checkpoint with what processes have shared out, from its folder; raises ValueError."""
-    if not (isinstance(parts, dict) and parts.keys() == {"folder", "files", "tensors"}):
+    if not _is_list_of_parts(parts):
         raise ValueError(f"its parts must have a folder, files and tensors, got {shown(parts)}")
-    if not PARTS.fullmatch(str(parts["folder"])):
-        raise ValueError(f"the folder of its parts cannot be {shown(parts['folder'])}")
     size = sum(shape.numel() * dtype.itemsize for shape, dtype in parts["tensors"].values())
     if size > most:
         raise ValueError(f"its parts have {size} bytes, this training needs no more than {most}")
     found = sharding.load(parts["tensors"], folder / parts["folder"], parts["files"], own)
     return sharding.put_together(saved, found)
+
+
+def _is_list_of_parts(parts: Any) -> bool:
+    """Whether a folder, files with their checksums and tensors with their forms are named."""
+    if not (isinstance(parts, dict) and parts.keys() == {"folder", "files", "tensors"}):
+        return False
+    folder, *named = parts["folder"], parts["files"], parts["tensors"]
+    if not (isinstance(folder, str) and PARTS.fullmatch(folder) and all(isinstance(one, dict) for one in named)):
+        return False
+    kinds = [torch.Size, torch.dtype]
+    return all(type(one) is tuple and [type(each) for each in one] == kinds for one in parts["tensors"].values())
 
 
 def _bytes(value: Any) -> int:

@@ -61,8 +61,10 @@ class Parts(processes.Learners):
     @contextlib.contextmanager
     def no_sync(self) -> Iterator[None]:
         self.networks.set_requires_gradient_sync(False)
-        yield
-        self.networks.set_requires_gradient_sync(True)
+        try:
+            yield
+        finally:
+            self.networks.set_requires_gradient_sync(True)
 
 
 def heard(networks: nn.Module) -> contextlib.AbstractContextManager[None]:
