@@ -121,7 +121,8 @@ def q_posterior(
     _check_prediction(log_p_x0, x_t, schedule)
     masked = (x_t == schedule.mask_id)[..., None]  # [B, L, 1]
     at_x_t = x_t.clamp(max=schedule.num_codes - 1)[..., None]  # for a mask any code will do: there both ways agree
-    is_x_t, differs = (_three_ways(x_t, same, s, t, schedule) for same in (torch.ones_like(x_t), torch.zeros_like(x_t)))
+    no_or_yes = torch.arange(2, device=x_t.device)[:, None, None]
+    differs, is_x_t = _three_ways(x_t, no_or_yes, s, t, schedule).unbind(1)
     certain = ~masked & (differs.sum(0) == 0)[..., None]
     is_x_t[0] += certain[..., 0] & (is_x_t.sum(0) == 0)  # nothing leads to a visible x_t: it stays
     # The few numbers per token stay in float64: a rounding there would shift all K entries the same way.
@@ -189,15 +190,16 @@ def _three_ways(x_t: Tensor, same: Tensor, s: Tensor, t: Tensor, schedule: MaskR
     """q(x_s | x_t, x_0) as the probabilities that x_s is x_t, is x_0, is a uniform code: `[3, B, L]`.
 
     Bayes multiplied out, q(x_t | x_s) q(x_s | x_0) / q(x_t | x_0): a masked x_t was masked before or has lost x_s
-    by masking, a visible one has kept x_s or lost it by replacement. `same` `[B, L]` says where x_0 is x_t.
-    Zeros where x_t cannot come from x_0.
+    by masking, a visible one has kept x_s or lost it by replacement. `same` `[B, L]` says where x_0 is x_t; of several
+    `[N, 1, 1]` the result is `[3, N, B, L]`. Zeros where x_t cannot come from x_0.
     """
     alpha_bar, beta_bar, gamma_bar = (_columns(share, x_t) for share in schedule.bar(s))
     alpha, beta, gamma = (_columns(share, x_t) for share in schedule.between(s, t))
     masked = x_t == schedule.mask_id
     stay = torch.where(masked, gamma_bar, alpha * (beta_bar + alpha_bar * same))
     lost = torch.where(masked, gamma, beta)  # q(x_t | x_s) when x_s is neither x_t nor the mask
-    ways = torch.stack([stay, lost * alpha_bar, lost * beta_bar * schedule.num_codes])
+    own, every = ((lost * share).expand_as(stay) for share in (alpha_bar, beta_bar))
+    ways = torch.stack([stay, own, every * schedule.num_codes])
     total = ways.sum(0)  # q(x_t | x_0)
     return ways / torch.where(total > 0, total, 1.0)
 
