@@ -1,5 +1,6 @@
 """Settings for every test, those in the notebooks included, and which tests are `quick`: the method's own."""
 
+import gc
 import os
 
 import pytest
@@ -48,6 +49,14 @@ LONG = (
     "test_training.py", "test_transition.py", "test_scenes.py", "test_widgets.py", "test_waits.py", "test_warm.py",
 )  # fmt: skip
 TOGETHER = {"tests/test_site_browser.py": "tests/test_site.py"}  # in one process: they share what takes long to make
+
+
+gc.disable()  # until all tests are collected: what is made until then stays, and to look it through again takes seconds
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items):

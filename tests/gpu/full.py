@@ -64,7 +64,7 @@ class Size:
 PUBLISHED = Size({"network": full_size.NETWORK, "codec": full_size.CODEC, "text": full_size.TEXT})
 TINY = Size(
     {
-        "network": {**full_size.NETWORK, "num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2,
+        "network": {**full_size.NETWORK, "num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 1,
                     "cross_attention_dim": 16, "num_vector_embeds": 33, "sample_size": 8},
         "codec": {**full_size.CODEC, "block_out_channels": [8, 8, 8, 8], "latent_channels": 8, "num_vq_embeddings": 32,
                   "norm_num_groups": 4, "vq_embed_dim": 4, "layers_per_block": 1},
