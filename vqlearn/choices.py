@@ -66,28 +66,34 @@ def written(choice: Choice, x_t: Tensor, count: Tensor, mask_id: int) -> Tensor:
 
 
 def _subsets(choice: Choice, masked: Tensor, count: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every set of positions `[L]` and the probability `[B]` that exactly these are chosen."""
-    length = masked.shape[1]
-    every = [torch.tensor(bits, dtype=torch.bool) for bits in itertools.product([False, True], repeat=length)]
+    """The sets of positions `[L]` that can be chosen, and the probability `[B]` that exactly these are."""
     if not choice.at_random:
         chosen = _first(choice.log_weight.double(), masked, count)
-        yield from ((subset, (chosen == subset).all(-1).double()) for subset in every)
+        yield from ((subset, (chosen == subset).all(-1).double()) for subset in torch.unique(chosen, dim=0))
         return
     key = choice.log_weight.double().masked_fill(~masked, -torch.inf)
     weight = (key - key.amax(-1, keepdim=True).clamp(min=-1e300)).exp() * masked  # [B, L]
-    total, found = weight.sum(-1), {}
-    for subset in sorted(every, key=lambda bits: int(bits.sum())):
-        size = int(subset.sum())
-        if size == 0:
-            found[()] = torch.ones(len(masked), dtype=torch.float64)
-        else:  # the last of the set to be drawn was one of them, after all the others
-            members, share = tuple(subset.nonzero()[:, 0].tolist()), torch.zeros(len(masked), dtype=torch.float64)
-            for last in members:
-                others = tuple(m for m in members if m != last)
-                left = total - weight[:, list(others)].sum(-1)
-                share = share + found[others] * torch.where(left > 0, weight[:, last] / left.clamp(min=1e-300), 0.0)
-            found[members] = share
-        yield subset, torch.where(count == size, found[tuple(subset.nonzero()[:, 0].tolist())], 0.0)
+    total = weight.sum(-1)
+    found: dict[tuple[int, ...], Tensor] = {(): torch.ones_like(total)}
+    length, asked = masked.shape[1], set(count.tolist())
+    for size in range(max(asked) + 1):  # a larger set is not chosen, and not asked for below
+        for members in reversed([*itertools.combinations(range(length), size)]):
+            if size:
+                found[members] = _share(members, found, weight, total)
+            if size in asked:
+                subset = torch.zeros(length, dtype=torch.bool)
+                subset[[*members]] = True
+                yield subset, torch.where(count == size, found[members], 0.0)
+
+
+def _share(members: tuple[int, ...], found: dict[tuple[int, ...], Tensor], weight: Tensor, total: Tensor) -> Tensor:
+    """The probability `[B]` that exactly these are drawn: the last of them was one of them, after all the others."""
+    share = torch.zeros_like(total)
+    for last in members:
+        others = tuple(m for m in members if m != last)
+        left = total - weight[:, list(others)].sum(-1)
+        share = share + found[others] * torch.where(left > 0, weight[:, last] / left.clamp(min=1e-300), 0.0)
+    return share
 
 
 def joint_of(marginals: Tensor) -> Tensor:
