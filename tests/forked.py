@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch._dynamo  # what each process would import by itself
 import torch.multiprocessing as mp
 
 
