@@ -21,7 +21,7 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from vqlearn.course import described
-from vqlearn.course.style import CODES, INK, NEUTRAL, VERMILLION, Values, array, row_of_axes
+from vqlearn.course.style import CODES, INK, NEUTRAL, VERMILLION, Values, array, bare, row_of_axes
 from vqlearn.data.pictures import rgb
 
 Paint = Callable[[np.ndarray], np.ndarray]  # a grid [H, W] -> its colours [H * h, W * w, 3]
@@ -82,7 +82,7 @@ def album(
                 continue
             height, width = pixels(entry).shape[:2]
             ax.imshow(pixels(entry), interpolation="nearest", extent=(0, width, height, 0))
-            ax.set_axis_off()
+            bare(ax)
             if grid is not None:
                 mark(ax, grid, mask_id, truth, height / len(grid), width / grid.shape[1])
         axes[0, column].set_title(titles[column] if titles else "")
@@ -124,7 +124,7 @@ def film(
     mark(left, grid, mask_id, truth, 1, 1)
     mark(right, grid, mask_id, truth, len(picture) / len(grid), picture.shape[1] / grid.shape[1])
     for ax in (left, right):
-        ax.set_axis_off()
+        bare(ax)
         ax.set_anchor("S")  # what is left of the height belongs to the titles
     return figure
 
@@ -154,7 +154,7 @@ def strip(pictures: Sequence[Values], titles: Sequence[str] = (), *, size: float
     figure, axes = row_of_axes(len(pictures), lines, size, size)
     for ax, picture in zip(axes, pictures, strict=True):
         ax.imshow(pixels(picture), interpolation="nearest")
-        ax.set_axis_off()
+        bare(ax)
         ax.set_anchor("S")
     figure.set_label(described.panels("picture", titles or [""] * len(pictures)))
     return figure
@@ -174,7 +174,7 @@ def rows_of_pictures(rows: Mapping[str, Sequence[tuple[Values, str]]], *, size: 
             ax.spines[:].set_visible(False)
             ax.set_title(textwrap.fill(words, round(12 * size)), fontsize=8)
         for ax in axes[len(row) :]:
-            ax.set_axis_off()
+            bare(ax)
         axes[0].set_ylabel(name, rotation=0, ha="right", va="center", multialignment="left")
     texts = (f"{described.plain(name)}: {'; '.join(words for _, words in row)}." for name, row in rows.items())
     figure.set_label(" ".join(texts))
@@ -223,7 +223,7 @@ def _token_panel(ax: Axes, grid: np.ndarray, mask_id: int, truth: Values, number
     height, width = grid.shape
     colors = paint(grid)
     ax.imshow(colors, interpolation="nearest", extent=(0, width, height, 0))
-    ax.set_axis_off()
+    bare(ax)
     ax.hlines(np.arange(height + 1), 0, width, color="white", linewidth=0.8)
     ax.vlines(np.arange(width + 1), 0, height, color="white", linewidth=0.8)
     mark(ax, grid, mask_id, truth, 1, 1)
