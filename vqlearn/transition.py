@@ -121,8 +121,7 @@ def q_posterior(
     _check_prediction(log_p_x0, x_t, schedule)
     masked = (x_t == schedule.mask_id)[..., None]  # [B, L, 1]
     at_x_t = x_t.clamp(max=schedule.num_codes - 1)[..., None]  # for a mask any code will do: there both ways agree
-    no_or_yes = torch.arange(2, device=x_t.device)[:, None, None]
-    differs, is_x_t = _three_ways(x_t, no_or_yes, s, t, schedule).unbind(1)
+    differs, is_x_t = _three_ways(x_t, torch.arange(2, device=x_t.device)[:, None, None], s, t, schedule).unbind(1)
     certain = ~masked & (differs.sum(0) == 0)[..., None]
     is_x_t[0] += certain[..., 0] & (is_x_t.sum(0) == 0)  # nothing leads to a visible x_t: it stays
     # The few numbers per token stay in float64: a rounding there would shift all K entries the same way.
