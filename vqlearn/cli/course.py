@@ -26,6 +26,10 @@ STATES = {
     "none": ": has no exercises",
 }
 
+# Every action reads notebooks by nbformat, whose validator builds dozens of grammars, 3 s in all, for addresses in other
+# alphabets. No notebook has one, and without this package, as in many installations, it leaves that check out.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
 
 def add(commands: Commands) -> None:
     course = commands.add_parser(
@@ -100,18 +104,8 @@ def _add_assignment(actions: Commands) -> None:
     command.set_defaults(run=assign, interrupted="no notebook is half written, and none was changed")
 
 
-def _without_grammars() -> None:
-    """Let nbformat, which each action needs, be imported in half a second.
-
-    Its validator, jsonschema, would build dozens of grammars for addresses in other alphabets ("iri"), 3 s in all, if
-    this package is installed. No notebook has such an address, and without the package that check is left out.
-    """
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
-
-
 def copy(arguments: argparse.Namespace) -> None:
     """Copy the course's notebooks to DIR; a notebook that is there already is never changed."""
-    _without_grammars()
     from vqlearn.course import copying
 
     chosen = {"exercises_only": arguments.exercises_only, "without_outputs": arguments.without_outputs}
@@ -125,7 +119,6 @@ def check(arguments: argparse.Namespace) -> int:
     Their code runs with your rights, so use a container or an account of its own for strangers. The exit status is 1 if
     something could not be marked for a reason that is not the learner's.
     """
-    _without_grammars()
     from vqlearn.course import submissions
 
     with _ended_like_ctrl_c(), submissions.opened(arguments.folders) as (found, is_class):
@@ -213,7 +206,6 @@ def assign(arguments: argparse.Namespace) -> None:
 
     A file that is there already is never changed.
     """
-    _without_grammars()
     from vqlearn.course import assignment
 
     for name, state in assignment.write(arguments.folder, arguments.grader):
@@ -222,7 +214,6 @@ def assign(arguments: argparse.Namespace) -> None:
 
 def write_slides(arguments: argparse.Namespace) -> None:
     """Write slides of each notebook to DIR, a page each that needs no network and no other file."""
-    _without_grammars()
     from vqlearn.course import copying, slides
 
     names = slides.write(arguments.folder, copying.notebooks())
@@ -231,7 +222,6 @@ def write_slides(arguments: argparse.Namespace) -> None:
 
 def write_site(arguments: argparse.Namespace) -> None:
     """Write the course to DIR as web pages, with its outputs, to be read without running anything."""
-    _without_grammars()
     from vqlearn.course import copying, site
 
     pages = site.build(arguments.folder, copying.notebooks(), address=copying.address())
