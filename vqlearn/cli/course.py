@@ -26,8 +26,8 @@ STATES = {
     "none": ": has no exercises",
 }
 
-# Every action reads notebooks by nbformat, whose validator builds dozens of grammars, 3 s in all, for addresses in other
-# alphabets. No notebook has one, and without this package, as in many installations, it leaves that check out.
+# Every action reads notebooks by nbformat, whose validator builds dozens of grammars, 3 s in all, for addresses in
+# other alphabets. No notebook has one, and without this package, as in many installations, that check is left out.
 sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 
