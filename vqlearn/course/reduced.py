@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import copy
+import functools
 import re
 import symtable
 from collections.abc import Iterable
@@ -151,7 +152,8 @@ def words(source: str) -> set[str]:
     return set(re.findall(r"\w+", source)) if found & FROM_TEXT else found
 
 
-def names(source: str) -> tuple[set[str], set[str]]:
+@functools.lru_cache(10_000)  # a cell is looked at once for each exercise of its notebook
+def names(source: str) -> tuple[frozenset[str], frozenset[str]]:
     """The global names that a cell binds, and those that it reads before it binds them."""
     binds: set[str] = set()
     reads: set[str] = set()
@@ -159,7 +161,7 @@ def names(source: str) -> tuple[set[str], set[str]]:
         with PARSER:
             statements = ast.parse(source).body
     except NO_PYTHON:
-        return binds, reads
+        return frozenset(), frozenset()
     for statement in statements:
         with PARSER:
             tables = [symtable.symtable(ast.unparse(statement), "cell", "exec")]
@@ -172,4 +174,4 @@ def names(source: str) -> tuple[set[str], set[str]]:
             tables += table.get_children()
         reads |= read - binds if isinstance(statement, ast.Assign | ast.AugAssign) else read - binds - bound
         binds |= bound
-    return binds, reads - set(dir(builtins))
+    return frozenset(binds), frozenset(reads.difference(dir(builtins)))

@@ -29,6 +29,8 @@ SPLITS = ("train", "test", "unseen")
 UNSEEN_PAIRS = frozenset({("green", "star"), ("purple", "circle"), ("orange", "square"), ("cyan", "triangle")})
 SAID = {"size": 0.85, "color": 0.9, "relation": 0.8, "background": 0.35}  # how often a caption says what it could say
 TEST_SHARE = 8  # one pair in eight is held out
+OF_AN_OBJECT = tuple(SIDES), tuple(COLORS), tuple(SHAPES)
+MOST = {size: positions_per_side(size) for size in SIDES}
 
 
 def sample(split: str, index: int) -> tuple[Scene, str]:
@@ -97,12 +99,13 @@ def _pick(rng: random.Random, words: Mapping[Any, float] | Sequence[Any]) -> Any
 
 def _random_scene(count: int, rng: random.Random) -> Scene:
     background = _pick(rng, tuple(BACKGROUNDS))
+    uniform = rng.random
     while True:
         objects: list[SceneObject] = []
         for _ in range(count):
-            size, color, shape = (_pick(rng, tuple(words)) for words in (SIDES, COLORS, SHAPES))
-            row, col = (GRID * int(rng.random() * positions_per_side(size)) for _ in range(2))
-            objects.append(SceneObject(size, color, shape, row, col))
+            size, color, shape = [words[int(uniform() * len(words))] for words in OF_AN_OBJECT]  # as `_pick` does
+            most = MOST[size]
+            objects.append(SceneObject(size, color, shape, GRID * int(uniform() * most), GRID * int(uniform() * most)))
         kinds = {(one.size, one.color, one.shape) for one in objects}
         if len(kinds) == count and all(apart(a, b) for a, b in itertools.combinations(objects, 2)):
             return Scene(background, tuple(objects))
