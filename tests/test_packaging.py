@@ -51,8 +51,11 @@ def imported(folder: Path) -> set[str]:
 @functools.cache
 def imported_by(path: Path) -> set[str]:
     """The top-level names that a file imports."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    found, nodes = set(), [ast.parse(path.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        if not isinstance(node, ast.expr):  # an expression, most of a file, holds no statement
+            nodes += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
