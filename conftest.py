@@ -10,6 +10,11 @@ from tests.outputs import Output
 PATIENCE = 600  # seconds
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: each has its core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# glibc gives memory of more than some hundred kilobytes back as soon as it is free, and clears it when it is wanted
+# again: up to half of the time of the larger tensors. Processes that begin from here on, kernels and the other workers,
+# keep it.
+for name, megabytes in (("MMAP_THRESHOLD", 32), ("TRIM_THRESHOLD", 256), ("TOP_PAD", 64)):
+    os.environ.setdefault(f"MALLOC_{name}_", str(megabytes * 2**20))
 
 # Files of quick tests, and which of their tests take seconds. `python -m pytest -m quick` collects nothing else.
 QUICK: dict[str, tuple[str, ...]] = {
