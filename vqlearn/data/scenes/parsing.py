@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 from torch import Tensor
 
@@ -82,8 +83,9 @@ def _blobs(ink: np.ndarray) -> list[np.ndarray]:
         blob = np.zeros_like(left)
         blob[np.unravel_index(left.argmax(), left.shape)] = True
         while True:
-            grown = np.pad(blob, 1)
-            grown = (grown[1:-1, 1:-1] | grown[:-2, 1:-1] | grown[2:, 1:-1] | grown[1:-1, :-2] | grown[1:-1, 2:]) & left
+            grown = _wider(blob, 0)
+            grown |= _wider(blob, 1)
+            grown &= left
             if (grown == blob).all():
                 break
             blob = grown
@@ -92,25 +94,36 @@ def _blobs(ink: np.ndarray) -> list[np.ndarray]:
     return blobs
 
 
+def _wider(blob: np.ndarray, axis: int) -> np.ndarray:
+    """A boolean picture with the neighbours of its pixels along an axis."""
+    grown, blob = blob.copy(), blob.swapaxes(0, axis)
+    there = grown.swapaxes(0, axis)
+    there[1:] |= blob[:-1]
+    there[:-1] |= blob[1:]
+    return grown
+
+
 def _parse_object(pixels: np.ndarray, behind: np.ndarray, blob: np.ndarray) -> SceneObject:
-    near = np.pad(blob, 1)
-    near = np.max([near[1 + i : SIZE + 1 + i, 1 + j : SIZE + 1 + j] for i in (-1, 0, 1) for j in (-1, 0, 1)], axis=0)
-    color, cover, error = _read_color(pixels, behind, near)
+    color, cover, error = _read_color(pixels - behind, behind, _wider(_wider(blob, 0), 1))
     size, shape, row, col, overlap = _read_shape(cover)
     return SceneObject(size, color if error <= 0.16 else "unknown", shape if overlap >= 0.7 else "unknown", row, col)
 
 
-def _read_color(pixels: np.ndarray, behind: np.ndarray, near: np.ndarray) -> tuple[str, np.ndarray, float]:
-    """The colour whose blends with the background explain the pixels best, the blend, and the error left."""
-    best = ("unknown", np.zeros(near.shape), np.inf)
+def _read_color(apart: np.ndarray, behind: np.ndarray, near: np.ndarray) -> tuple[str, np.ndarray, float]:
+    """The colour whose blends with the background explain best what is apart from it, the blend, and the error left."""
+    box = tuple(slice(where.min(), where.max() + 1) for where in np.nonzero(near))
+    inside, weight = np.ascontiguousarray(apart[box]), near[box]
+    best = ("unknown", np.zeros(weight.shape), np.inf)
     for name, value in COLORS.items():
         ray = np.array(value) / 255 - behind
-        cover = ((pixels - behind) @ ray / (ray @ ray)).clip(0, 1) * near
-        miss = ((pixels - behind - cover[..., None] * ray) ** 2).mean(-1)
-        error = float(np.sqrt((miss * near).sum() / max(near.sum(), 1)))
+        cover = (inside @ ray / (ray @ ray)).clip(0, 1) * weight
+        miss = ((inside - cover[..., None] * ray) ** 2).mean(-1)
+        error = float(np.sqrt((miss * weight).sum() / weight.sum()))
         if error < best[2]:
             best = (name, cover, error)
-    return best
+    cover = np.zeros(near.shape)
+    cover[box] = best[1]
+    return best[0], cover, best[2]
 
 
 def _read_shape(cover: np.ndarray) -> tuple[str, str, int, int, float]:
@@ -121,12 +134,15 @@ def _read_shape(cover: np.ndarray) -> tuple[str, str, int, int, float]:
     total = cover.sum()
     for size, side in SIDES.items():
         rows, cols = (_near(m - side / 2, SIZE - side) for m in middle)
-        for shape, row, col in itertools.product(SHAPES, rows, cols):
-            mask = sprite(shape, size)
-            common = np.minimum(cover[row : row + side, col : col + side], mask).sum()
-            overlap = common / (total + mask.sum() - common)
-            if overlap > best[4]:
-                best = (size, shape, row, col, float(overlap))
+        if not (rows and cols):
+            continue
+        windows = sliding_window_view(cover, (side, side))[rows.start : rows.stop, cols.start : cols.stop]
+        masks = np.stack([sprite(shape, size) for shape in SHAPES])
+        common = np.minimum(windows, masks[:, None, None]).reshape(len(SHAPES), len(rows), len(cols), -1).sum(-1)
+        overlap = common / (total + masks.reshape(len(SHAPES), 1, 1, -1).sum(-1) - common)
+        shape, row, col = np.unravel_index(overlap.argmax(), overlap.shape)  # of equal ones the first
+        if overlap[shape, row, col] > best[4]:
+            best = (size, SHAPES[shape], rows[row], cols[col], float(overlap[shape, row, col]))
     return best
 
 
