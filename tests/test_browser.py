@@ -22,6 +22,8 @@ import matplotlib
 import nbformat
 import pytest
 
+from vqlearn.course import reduced
+
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -67,14 +69,18 @@ sys.exit(main())
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A notebook of what three of the course hold up to their widgets, and of the two players of runs."""
+    """A notebook of what the widgets of three of the course need, one with its text, and of the two players of runs."""
     root = tmp_path_factory.mktemp("lab") / "notebooks"
     root.mkdir()
     cells = []
     for name in ("03_forward_process", "04_schedules", "05_posterior"):
         book = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-        last = max(number for number, cell in enumerate(book.cells) if "display(widgets." in cell.source)
-        cells += book.cells[: last + 1]
+        code = {number: cell.source for number, cell in enumerate(book.cells) if cell.cell_type == "code"}
+        shown = [number for number, source in code.items() if "display(widgets." in source]
+        chosen = {*shown, *reduced.needed(code, shown)}
+        if name == "05_posterior":
+            chosen |= {number for number in range(max(shown)) if number not in code}
+        cells += [book.cells[number] for number in sorted(chosen)]
     lines = "import threading\n\nfrom vqlearn import plots, widgets\n\nplots.set_style()", PLAYER
     lines += ('display(widgets.sampler_race(samplers=("ancestral", "halton")))',)
     cells += [nbformat.v4.new_code_cell(source) for source in lines]
