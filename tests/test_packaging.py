@@ -176,8 +176,9 @@ def test_quick_tests_are_there():
     exec((ROOT / "conftest.py").read_text(encoding="utf-8"), space)
     for name, left_out in space["QUICK"].items():
         text = (ROOT / "tests" / name).read_text(encoding="utf-8")
-        for test in left_out:
+        for test, _, module in (test.strip("]").partition("[") for test in left_out):
             assert f"\ndef {test}(" in text, f"{name} has no {test}"
+            assert not module or (ROOT / f"{module.replace('.', '/')}.py").is_file(), f"there is no {module}"
 
 
 def test_imports_go_downwards():
