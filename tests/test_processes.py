@@ -22,6 +22,7 @@ from test_training import _codec, _denoiser, _rival
 
 from tests import soak
 from tests.forked import Together
+from tests.soak import same
 from vqlearn import Transformer2DModel, VQDiffusionPipeline, VQDiffusionScheduler, q_sample
 from vqlearn.__main__ import main
 from vqlearn.training import (
@@ -197,14 +198,6 @@ def terminated():
 def log(folder):
     with (folder / "log.csv").open(newline="") as file:
         return list(csv.reader(file))
-
-
-def same(one, other):
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
 @pytest.fixture(scope="module")

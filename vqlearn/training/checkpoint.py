@@ -44,11 +44,10 @@ def save(stage: Stage, folder: Path, number: int) -> None:
     Of several processes the first writes, and each the parts of tensors that it has; all must call this together.
     Raises FloatingPointError for a state that is not finite and OSError where the file cannot be written.
     """
-    content = contents(stage, number)
-    content, shared = sharding.taken_apart(content)
+    content, shared = sharding.taken_apart(contents(stage, number))
     name = f"checkpoint-{number}.parts" if shared else None
     if name:
-        form = {place: (one.shape, one.dtype) for place, one in shared.items()}
+        form = {key: (one.shape, one.dtype) for key, one in shared.items()}
         content["parts"] = {"folder": name, "files": sharding.save(shared, folder / name), "tensors": form}
     if processes.rank():
         return

@@ -178,8 +178,8 @@ class Adversary:
         if number < self.recipe.start:
             return {"discriminator": math.nan, "told_apart": math.nan}
         self.optimizer.zero_grad(set_to_none=True)
-        loss, told = processes.learn(self.learners, self._hinge, images, decoded.detach())
-        found = processes.means([float(loss), float(told)])
+        loss, accuracy = processes.learn(self.learners, self._hinge, images, decoded.detach())
+        found = processes.means([float(loss), float(accuracy)])
         if not math.isfinite(found[0]):
             raise FloatingPointError(f"the discriminator's loss of step {number + 1} is {found[0]}")
         self.optimizer.step()
@@ -188,8 +188,8 @@ class Adversary:
     def _hinge(self, images: Tensor, decoded: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of the discriminator, and its accuracy."""
         real_logits, decoded_logits = self.discriminator(images), self.discriminator(decoded)
-        told = ((real_logits > 0).float().mean() + (decoded_logits < 0).float().mean()) / 2
-        return (F.relu(1 - real_logits).mean() + F.relu(1 + decoded_logits).mean()) / 2, told
+        accuracy = ((real_logits > 0).float().mean() + (decoded_logits < 0).float().mean()) / 2
+        return (F.relu(1 - real_logits).mean() + F.relu(1 + decoded_logits).mean()) / 2, accuracy
 
     def state_dict(self) -> dict[str, Any]:
         """The discriminator's weights and its optimizer's state."""

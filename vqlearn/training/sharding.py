@@ -108,13 +108,13 @@ def own_part(value: Any) -> Tensor:
 
 
 def taken_apart(state: Any) -> tuple[Any, dict[str, Tensor]]:
-    """A state with None where processes share out a tensor, and these, by their places in it."""
+    """A state with None where processes share out a tensor, and these, by their paths in it."""
     shared = {name: one for name, one in _tensors(state) if is_shared(one)}
     return put_together(state, dict.fromkeys(shared)), shared
 
 
 def put_together(state: Any, parts: Mapping[str, Tensor | None], name: str = "checkpoint") -> Any:
-    """A state with `parts` in their places."""
+    """A state with `parts` at their paths."""
     if isinstance(state, dict):
         return {key: put_together(one, parts, f"{name}.{key}") for key, one in state.items()}
     return parts.get(name, state)
@@ -159,7 +159,7 @@ def load(form: dict[str, Form], folder: Path, files: dict[str, str], own: Any) -
     if processes.any_of(wrong):
         raise ValueError(f"the files in {folder} are not those that were written")
     _, shared = taken_apart(own)
-    found = {name: _room(one, next(iter(shared.values()), None)) for name, one in form.items()}
+    found = {name: _allocated(one, next(iter(shared.values()), None)) for name, one in form.items()}
     with processes.heard(), _plain_errors(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # where one process reads for itself
         load_parts(found, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=not shared)
@@ -171,7 +171,7 @@ def _own(names: Iterable[str]) -> list[str]:
     return sorted(names)[processes.rank() :: processes.count()]
 
 
-def _room(form: Form, shared: Any) -> Tensor:
+def _allocated(form: Form, shared: Any) -> Tensor:
     """A tensor to read into, shared out as another is, if there is one."""
     shape, dtype = form
     if shared is None:
