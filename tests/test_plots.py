@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from vqlearn import plots
+from vqlearn.course import style
 from vqlearn.course.grids import distinct
 from vqlearn.schedule import MaskReplaceSchedule
 
@@ -251,6 +252,27 @@ def test_rows_of_pictures_may_differ_in_length_and_keep_their_names_inside_the_f
     assert "\n" in figure.axes[0].get_title()  # no wider than the picture
     wrong = "seed 0: wrong: count, shape, color"
     assert figure.get_label() == f"ancestral 8 evaluations: {wrong}; {wrong}. halton: seed 0."
+
+
+def test_words_are_drawn_once_and_no_more_of_them_are_kept_than_a_limit(monkeypatch):
+    figure, drawn = Figure(), []
+    words = figure.subplots().text(0.5, 0.5, "")
+    live = plots.LiveFigure(figure)
+    draw = type(words).draw
+    monkeypatch.setattr(type(words), "draw", lambda text, *args: drawn.append(text.get_text()) or draw(text, *args))
+    monkeypatch.setattr(style, "WORDINGS", 3)
+
+    def shown(text, x=0.5, **look):
+        words.set(text=text, x=x, **look)
+        return live.picture("words")
+
+    first = shown("12")
+    assert shown("12", x=0.6) != first and shown("12") == first and drawn.count("12") == 1
+    assert len({first, shown("12", color="red"), shown("12", fontsize=20)}) == 3 and drawn.count("12") == 3
+    assert shown(" ") != first
+    for number in range(20):
+        shown(str(number))
+        assert len(live.written) <= 3
 
 
 def test_name_rows_writes_to_the_left_of_each_row():

@@ -14,8 +14,9 @@ import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 BLUE, VERMILLION, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"  # Okabe and Ito
 NEUTRAL, INK = "#E4E4E4", "#8A8A8A"  # a masked token: the cell and its hatching
@@ -24,6 +25,7 @@ LINES = ((BLUE, "-"), (VERMILLION, "--"), (BLACK, ":"), (GREEN, "-."))
 MARKS = tuple(
     zip((BLACK, "#E69F00", BLUE, "#CC79A7", GREEN, "#56B4E9", VERMILLION, "#F0E442", INK), "oXsDv^Pd*", strict=True)
 )
+WORDINGS = 500  # that a figure with sliders keeps as pictures, of about 10 kB each
 Values = Any  # numbers: a tensor, an array or a sequence
 STYLE: Any = {  # matplotlib's stubs want every key as a literal
     "font.size": 10,
@@ -66,7 +68,8 @@ class LiveFigure:
     """A figure that follows sliders: what stays is laid out and drawn once, what changes is drawn over it each time.
 
     Axes with their ticks and labels, and legends, must stay; lines, patches, images, texts and titles may change. That
-    is matplotlib's blitting, and it saves four fifths of the time of a new figure.
+    is matplotlib's blitting, and it saves four fifths of the time of a new figure. Words are kept as pictures: sliders
+    go back and forth, and writing them anew would take as long as everything else.
     """
 
     def __init__(self, figure: Figure):
@@ -76,16 +79,34 @@ class LiveFigure:
             artist.set_animated(True)  # is left out when the figure is drawn, and not when it is saved
         self.canvas.draw()
         self.ground = self.canvas.copy_from_bbox(figure.bbox)
+        self.written: dict[Any, tuple[np.ndarray, int, int]] = {}  # pictures of words, and where they lie from a text
 
     def picture(self, alt: str) -> str:
         """The figure as it is now, as an HTML picture with its alternative text."""
         self.canvas.restore_region(self.ground)
         for artist in self._changing():
-            artist.draw(self.canvas.get_renderer())
+            if isinstance(artist, Text):
+                self._write(artist)
+            else:
+                artist.draw(self.canvas.get_renderer())
         pixels = np.asarray(self.canvas.buffer_rgba())[..., :3]
         code, (height, width, _) = base64.b64encode(_png(pixels)).decode(), pixels.shape
         size = f'width="{width}" height="{height}" style="max-width: 100%; height: auto"'  # no wider than the page
         return f'<img alt="{html.escape(alt)}" {size} src="data:image/png;base64,{code}">'
+
+    def _write(self, text: Text) -> None:
+        """Draw a text, to the nearest pixel, as it was drawn when these words were met first."""
+        x, y = (round(value) for value in text.get_transform().transform(text.get_position()))
+        font, color = hash(text.get_fontproperties()), str(text.get_color())
+        key = text.get_text(), font, color, text.get_ha(), text.get_va()
+        if key not in self.written:
+            if len(self.written) >= WORDINGS:
+                self.written.clear()
+            left, bottom, words = _cut_out(text, self.canvas)
+            self.written[key] = words, left - x, bottom - y
+        words, right, up = self.written[key]
+        renderer = self.canvas.get_renderer()
+        renderer.draw_image(renderer.new_gc(), x + right, y + up, words)
 
     def _changing(self) -> list[Artist]:
         """What is plotted in the axes, in the order of drawing, with the edges of axes, which lie over it."""
@@ -94,6 +115,19 @@ class LiveFigure:
             edges = ax.spines.values() if ax.axison else ()
             found += sorted([*ax.images, *ax.patches, *ax.lines, *edges, *ax.texts, ax.title], key=Artist.get_zorder)
         return found
+
+
+def _cut_out(artist: Artist, canvas: FigureCanvasAgg) -> tuple[int, int, np.ndarray]:
+    """What an artist draws as pixels `[h, w, 4]`, transparent around it, and where their lower left corner lies."""
+    width, height = canvas.get_width_height()
+    empty = RendererAgg(width, height, canvas.figure.dpi)
+    artist.draw(empty)
+    pixels = np.asarray(empty.buffer_rgba())
+    (rows,), (columns,) = (pixels[..., 3].any(axis).nonzero() for axis in (1, 0))
+    if not len(rows):
+        return 0, 0, pixels[:1, :1].copy()
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    return int(left), int(height - bottom), pixels[top:bottom, left:right][::-1].copy()  # from the lowest row up
 
 
 def _png(pixels: np.ndarray) -> bytes:
