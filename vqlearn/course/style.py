@@ -98,7 +98,7 @@ class LiveFigure:
         """Draw a text, to the nearest pixel, as it was drawn when these words were met first."""
         x, y = (round(value) for value in text.get_transform().transform(text.get_position()))
         font, color = hash(text.get_fontproperties()), str(text.get_color())
-        key = text.get_text(), font, color, text.get_ha(), text.get_va()
+        key = text.get_text(), font, color, text.get_horizontalalignment(), text.get_verticalalignment()
         if key not in self.written:
             if len(self.written) >= WORDINGS:
                 self.written.clear()
@@ -123,7 +123,7 @@ def _cut_out(artist: Artist, canvas: FigureCanvasAgg) -> tuple[int, int, np.ndar
     empty = RendererAgg(width, height, canvas.figure.dpi)
     artist.draw(empty)
     pixels = np.asarray(empty.buffer_rgba())
-    (rows,), (columns,) = (pixels[..., 3].any(axis).nonzero() for axis in (1, 0))
+    rows, columns = (np.flatnonzero(pixels[..., 3].any(axis)) for axis in (1, 0))
     if not len(rows):
         return 0, 0, pixels[:1, :1].copy()
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1

@@ -87,8 +87,16 @@ def ideal_denoiser(
     """
     claims = claims_of([scenes.parse(caption) for caption in captions])
 
+    @functools.cache
+    def asked(device: torch.device) -> _Asked:
+        return _ask(claims.to(device), table, split)
+
     def denoise(x_t: Tensor, t: int | Tensor) -> Tensor:
-        return ideal_prediction(x_t, t, claims.to(x_t.device), table, schedule, split=split).log()
+        here = _with_float64(x_t.device)
+        p = _predict(x_t.to(here), t, asked(here), schedule, torch.float64)
+        none = p == 0  # whose logarithm takes some processors ten times as long
+        log_p = p.masked_fill_(none, 1).log_().masked_fill_(none, -torch.inf)
+        return log_p.to(widest(x_t.device)).to(x_t.device)
 
     return denoise
 
@@ -108,28 +116,67 @@ def ideal_prediction(
     Works on the device of `x_t` and `claims`, in float64 whatever `dtype` the result is given in; for a device without
     float64 on the CPU. Raises ValueError as `ideal_denoiser` does.
     """
-    if widest(x_t.device) != torch.float64:
-        t = t.cpu() if isinstance(t, Tensor) else t
-        here = ideal_prediction(x_t.cpu(), t, claims.to("cpu"), table, schedule, split=split)
-        return here.to(torch.float32 if dtype == torch.float64 else dtype).to(x_t.device)
-    if split not in (None, "train", "test"):
-        raise ValueError(f"split must be 'train', 'test' or None (both together), got {split!r}")
+    here = _with_float64(x_t.device)
+    dtype = widest(x_t.device) if dtype == torch.float64 else dtype
+    return _predict(x_t.to(here), t, _ask(claims.to(here), table, split), schedule, dtype).to(x_t.device)
+
+
+def _with_float64(device: torch.device) -> torch.device:
+    """The device itself, or the CPU if it has no float64."""
+    return device if widest(device) == torch.float64 else torch.device("cpu")
+
+
+def _predict(x_t: Tensor, t: int | Tensor, asked: _Asked, schedule: MaskReplaceSchedule, dtype: torch.dtype) -> Tensor:
+    claims, table, split, groups = asked
     evidence = _Evidence(x_t, t, claims, table, schedule)
-    found = [(cases, *_weigh(cases, evidence, split)) for cases in _cases(claims)]
+    found = [(group, *_weigh(group, evidence)) for group in groups]
     top = torch.full((len(x_t),), -torch.inf, dtype=torch.float64, device=x_t.device)
-    for cases, log_total, _ in found:
-        top.scatter_reduce_(0, cases.row, log_total.amax(1), "amax")
+    for group, log_total, _ in found:
+        top.scatter_reduce_(0, group.row, log_total.amax(1), "amax")
     if bool((top == -torch.inf).any()):
         row = int((top == -torch.inf).nonzero()[0])
         raise ValueError(f"caption {row} is one that no scene of {'the world' if split is None else split!r} fulfils")
-    weights = [(log_total - top[cases.row, None]).exp() for cases, log_total, _ in found]  # each [N, G]
+    weights = [(log_total - top[group.row, None]).exp() for group, log_total, _ in found]  # each [N, G]
     total = torch.zeros_like(top)
-    for (cases, _, _), weight in zip(found, weights, strict=True):
-        total.index_add_(0, cases.row, weight.sum(1))
+    for (group, _, _), weight in zip(found, weights, strict=True):
+        total.index_add_(0, group.row, weight.sum(1))
     out = _Tokens(evidence, schedule.num_codes, dtype)
-    for (cases, _, at_position), weight in zip(found, weights, strict=True):
-        out.add(cases, weight / total[cases.row, None], at_position)
+    for (group, _, at_position), weight in zip(found, weights, strict=True):
+        out.add(group, weight / total[group.row, None], at_position)
     return out.prediction()
+
+
+class _Group(NamedTuple):
+    """Cases of a kind, and what they say before any x_t is seen."""
+
+    row: Tensor  # [N], of the batch
+    size: Tensor  # [N, M], as in `Claims`
+    codes: list[list[Tensor]]  # of each object at each size, its tokens on each background, [N, G, tokens]
+    terms: list[Term]
+
+
+class _Asked(NamedTuple):
+    """What a batch of captions leaves open, on one device."""
+
+    claims: Claims
+    table: CodeTable
+    split: str | None
+    groups: list[_Group]
+
+
+def _ask(claims: Claims, table: CodeTable, split: str | None) -> _Asked:
+    """Raises ValueError for a split that there is not."""
+    if split not in (None, "train", "test"):
+        raise ValueError(f"split must be 'train', 'test' or None (both together), got {split!r}")
+    table, groups = table.to(claims.objects.device), []
+    for cases in _cases(claims):
+        count = cases.shape.shape[1]
+        codes = [
+            [table.objects[size, cases.shape[:, m], :, cases.color[:, m], : n**2] for size, n in enumerate(SPAN)]
+            for m in range(count)
+        ]
+        groups.append(_Group(cases.row, claims.size[cases.row, :count], codes, _terms(cases, split)))
+    return _Asked(claims, table, split, groups)
 
 
 class _Cases(NamedTuple):
@@ -174,41 +221,36 @@ class _Evidence:
         # and two objects' worth of tokens of it can still be distinguished in float64.
         ratio = torch.where(shares.beta > 0, shares.alpha / shares.beta, torch.where(shares.alpha > 0, torch.inf, 0.0))
         self.gain = torch.log1p(ratio).clamp(max=CERTAIN).to(x_t.device)  # [B]
-        self.x_t, self.claims = x_t, claims
-        self.table, self.positions = table.to(x_t.device), positions().to(x_t.device)
+        self.x_t, self.table, self.positions = x_t, table, positions().to(x_t.device)
         self.on_background = (x_t[:, None] == self.table.backgrounds[:, None]) * self.gain[:, None, None]  # [B, G, L]
         backgrounds = torch.arange(len(self.table.backgrounds), device=x_t.device)
         possible = (claims.background[:, None] == 0) | (claims.background[:, None] == backgrounds + 1)
         self.of_background = self.on_background.sum(-1).masked_fill(~possible, -torch.inf)  # [B, G]
 
-    def codes(self, cases: _Cases, m: int, size: int) -> Tensor:
-        """The tokens of object m of each case at a size, `[N, G, tokens]`."""
-        return self.table.objects[size, cases.shape[:, m], :, cases.color[:, m], : SPAN[size] ** 2]
-
-    def of_object(self, cases: _Cases, m: int) -> Tensor:
+    def of_object(self, group: _Group, m: int) -> Tensor:
         """log of q(x_t | object m there) / q(x_t | bare background there) and of the position's weight, `[N, G, P]`."""
         hits = []
-        for size, cells in enumerate(self.positions.cells):
-            code, seen = self.codes(cases, m, size), self.x_t[:, cells][cases.row]  # [N, G, n], [N, P of that size, n]
+        for code, cells in zip(group.codes[m], self.positions.cells, strict=True):
+            seen = self.x_t[:, cells][group.row]  # [N, P of that size, n], code is [N, G, n]
             hits.append((seen[:, None] == code[:, :, None]).sum(-1))
-        bare = (self.on_background @ self.positions.covers.T)[cases.row]
-        said = self.claims.size[cases.row, m, None]  # [N, 1]
+        bare = (self.on_background @ self.positions.covers.T)[group.row]
+        said = group.size[:, m, None]  # [N, 1]
         possible = (said == 0) | (said == self.positions.size + 1)  # [N, P]
-        fit = torch.cat(hits, -1) * self.gain[cases.row, None, None] - bare + self.positions.log_weight
+        fit = torch.cat(hits, -1) * self.gain[group.row, None, None] - bare + self.positions.log_weight
         return fit.masked_fill(~possible[:, None], -torch.inf)
 
 
-def _weigh(cases: _Cases, evidence: _Evidence, split: str | None) -> tuple[Tensor, Tensor]:
+def _weigh(group: _Group, evidence: _Evidence) -> tuple[Tensor, Tensor]:
     """log of the weight of each case and background, `[N, G]`, and p(position | case, background), `[N, M, G, P]`."""
-    fits = torch.stack([evidence.of_object(cases, m) for m in range(cases.shape.shape[1])], 1)  # [N, M, G, P]
+    fits = torch.stack([evidence.of_object(group, m) for m in range(len(group.codes))], 1)  # [N, M, G, P]
     top = fits.amax(-1, keepdim=True)
     weight = (fits - top).exp()
     sums = torch.zeros_like(weight)
-    for term in _terms(cases, split):
+    for term in group.terms:
         tables = [(each.flatten(1)[:, evidence.positions.pair] * evidence.positions.apart)[:, None] for each in term]
         sums += torch.stack(_sums(weight.unbind(1), tables), 1)
     total = sums[:, 0].sum(-1)  # [N, G]
-    log_total = total.log() + top[..., 0].sum(1) + evidence.of_background[cases.row]
+    log_total = total.log() + top[..., 0].sum(1) + evidence.of_background[group.row]
     return log_total, sums / torch.where(total > 0, total, 1.0)[:, None, :, None]
 
 
@@ -289,18 +331,18 @@ class _Tokens:
         self.out = torch.zeros(x_t.numel() * num_codes, dtype=dtype, device=x_t.device)
         self.bare = torch.zeros(len(x_t), backgrounds, x_t.shape[1], dtype=torch.float64, device=x_t.device)
 
-    def add(self, cases: _Cases, p: Tensor, at_position: Tensor) -> None:
+    def add(self, group: _Group, p: Tensor, at_position: Tensor) -> None:
         """Cases with their probabilities `[N, G]`, and those of positions given them `[N, M, G, P]`."""
         length = self.bare.shape[-1]
         share = p[:, None, :, None] * at_position  # [N, M, G, P]
-        self.bare.index_add_(0, cases.row, p[..., None] - share.sum(1) @ self.evidence.positions.covers)
+        self.bare.index_add_(0, group.row, p[..., None] - share.sum(1) @ self.evidence.positions.covers)
         begin = 0
         for size, cells in enumerate(self.evidence.positions.cells):
             part = share[..., begin : begin + len(cells), None].expand(-1, -1, -1, -1, cells.shape[1]).to(self.out)
             begin += len(cells)
             for m in range(share.shape[1]):
-                code = self.evidence.codes(cases, m, size)[:, :, None]  # [N, G, 1, n]
-                index = (cases.row[:, None, None, None] * length + cells) * self.num_codes + code
+                code = group.codes[m][size][:, :, None]  # [N, G, 1, n]
+                index = (group.row[:, None, None, None] * length + cells) * self.num_codes + code
                 self.out.index_add_(0, index.flatten(), part[:, m].flatten())
 
     def prediction(self) -> Tensor:
