@@ -11,6 +11,7 @@ from typing import Any
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
+from pygments.lexer import Lexer
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
@@ -171,13 +172,17 @@ def _letters(tag: re.Match[str]) -> str:
 
 def highlighted(code: str, language: str = "ipython3", anchors: str = "") -> str:
     """Code as HTML, coloured; `anchors` is a prefix for a name of each line."""
-    try:
-        lexer = get_lexer_by_name(language.split()[0])
-    except ClassNotFound:
-        lexer = get_lexer_by_name("text")
-    text = str(highlight(code, lexer, _formatter(anchors)))
+    text = str(highlight(code, _lexer(language.split()[0]), _formatter(anchors)))
     text = re.sub(r'<a id="([^"]+)" name="[^"]+" href="[^"]+"></a>', r'<span id="\1"></span>', text)  # no empty links
     return text.replace("<pre>", '<pre tabindex="0">')
+
+
+@functools.cache
+def _lexer(language: str) -> Lexer:
+    try:
+        return get_lexer_by_name(language)
+    except ClassNotFound:
+        return get_lexer_by_name("text")
 
 
 @functools.cache
