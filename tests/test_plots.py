@@ -1,11 +1,16 @@
 """Figures are pure, follow the course's rules, and reach the notebook with their alternative text."""
 
+import base64
+import io
+
 import matplotlib
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from PIL import Image
 
 from vqlearn import plots
 from vqlearn.course import style
@@ -273,6 +278,28 @@ def test_words_are_drawn_once_and_no_more_of_them_are_kept_than_a_limit(monkeypa
     for number in range(20):
         shown(str(number))
         assert len(live.written) <= 3
+
+
+@pytest.mark.parametrize("width", [2.0, 2.37, 3.141, 4.005])
+@pytest.mark.parametrize("kind", ["bytes", "floats", "smoothed", "upside down"])
+def test_a_figure_that_follows_sliders_shows_images_as_they_are_drawn_elsewhere(width, kind):
+    figure = Figure(figsize=(width, 1.83), layout="constrained")
+    colors = np.random.default_rng(0).integers(256, size=(5, 7, 4), dtype=np.uint8)
+    colors[..., 3] = 255
+    smooth = "bilinear" if kind == "smoothed" else "nearest"
+    for ax, extent in zip(figure.subplots(1, 2), [(0, 7, 5, 0), (-0.5, 6.5, -0.5, 4.5)], strict=True):
+        ax.imshow(colors / 255 if kind == "floats" else colors, interpolation=smooth, extent=extent, aspect="auto")
+        if kind == "upside down":
+            ax.invert_yaxis()
+    shown = np.asarray(
+        Image.open(io.BytesIO(base64.b64decode(plots.LiveFigure(figure).picture("x").split('"')[-2][22:])))
+    )
+    elsewhere = FigureCanvasAgg(figure)
+    for ax in figure.axes:
+        for artist in ax.get_children():
+            artist.set_animated(False)
+    elsewhere.draw()
+    assert np.array_equal(shown, np.asarray(elsewhere.buffer_rgba())[..., :3])
 
 
 def test_name_rows_writes_to_the_left_of_each_row():

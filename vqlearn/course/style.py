@@ -16,6 +16,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.text import Text
 
 BLUE, VERMILLION, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"  # Okabe and Ito
@@ -68,8 +69,8 @@ class LiveFigure:
     """A figure that follows sliders: what stays is laid out and drawn once, what changes is drawn over it each time.
 
     Axes with their ticks and labels, and legends, must stay; lines, patches, images, texts and titles may change. That
-    is matplotlib's blitting, and it saves four fifths of the time of a new figure. Words are kept as pictures: sliders
-    go back and forth, and writing them anew would take as long as everything else.
+    is matplotlib's blitting, and it saves four fifths of the time of a new figure. Of what is left most would go to
+    words and images: words are kept as pictures, since sliders go back and forth, and images are enlarged here.
     """
 
     def __init__(self, figure: Figure):
@@ -87,12 +88,33 @@ class LiveFigure:
         for artist in self._changing():
             if isinstance(artist, Text):
                 self._write(artist)
+            elif isinstance(artist, AxesImage):
+                self._enlarge(artist)
             else:
                 artist.draw(self.canvas.get_renderer())
-        pixels = np.asarray(self.canvas.buffer_rgba())[..., :3]
+        pixels = np.asarray(self.canvas.buffer_rgba())
         code, (height, width, _) = base64.b64encode(_png(pixels)).decode(), pixels.shape
         size = f'width="{width}" height="{height}" style="max-width: 100%; height: auto"'  # no wider than the page
         return f'<img alt="{html.escape(alt)}" {size} src="data:image/png;base64,{code}">'
+
+    def _enlarge(self, image: AxesImage) -> None:
+        """Draw an image without smoothing, as matplotlib does in ten times the time."""
+        renderer, colors = self.canvas.get_renderer(), np.asarray(image.get_array())
+        left, right, bottom, top = image.get_extent()
+        (x0, y0), (x1, y1) = image.get_transform().transform([(left, bottom), (right, top)])
+        if (
+            image.get_interpolation() != "nearest"
+            or colors.dtype != np.uint8
+            or colors.ndim != 3
+            or x1 <= x0
+            or y1 <= y0
+        ):
+            image.draw(renderer)
+            return
+        x, y = np.arange(np.floor(x0 + 0.5), np.floor(x1 + 0.5)), np.arange(np.ceil(y0 - 0.5), np.ceil(y1 - 0.5))
+        columns = ((x + 0.5 - x0) / (x1 - x0) * colors.shape[1]).astype(int)
+        rows = ((y + 0.5 - y0) / (y1 - y0) * colors.shape[0]).astype(int)  # from the lowest up
+        renderer.draw_image(renderer.new_gc(), int(x[0]), int(y[0]), colors[::-1][rows][:, columns])
 
     def _write(self, text: Text) -> None:
         """Draw a text, to the nearest pixel, as it was drawn when these words were met first."""
@@ -131,9 +153,11 @@ def _cut_out(artist: Artist, canvas: FigureCanvasAgg) -> tuple[int, int, np.ndar
 
 
 def _png(pixels: np.ndarray) -> bytes:
-    """Pixels `[h, w, 3]` of 8 bits as a PNG file in a third of the time that Pillow takes, which tries five filters."""
+    """Colours `[h, w, 3 or 4]` of 8 bits as a PNG file, five times as fast as Pillow, which tries filters."""
     height, width, _ = pixels.shape
-    rows = np.pad(pixels.reshape(height, -1), ((0, 0), (1, 0)))  # each begins with the number of its filter, 0 for none
+    rows = np.zeros((height, 1 + 3 * width), dtype=np.uint8)  # each begins with the number of its filter, 0 for none
+    for color in range(3):  # one after the other: a sixth of the time of all three at once
+        rows[:, 1 + color :: 3] = pixels[..., color]
     parts = {
         b"IHDR": struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0),
         b"IDAT": zlib.compress(rows.data, 1),
