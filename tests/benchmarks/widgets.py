@@ -48,10 +48,10 @@ def named(panel: Any, description: str) -> Any:
     return next(one for one in inside if getattr(one, "description", None) == description)
 
 
-def places(slider: Any) -> list[Any]:
-    """Values one after another, back and forth, none of them twice running."""
+def places(slider: Any, beside: float = 0.0) -> list[Any]:
+    """Values one after another, back and forth, none of them twice running; others for another `beside` below 1."""
     low, high = slider.min, slider.max
-    parts = [0.2 + 0.6 * ((7 * move) % MOVES) / MOVES for move in range(MOVES)]
+    parts = [0.2 + 0.6 * ((7 * move) % MOVES + beside) / MOVES for move in range(MOVES)]
     values = [type(slider.value)(low + (high - low) * part) for part in parts]
     return [value for value, before in zip(values, [slider.value, *values], strict=False) if value != before]
 
@@ -73,7 +73,7 @@ async def clock(panel: Any, slider: Any) -> list[float]:
     """Milliseconds by the clock from a change to the picture."""
     found, drawn = [], asyncio.Event()
     panel.image.observe(lambda change: drawn.set(), "value")
-    for value in places(slider):
+    for value in places(slider, beside=0.5):  # where a widget has many, those that it has not drawn yet
         await asyncio.sleep(0.05)
         drawn.clear()
         begun = time.perf_counter()

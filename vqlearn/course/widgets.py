@@ -7,6 +7,7 @@ batch, a panel shows its first picture, and that is what a saved notebook holds.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -88,7 +89,7 @@ def corruption_player(image: Any = None, *, pipe: VQDiffusionPipeline | None = N
     """
     codec = pipe or VQDiffusionPipeline.from_pretrained()
     x_0 = codec.tokens_of(_scene() if image is None else image, 1, resize=True).cpu()
-    schedules = _three_schedules(codec.schedule.num_codes, codec.schedule.num_steps)
+    schedules, decoder = _three_schedules(codec.schedule.num_codes, codec.schedule.num_steps), _Decoder(codec)
     kind = ipywidgets.Dropdown(options=list(schedules), **labelled("schedule"))
     seed = ipywidgets.IntSlider(0, min=0, max=20, **labelled("seed"))
     _, time, row = player("time t", codec.schedule.num_steps, codec.schedule.num_steps // 2)
@@ -96,7 +97,7 @@ def corruption_player(image: Any = None, *, pipe: VQDiffusionPipeline | None = N
     def draw(shown: Figure | None) -> tuple[Figure, str]:
         schedule, t = schedules[kind.value], time.value
         x_t = q_sample(x_0, t, schedule, generator=seeded(seed.value))
-        return _frame(codec, x_t, x_0, f"drawn from q(x_t | x_0), t = {t}", "are replaced", on=shown)
+        return _frame(decoder, x_t, x_0, f"drawn from q(x_t | x_0), t = {t}", "are replaced", on=shown)
 
     return _drawn(Panel("Corruption player", [kind, seed, row], draw), kind, seed, time)
 
@@ -164,6 +165,7 @@ def denoising_player(pipe: VQDiffusionPipeline | None = None, *, prompt: str = P
     sampler = ipywidgets.Dropdown(options=[*SAMPLERS], **labelled("sampler"))
     play, step, row = player("step", 0, 0)
     film: Film = []
+    decoder = _Decoder(silent)
 
     def draw(shown: Figure | None) -> tuple[Figure, str]:
         if not film:
@@ -171,7 +173,7 @@ def denoising_player(pipe: VQDiffusionPipeline | None = None, *, prompt: str = P
         now = min(step.value, len(film) - 1)
         (t, x_t), (_, last) = film[now], film[-1]
         title = f"after step {now} of {panel.progress.max}: x_t at t = {t}"
-        return _frame(silent, x_t, last, title, "are not yet what they are at the end", [x for _, x in film], shown)
+        return _frame(decoder, x_t, last, title, "are not yet what they are at the end", [x for _, x in film], shown)
 
     def latest() -> None:
         play.max = step.max = max(0, len(film) - 1)
@@ -236,7 +238,7 @@ def _race(
     run: Run, pipe: VQDiffusionPipeline, request: Request, names: Sequence[str], each: int, finished: list[Lap]
 ) -> str:
     """So many pictures by each sampler, appended to `finished` as they come; the line to show."""
-    steps, failed = request.steps.value, dict[str, str]()
+    steps, failed, decoder = request.steps.value, dict[str, str](), _Decoder(pipe)
     run.expect(steps * each * len(names))
     for number, (name, further) in enumerate(itertools.product(names, range(each))):
         if name in failed:
@@ -247,7 +249,7 @@ def _race(
         except ValueError as error:
             failed[name] = str(error)
             continue
-        picture = _pixels(pipe, film[-1][1], film[-1][1])
+        picture = decoder(film[-1][1], film[-1][1])
         found = verdict(picture, request.prompt.value)
         finished.append(Lap(name, request.seed.value + further, picture, found, took.nfe, took.seconds))
         run.refresh()
@@ -295,8 +297,25 @@ def _drawn(panel: Panel, *controls: Any) -> Panel:
     return panel
 
 
+class _Decoder:
+    """Tokens of a pipeline as pictures; it keeps the last ones, because sliders and players go back and forth."""
+
+    def __init__(self, pipe: VQDiffusionPipeline):
+        self.pipe, self.mask_id = pipe, pipe.schedule.mask_id
+        self._decoded = functools.lru_cache(maxsize=64)(self._decode)
+
+    def __call__(self, x_t: Tensor, behind: Tensor) -> Any:
+        """Tokens `[1, L]` as a picture `[H, W, 3]` in [0, 1]; a masked one as the code in `behind`, else as code 0."""
+        tokens = torch.where(x_t == self.mask_id, behind, x_t)
+        return self._decoded(tuple(torch.where(tokens == self.mask_id, 0, tokens)[0].tolist()))
+
+    def _decode(self, tokens: tuple[int, ...]) -> Any:
+        image = self.pipe.decode(torch.tensor([tokens]))[0]
+        return (image.permute(1, 2, 0).cpu().numpy() + 1) / 2
+
+
 def _frame(
-    pipe: VQDiffusionPipeline,
+    decoder: _Decoder,
     x_t: Tensor,
     truth: Tensor,
     title: str,
@@ -308,25 +327,17 @@ def _frame(
 
     `film` are the tokens of all frames, `on` the figure of another one, to be changed.
     """
-    side, mask_id = round(x_t.shape[1] ** 0.5), pipe.schedule.mask_id
+    side, mask_id = round(x_t.shape[1] ** 0.5), decoder.mask_id
     masked, wrong = int((x_t == mask_id).sum()), int(((x_t != truth) & (x_t != mask_id)).sum())
     alt = f"{title}: {masked} of {x_t.shape[1]} tokens are masked and {wrong} {outlined}."
     grid, clean = x_t.view(side, -1), truth.view(side, -1)
-    picture, frames = _pixels(pipe, x_t, truth), [x.view(side, -1) for x in film]
+    picture, frames = decoder(x_t, truth), [x.view(side, -1) for x in film]
     return plots.film(grid, picture, mask_id, truth=clean, frames=frames, title=_lowered(title), on=on), alt
 
 
 def _lowered(title: str) -> str:
     """A title with its indices below the line: plain text, because a formula in TeX's signs takes ten milliseconds."""
     return re.sub(r"_(\d+|t)\b", lambda found: found[1].translate(LOWERED), title)
-
-
-def _pixels(pipe: VQDiffusionPipeline, x_t: Tensor, behind: Tensor) -> Any:
-    """Tokens `[1, L]` as a picture `[H, W, 3]` in [0, 1]; a masked one as the code in `behind`, or else as code 0."""
-    mask_id = pipe.schedule.mask_id
-    tokens = torch.where(x_t == mask_id, behind, x_t)
-    image = pipe.decode(torch.where(tokens == mask_id, 0, tokens))[0]
-    return (image.permute(1, 2, 0).cpu().numpy() + 1) / 2
 
 
 def _three_schedules(num_codes: int, num_steps: int) -> dict[str, MaskReplaceSchedule]:
