@@ -281,11 +281,12 @@ def test_words_are_drawn_once_and_no_more_of_them_are_kept_than_a_limit(monkeypa
 
 
 @pytest.mark.parametrize("width", [2.0, 2.37, 3.141, 4.005])
-@pytest.mark.parametrize("kind", ["bytes", "floats", "smoothed", "upside down"])
+@pytest.mark.parametrize("kind", ["bytes", "opaque bytes", "floats", "smoothed", "upside down"])
 def test_a_figure_that_follows_sliders_shows_images_as_they_are_drawn_elsewhere(width, kind):
     figure = Figure(figsize=(width, 1.83), layout="constrained")
     colors = np.random.default_rng(0).integers(256, size=(5, 7, 4), dtype=np.uint8)
     colors[..., 3] = 255
+    colors = colors[..., :3] if kind == "opaque bytes" else colors
     smooth = "bilinear" if kind == "smoothed" else "nearest"
     for ax, extent in zip(figure.subplots(1, 2), [(0, 7, 5, 0), (-0.5, 6.5, -0.5, 4.5)], strict=True):
         ax.imshow(colors / 255 if kind == "floats" else colors, interpolation=smooth, extent=extent, aspect="auto")

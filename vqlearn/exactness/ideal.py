@@ -165,7 +165,7 @@ class _Asked(NamedTuple):
 
 
 def _ask(claims: Claims, table: CodeTable, split: str | None) -> _Asked:
-    """Raises ValueError for a split that there is not."""
+    """All that can be found before x_t is seen. Raises ValueError for a split that there is not."""
     if split not in (None, "train", "test"):
         raise ValueError(f"split must be 'train', 'test' or None (both together), got {split!r}")
     table, groups = table.to(claims.objects.device), []
