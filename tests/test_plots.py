@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from PIL import Image
 
+from tests.outputs import EMBEDDED
 from vqlearn import plots
 from vqlearn.course import style
 from vqlearn.course.grids import distinct
@@ -274,7 +275,8 @@ def test_words_are_drawn_once_and_no_more_of_them_are_kept_than_a_limit(monkeypa
     first = shown("12")
     assert shown("12", x=0.6) != first and shown("12") == first and drawn.count("12") == 1
     assert len({first, shown("12", color="red"), shown("12", fontsize=20)}) == 3 and drawn.count("12") == 3
-    assert shown(" ") != first
+    assert len({first, shown("12", color="black", fontsize=10, alpha=0.5), shown("12", alpha=1, rotation=30)}) == 3
+    assert shown("12", visible=False) == shown(" ", visible=True) != first
     for number in range(20):
         shown(str(number))
         assert len(live.written) <= 3
@@ -292,9 +294,8 @@ def test_a_figure_that_follows_sliders_shows_images_as_they_are_drawn_elsewhere(
         ax.imshow(colors / 255 if kind == "floats" else colors, interpolation=smooth, extent=extent, aspect="auto")
         if kind == "upside down":
             ax.invert_yaxis()
-    shown = np.asarray(
-        Image.open(io.BytesIO(base64.b64decode(plots.LiveFigure(figure).picture("x").split('"')[-2][22:])))
-    )
+    (code,) = EMBEDDED.findall(plots.LiveFigure(figure).picture("images"))
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(code))))
     elsewhere = FigureCanvasAgg(figure)
     for ax in figure.axes:
         for artist in ax.get_children():

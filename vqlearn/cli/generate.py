@@ -119,14 +119,14 @@ class _Tried(Exception):
 
 
 def _try(path: Path) -> None:
-    """Write as much as a picture takes beside its place, and take it away; raises what the file system raises."""
+    """Write as much as a picture takes beside its path, and take it away; raises what the file system raises."""
     with contextlib.suppress(_Tried), replaced(path) as part:
         part.write_bytes(bytes(ROOM))
         raise _Tried
 
 
 def write(paths: list[Path], images: list[Image]) -> None:
-    """Write PNGs: all of them beside their places first, then each in one move, so that none is ever half a picture."""
+    """Write PNGs: all of them beside their paths first, then each in one move, so that none is ever half a picture."""
     with replaced_files(paths) as parts:
         for part, image in zip(parts, images, strict=True):
             factor = max(1, VIEW // image.width)

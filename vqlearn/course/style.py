@@ -114,8 +114,8 @@ class LiveFigure:
     def _write(self, text: Text) -> None:
         """Draw a text, to the nearest pixel, as it was drawn when these words were met first."""
         x, y = (round(value) for value in text.get_transform().transform(text.get_position()))
-        font, color = hash(text.get_fontproperties()), str(text.get_color())
-        key = text.get_text(), font, color, text.get_horizontalalignment(), text.get_verticalalignment()
+        look = (hash(text.get_fontproperties()), str(text.get_color()), text.get_alpha(), text.get_rotation())
+        key = text.get_text(), *look, text.get_horizontalalignment(), text.get_verticalalignment(), text.get_visible()
         if key not in self.written:
             if len(self.written) >= WORDINGS:
                 self.written.clear()
